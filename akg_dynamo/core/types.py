@@ -1,0 +1,275 @@
+"""The nouns of the pipeline: what passes from one stage to the next. All frozen, all plain data.
+
+capture -> FX graph -> `FusionPlan` -> `Subgraph` -> `Task` -> `Design` (a sketch and its bindings) -> `Candidate`
+-> `Verdict` -> executor.
+
+A **dim** is an `int`, or a `str`: an integer expression over the subgraph's symbols ``s0, s1, …`` with
+``+ - * // % min max`` and parentheses. Symbols and values are renumbered in order of first use, so that the same
+operation has the same `Subgraph` (and the same digest) wherever it occurs.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from akg_dynamo.agents.sketch.ast import Sketch
+
+Dim: TypeAlias = "int | str"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Subgraphs
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What is known of a tensor at compile time. Strides are in elements; `dtype` is torch's name ("float32")."""
+
+    dtype: str
+    shape: tuple[Dim, ...]
+    stride: tuple[Dim, ...]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A size that is not known at compile time: `lo <= name <= hi`, and the value it had when the graph was traced."""
+
+    name: str
+    lo: int
+    hi: int | None
+    hint: int
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Value number `index` of a subgraph: the inputs first, then one per node."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class SymInt:
+    """An integer argument that is an expression over symbols."""
+
+    expr: str
+
+
+@dataclass(frozen=True)
+class TorchConst:
+    """A torch constant in an argument list, as source text: ``torch.float32``, ``torch.strided``, ``device('cpu')``."""
+
+    text: str
+
+
+Arg: TypeAlias = "None | bool | int | float | complex | str | Ref | SymInt | TorchConst | tuple[Arg, ...]"
+
+
+@dataclass(frozen=True)
+class OpNode:
+    """One call: ``target`` is an overload's full name ("aten.add.Tensor") or "getitem"."""
+
+    target: str
+    args: tuple[Arg, ...]
+    kwargs: tuple[tuple[str, Arg], ...]
+    out: TensorSpec | tuple[TensorSpec | None, ...]
+
+
+@dataclass(frozen=True)
+class Subgraph:
+    """A functional piece of an ATen graph: original operators, canonical numbering, no reference to any module.
+
+    inputs: the tensors it reads, in order of first use. At run time it is called with these and then one int per symbol.
+    outputs: value numbers it returns, always as a tuple. No output is an input or a view of one.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    symbols: tuple[Symbol, ...]
+    nodes: tuple[OpNode, ...]
+    outputs: tuple[int, ...]
+
+    @cached_property
+    def text(self) -> str:
+        """Canonical text: two subgraphs are the same operation exactly when their texts are equal."""
+        symbols = [(s.name, s.lo, s.hi) for s in self.symbols]  # the hint is not part of what it computes
+        lines = [f"in {spec}" for spec in self.inputs]
+        lines += [f"sym {s}" for s in symbols]
+        lines += [f"{n.target}{n.args}{n.kwargs} -> {n.out}" for n in self.nodes]
+        lines.append(f"out {self.outputs}")
+        return "\n".join(lines)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 of the canonical text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def spec_of(self, value: int) -> TensorSpec | tuple[TensorSpec | None, ...]:
+        """The spec of value number `value`."""
+        n = len(self.inputs)
+        return self.inputs[value] if value < n else self.nodes[value - n].out
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """The specs of what it returns."""
+        specs = tuple(self.spec_of(v) for v in self.outputs)
+        assert all(isinstance(s, TensorSpec) for s in specs), "a subgraph returns tensors only"
+        return specs  # type: ignore[return-value]
+
+
+class SplitReasonType(enum.Enum):
+    """Why a node stays with torch."""
+
+    MATMUL = "matrix product: torch's library is used"
+    CONV = "convolution: torch's library is used"
+    ATTENTION = "attention: torch's fused kernel is used"
+    SORT = "sort, top-k or another selection: stays with torch"
+    VIEW = "a view: costs nothing, stays with torch"
+    MUTATION = "writes into an existing tensor"
+    RANDOM = "draws random numbers: the stream must stay torch's"
+    DTYPE = "a dtype no lowering handles"
+    DEVICE = "not on the device being compiled for"
+    DATA_DEPENDENT = "its output's shape depends on data"
+    UNSUPPORTED = "no rule for this operator"
+    NOT_TENSOR = "does not compute a tensor"
+    TOO_SMALL = "nothing to gain: too little work saved"
+    DESIGN = "the designer found no sketch for it"
+    NOT_RIGHT = "the kernel was judged wrong"
+    NO_GAIN = "the kernel was right but not faster"
+    BUILD = "the kernel did not build"
+
+
+@dataclass(frozen=True)
+class SplitReason:
+    """A typed "no", for one node or one subgraph, with what is particular to it."""
+
+    kind: SplitReasonType
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}{': ' + self.detail if self.detail else ''}"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Designs and candidates
+
+
+class Role(enum.Enum):
+    """What a sketch's tensor is bound to."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class TensorBinding:
+    """Which storage a sketch's tensor names.
+
+    index: position among the subgraph's inputs or outputs (ignored for scratch).
+    offset: elements from that tensor's first element (a slice of an input is a tensor of the sketch with an offset).
+    size: for scratch, how many elements to allocate.
+    """
+
+    tensor: str
+    role: Role
+    index: int = 0
+    offset: Dim = 0
+    size: Dim = 0
+
+
+@dataclass(frozen=True)
+class Design:
+    """A Designer's answer: a size-generic sketch, and what its names mean for one subgraph.
+
+    symbols: for each of the sketch's symbols, in its order, the value as a dim over the subgraph's symbols. Static
+        shapes give ints; so one sketch (and one build) serves every subgraph that differs in sizes only.
+    """
+
+    sketch: Sketch
+    tensors: tuple[TensorBinding, ...]
+    symbols: tuple[tuple[str, Dim], ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to generate for. `isa` is the CPU's instruction set or the GPU's compute capability."""
+
+    backend: str = "cpu"
+    dsl: str = "cpp"
+    arch: str = "native"
+    isa: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kernel as a self-contained Python module (KernelBench's answer format).
+
+    The module needs torch and the DSL's compiler, nothing of AKG, and defines:
+      ``run(*tensors, *symbols) -> tuple[Tensor, ...]``   the subgraph's inputs, then one int per symbol; fresh outputs
+                                                          with exactly the shape, strides and dtype of `output_specs`
+      ``class ModelNew(torch.nn.Module)``                 the same, as KernelBench calls it
+      ``build() -> None``                                 compiles what is not compiled yet (idempotent, safe in parallel)
+    Before executing the module a global ``BUILD_DIR`` may be set: where compiled objects are kept.
+    """
+
+    name: str
+    source: str
+    dsl: str
+    sketch_text: str = ""
+    device_source: str = field(default="", repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 of the module's source."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Verdicts
+
+
+class Outcome(enum.Enum):
+    """What the judge says of a candidate."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    BUILD_FAILED = "build failed"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+    DEGENERATE = "degenerate task"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A/B result: `ratio` is eager's time over the kernel's, with its 95% interval; times in microseconds per call."""
+
+    ratio: float
+    low: float
+    high: float
+    eager_us: float
+    kernel_us: float
+
+    def wins(self, threshold: float = 1.02) -> bool:
+        """Whether the whole interval lies above `threshold`."""
+        return self.low > threshold
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Two separate findings: *right* (depends on code and arch) and *worth it* (`timing`: on device, threads, size).
+
+    detail: for WRONG and the failures, what was seen: output, input description, seed, error against allowance.
+    checked: which inputs were tried, as the report states them.
+    """
+
+    outcome: Outcome
+    detail: str = ""
+    checked: tuple[str, ...] = ()
+    timing: Timing | None = None
+    build_s: float = 0.0
+    judge_s: float = 0.0
