@@ -1,0 +1,18 @@
+"""The sum over the last dimension of a transposed matrix, squared first, fp32, 16MB."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.t()
+        return (x * x).sum(dim=-1)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(2048, 2048)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

@@ -1,0 +1,18 @@
+"""Binary cross-entropy of logits, fp32, 1MB."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(x, y)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(512, 512), torch.rand(512, 512)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

@@ -1,0 +1,21 @@
+"""Batch norm with the batch's own statistics, fp32, 16MB."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(size, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(16, 64, 64, 64)]
+
+
+def get_init_inputs() -> list[int]:
+    return [64]

@@ -1,0 +1,22 @@
+"""Group norm of 8 groups, then SiLU, fp32, 16MB."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.silu(self.norm(x))
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(16, 64, 64, 64)]
+
+
+def get_init_inputs() -> list[int]:
+    return [64]

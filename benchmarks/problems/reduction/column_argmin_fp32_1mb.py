@@ -1,0 +1,17 @@
+"""Where each column is smallest, fp32, 1MB."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmin(dim=0)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(512, 512)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

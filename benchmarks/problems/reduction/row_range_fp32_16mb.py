@@ -1,0 +1,17 @@
+"""The largest less the smallest of each row, fp32, 16MB."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.amax(dim=-1) - x.amin(dim=-1)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(2048, 2048)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

@@ -1,0 +1,17 @@
+"""Variance and mean of each row, fp32, 4MB."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.var_mean(x, dim=-1)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(1024, 1024)]
+
+
+def get_init_inputs() -> list[int]:
+    return []
