@@ -1,0 +1,25 @@
+"""The environment, read here and nowhere else.
+
+AKG_CACHE_DIR   where verdicts, sources and built kernels are kept (default: the user's cache folder)
+CXX             the C++ compiler (default: the first of g++, c++, clang++ on PATH)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """The cache folder; it need not exist."""
+    chosen = os.environ.get("AKG_CACHE_DIR", "")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs  # 2 ms that a caller with its own folder does not pay
+
+    return Path(platformdirs.user_cache_dir("akg-dynamo", appauthor=False))
+
+
+def cxx() -> str | None:
+    """The compiler the user named, if any."""
+    return os.environ.get("CXX") or None
