@@ -1,4 +1,4 @@
-"""A residual addition and the RMS norm of the sum: a KernelBench file. `akg-optimize examples/kernelbench/add_rms_norm.py`."""
+"""A residual addition and the RMS norm of the sum, as a KernelBench file."""
 
 import torch
 from torch import nn
