@@ -1,7 +1,7 @@
 """The Unified Sketch: an executable contract between strategy (Designer) and code (Coder).
 
-A sketch says what is tiled, where data lives and what runs in parallel. It is a program over **tiles**. This file is its
-abstract syntax and its meaning; `parse`, `printer`, `check` and `interpret` are the rest of the language.
+A sketch says what is tiled, where data lives and what runs in parallel. It is a program over **tiles**. This file
+is its abstract syntax and its meaning; `parse`, `printer`, `check` and `interpret` are the rest of the language.
 
     sketch softmax {
       symbols: M, N
@@ -22,23 +22,25 @@ abstract syntax and its meaning; `parse`, `printer`, `check` and `interpret` are
           store(exp(load(x[i, j:j+BN]) - m) / s -> y[i, j:j+BN])
     }
 
-**Axes are named, not positional.** A loop `for j in range(lo, hi, BN)` with a step defines the axis `j`: BN lanes, of which
-lanes `j .. min(j+BN, hi)-1` are *live*. A tile's shape is the set of axes it varies over (ordered as the loops and `axis`
-declarations stand, outermost first). Two tiles combine by matching axis names, and broadcast over the axes one of them
-lacks; there is no `[:, None]`. A loop without a step is a scalar loop: its variable is an integer and makes no axis.
-`axis d = range(lo, hi, BD)` inside a body defines an axis that is not a loop (one tile covering a whole extent; hi - lo
-must not exceed BD).
+**Axes are named, not positional.** A loop `for j in range(lo, hi, BN)` with a step defines the axis `j`: BN lanes,
+of which lanes `j .. min(j+BN, hi)-1` are *live*. A tile's shape is the set of axes it varies over (ordered as the
+loops and `axis` declarations stand, outermost first). Two tiles combine by matching axis names, and broadcast over
+the axes one of them lacks; there is no `[:, None]`. A loop without a step is a scalar loop: its variable is an
+integer and makes no axis. `axis d = range(lo, hi, BD)` inside a body defines an axis that is not a loop (one tile
+covering a whole extent; hi - lo must not exceed BD).
 
-**Masks are implied.** Only live lanes are computed, reduced and stored. A load outside the tensor's bounds (possible with a
-shifted slice such as `x[i, j-64:j-64+BN]`) reads `other` (default 0); a store outside them is an error.
+**Masks are implied.** Only live lanes are computed, reduced and stored. A load outside the tensor's bounds
+(possible with a shifted slice such as `x[i, j-64:j-64+BN]`) reads `other` (default 0); a store outside them is an
+error.
 
-**Values.** Every tile has one element type. Arithmetic mixes no dtypes: `cast(t, f32)` is explicit (Python literals take
-the dtype of the other operand). f16 and bf16 arithmetic rounds after every operation. Integer arithmetic wraps. `bool`
-tiles come from comparisons. Names are rebound freely, with the same dtype and axes once they are carried by a loop.
-A name that is defined outside a parallel loop must not be assigned inside it; two iterations of a parallel loop must not
-store to the same element, and must not read what another iteration stores.
+**Values.** Every tile has one element type. Arithmetic mixes no dtypes: `cast(t, f32)` is explicit (Python literals
+take the dtype of the other operand). f16 and bf16 arithmetic rounds after every operation. Integer arithmetic
+wraps. `bool` tiles come from comparisons. Names are rebound freely, with the same dtype and axes once they are
+carried by a loop. A name that is defined outside a parallel loop must not be assigned inside it; two iterations of
+a parallel loop must not store to the same element, and must not read what another iteration stores.
 
-**Phases.** Consecutive top-level loops run one after the other, with a barrier between them; `tmp` tensors carry data across.
+**Phases.** Consecutive top-level loops run one after the other, with a barrier between them; `tmp` tensors carry
+data across.
 
 **Order.** `reduce_*` and `dot` leave the order of summation to the lowering.
 """
@@ -218,7 +220,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Op:
-    """An elementwise operation by name (`agents.sketch.ops` lists them with arity and dtype rule); infix where Python has it."""
+    """An elementwise operation of `agents.sketch.ops`, by name; written infix where Python has an operator."""
 
     name: str
     args: tuple[TileExpr, ...]
@@ -246,7 +248,7 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Scan:
-    """`scan_<op>(x, axis)`: inclusive, along the lanes of this tile only (sum prod max min); carry in with an Op after it."""
+    """`scan_<op>(x, axis)`: inclusive, along this tile's lanes only (sum prod max min); carry in with an Op after it."""
 
     op: str
     x: TileExpr
@@ -255,7 +257,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Dot:
-    """`dot(a, b, k)`: sum over the shared axis k of a*b, in `precision` ("ieee", "tf32"); result in f32 (f64 for f64)."""
+    """`dot(a, b, k)`: sum over the shared axis k of a*b, at `precision` ("ieee", "tf32"); in f32 (f64 for f64)."""
 
     a: TileExpr
     b: TileExpr
@@ -364,6 +366,7 @@ class ConstExpr:
     name: str
     value: int
     space: tuple[int, ...] = ()
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The elementwise operations of the sketch language: one table that the checker, the interpreter and every lowering read."""
+"""The elementwise operations of the sketch language: one table for checker, interpreter and lowerings."""
 
 from __future__ import annotations
 
@@ -103,3 +103,17 @@ _TABLE = (
 OPS: dict[str, OpInfo] = {info.name: info for info in _TABLE}
 REDUCTIONS = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
 SCANS = ("sum", "prod", "max", "min")
+
+INFIX: dict[str, str] = {info.infix: info.name for info in _TABLE if info.infix and info.arity == 2}
+"""Python's binary operators, to the operation each one is."""
+
+PRECEDENCE = (
+    ("==", "!=", "<", "<=", ">", ">="),
+    ("|",),
+    ("^",),
+    ("&",),
+    ("<<", ">>"),
+    ("+", "-"),
+    ("*", "/", "//", "%"),
+)
+"""Binary operators by level, loosest first, as in Python. `-` and `~` in front bind tighter than all of them."""
