@@ -17,6 +17,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
     from akg_dynamo.agents.sketch.ast import Sketch
 
 Dim: TypeAlias = "int | str"
@@ -141,6 +145,11 @@ class SplitReasonType(enum.Enum):
     NOT_RIGHT = "the kernel was judged wrong"
     NO_GAIN = "the kernel was right but not faster"
     BUILD = "the kernel did not build"
+    NOT_JUDGED = "the judge could not finish: nothing is known of the kernel"
+    NOT_CACHED = "not in the cache, and nothing is generated in this mode"
+    BUDGET = "the compile budget was spent"
+    ELSEWHERE = "another process is generating it"
+    RAISED = "the kernel raised at run time"
 
 
 @dataclass(frozen=True)
@@ -242,6 +251,7 @@ class Outcome(enum.Enum):
     CRASHED = "crashed"
     TIMED_OUT = "timed out"
     DEGENERATE = "degenerate task"
+    NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -273,3 +283,24 @@ class Verdict:
     timing: Timing | None = None
     build_s: float = 0.0
     judge_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A judged kernel, loaded and ready to be called: ``run(*tensors, *symbols) -> tuple of tensors``.
+
+    key: what it is filed under in the cache. digest: of the subgraph it computes.
+    """
+
+    name: str
+    key: str
+    digest: str
+    candidate: Candidate
+    verdict: Verdict
+    run: Callable[..., tuple[torch.Tensor, ...]] = field(repr=False)
+    cached: bool = False
+
+    @property
+    def source(self) -> str:
+        """The module's text."""
+        return self.candidate.source
