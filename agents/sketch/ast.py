@@ -248,7 +248,7 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Scan:
-    """`scan_<op>(x, axis)`: inclusive, along this tile's lanes only (sum prod max min); carry in with an Op after it."""
+    """`scan_<op>(x, axis)`: inclusive, along this tile's lanes only (sum prod max min); an Op after it carries in."""
 
     op: str
     x: TileExpr

@@ -99,7 +99,7 @@ def _fmod_to_floor(a: Array, b: Array) -> Array:
 
 def _floor_divide(args: list[Array], dtype: DType) -> Array:
     """torch.floor_divide: its intermediate roundings show, so it is computed in the precision torch computes it in."""
-    work: Callable[[float], Any] = np.float64 if dtype is DType.F64 else np.float32
+    work: Any = np.float64 if dtype is DType.F64 else np.float32
     a: Any
     b: Any
     a, b = (x.astype(work) for x in args)
@@ -209,7 +209,8 @@ def _int_pow(a: Array, b: Array) -> Array:
     a, b = np.broadcast_arrays(a, b)
     odd = (b & 1) != 0
     of_negative = np.where(a == 1, 1, np.where(a == -1, np.where(odd, -1, 1), 0))
-    return np.where(b < 0, of_negative.astype(a.dtype), np.power(a, np.where(b < 0, 0, b)))
+    power: Array = np.where(b < 0, of_negative.astype(a.dtype), np.power(a, np.where(b < 0, 0, b)))
+    return power
 
 
 def _shift_left(a: Array, b: Array) -> Array:
