@@ -1,0 +1,5 @@
+"""Measures whether a kernel is worth it: see `abba`."""
+
+from akg_dynamo.agents.profiler.abba import THRESHOLD, compare, interval, sample
+
+__all__ = ["THRESHOLD", "compare", "interval", "sample"]

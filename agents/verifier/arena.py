@@ -1,0 +1,78 @@
+"""Memory shared by the judge and one worker: inputs go in, output bytes come out.
+
+Every buffer lies between guard zones filled with 0xFF bytes: NaN to whoever reads past an end, and a trace of whoever
+writes past one. The file is sealed against shrinking, so that a candidate cannot pull it from under the judge.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+
+import torch
+
+GUARD_BYTES = 256
+ALIGN_BYTES = 64
+_F_ADD_SEALS = 1033
+_F_SEAL_SHRINK = 0x2
+_GROW_BYTES = 1 << 20
+
+
+class Arena:
+    """A growing shared mapping, and a bump allocator over it (the judge's side allocates; the worker only maps)."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.size = 0
+        self.bytes = torch.empty(0, dtype=torch.uint8)
+        self._top = 0
+
+    @classmethod
+    def create(cls) -> Arena:
+        """A new empty arena (the judge's side)."""
+        fd = os.memfd_create("akg-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK)
+        return cls(fd)
+
+    def map(self, size: int) -> None:
+        """Make at least `size` bytes addressable. Older mappings live as long as tensors over them."""
+        if size <= self.size:
+            return
+        if os.fstat(self.fd).st_size < size:
+            os.ftruncate(self.fd, size)
+        self.bytes = torch.frombuffer(mmap.mmap(self.fd, size), dtype=torch.uint8)
+        self.size = size
+
+    def reset(self) -> None:
+        """Forget every buffer."""
+        self._top = 0
+
+    def reserve(self, n_bytes: int, misalign: int = 0) -> int:
+        """The offset of a new buffer; `misalign` bytes past an aligned address. `commit` makes it addressable."""
+        start = self._top + GUARD_BYTES
+        start += -start % ALIGN_BYTES + misalign
+        self._top = start + n_bytes
+        return start
+
+    def commit(self) -> int:
+        """Map what was reserved, plus the last guard zone; returns the mapping's size."""
+        needed = self._top + GUARD_BYTES
+        if needed > self.size:
+            self.map(max(-(-needed // _GROW_BYTES) * _GROW_BYTES, min(2 * self.size, 256 << 20)))
+        return self.size
+
+    def guard(self, offset: int, n_bytes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The zones before and after a buffer."""
+        end = offset + n_bytes
+        return self.bytes[offset - GUARD_BYTES : offset], self.bytes[end : end + GUARD_BYTES]
+
+    def close(self) -> None:
+        """Drop the mapping and the file."""
+        self.bytes = torch.empty(0, dtype=torch.uint8)
+        os.close(self.fd)
+
+
+def typed(buffer: torch.Tensor, offset: int, n_elements: int, dtype: torch.dtype) -> torch.Tensor:
+    """`n_elements` of `dtype` at a byte offset (a multiple of the element's size), sharing the buffer's memory."""
+    return buffer[offset : offset + n_elements * dtype.itemsize].view(dtype)

@@ -1,0 +1,215 @@
+"""A subgraph evaluated node by node in another precision: the oracle, and how close it is to a jump.
+
+The oracle is the original operators in fp64: every float input, intermediate and dtype argument becomes float64. At a
+node whose result **jumps** (a comparison, a rounding, an arg-max, float to int) it can also be told to move the operand
+by what eager's own error there is: if the outcome changes, the margin was smaller than the error, and nobody can say
+which side is right.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from akg_dynamo.agents.verifier.shapes import value
+from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, SymInt, TensorSpec, TorchConst
+
+Tensors = Sequence[torch.Tensor]
+
+_COMPARE = frozenset("eq ne lt le gt ge".split())
+_STEP = frozenset(
+    """round floor ceil trunc fix frac sign sgn heaviside signbit remainder fmod floor_divide logical_not logical_and
+    logical_or logical_xor bucketize searchsorted threshold_backward threshold hardtanh_backward hardsigmoid_backward
+    hardswish_backward leaky_relu_backward clamp_max clamp_min isclose""".split()
+)
+_ARG = frozenset("argmax argmin max min sort topk".split())
+
+
+def _base(target: str) -> str:
+    return target.split(".")[1] if "." in target else target
+
+
+def _specs(node: OpNode) -> tuple[TensorSpec | None, ...]:
+    return (node.out,) if isinstance(node.out, TensorSpec) else node.out
+
+
+def is_float(spec: TensorSpec) -> bool:
+    """Whether that tensor holds real floating-point numbers."""
+    return spec.dtype.startswith(("float", "bfloat"))
+
+
+def jumps(sub: Subgraph) -> list[int]:
+    """Positions of the nodes whose result jumps while a float operand moves a little."""
+    found = []
+    for i, node in enumerate(sub.nodes):
+        refs = [a for a in node.args if isinstance(a, Ref)]
+        operands = [sub.spec_of(r.index) for r in refs]
+        if not any(isinstance(s, TensorSpec) and is_float(s) for s in operands):
+            continue
+        name = _base(node.target)
+        outs = _specs(node)
+        to_int = any(s is not None and not is_float(s) and not s.dtype.startswith("complex") for s in outs)
+        rounds_quotient = name == "div" and any(k == "rounding_mode" and v is not None for k, v in node.kwargs)
+        if name in _COMPARE | _STEP or rounds_quotient or to_int:
+            found.append(i)
+    return found
+
+
+class Evaluator:
+    """Runs a subgraph's operators. `precision`: the dtype all floats take, or None for the original ones."""
+
+    def __init__(self, sub: Subgraph, precision: torch.dtype | None) -> None:
+        self.sub = sub
+        self.precision = precision
+        self.functions = [None if n.target == "getitem" else _resolve(n.target) for n in sub.nodes]
+        last: dict[int, int] = {}
+        for i, node in enumerate(sub.nodes):
+            for index in _refs((node.args, tuple(v for _, v in node.kwargs))):
+                last[index] = i
+        self.dead_after: list[list[int]] = [[] for _ in sub.nodes]
+        for index, i in last.items():
+            if index not in sub.outputs:
+                self.dead_after[i].append(index)
+
+    def __call__(
+        self,
+        tensors: Tensors,
+        symbols: Mapping[str, int],
+        watch: Callable[[int, list[Any]], list[Any]] | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """The outputs. `watch(node, args)` sees each node's resolved positional arguments, and may replace them."""
+        live: dict[int, Any] = dict(enumerate(self._cast(t) for t in tensors))
+        n = len(self.sub.inputs)
+        for i, (node, function) in enumerate(zip(self.sub.nodes, self.functions, strict=True)):
+            args = [self._resolve(a, live, symbols) for a in node.args]
+            if function is None:
+                live[n + i] = args[0][args[1]]
+            else:
+                kwargs = {k: self._resolve(v, live, symbols) for k, v in node.kwargs}
+                if self.precision is not None and _base(node.target) in ("_softmax", "_log_softmax"):
+                    args[2] = False  # half_to_float: nothing is half any more
+                if watch is not None:
+                    args = watch(i, args)
+                live[n + i] = function(*args, **kwargs)
+            for dead in self.dead_after[i]:
+                live.pop(dead, None)
+        return tuple(live[v] for v in self.sub.outputs)
+
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.precision) if self.precision is not None and tensor.is_floating_point() else tensor
+
+    def _resolve(self, arg: Arg, live: Mapping[int, Any], symbols: Mapping[str, int]) -> Any:
+        if isinstance(arg, Ref):
+            return live[arg.index]
+        if isinstance(arg, SymInt):
+            return value(arg.expr, symbols)
+        if isinstance(arg, tuple):
+            return [self._resolve(a, live, symbols) for a in arg]
+        if isinstance(arg, TorchConst):
+            constant = eval(arg.text, {"__builtins__": {}, "torch": torch, "device": torch.device, "inf": float("inf")})
+            if isinstance(constant, torch.dtype) and constant.is_floating_point and self.precision is not None:
+                return self.precision
+            return constant
+        return arg
+
+
+def _resolve(target: str) -> Any:
+    found: Any = torch.ops
+    for part in target.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _refs(arg: Any) -> list[int]:
+    if isinstance(arg, Ref):
+        return [arg.index]
+    return [r for a in arg for r in _refs(a)] if isinstance(arg, tuple) else []
+
+
+def variants(
+    sub: Subgraph, tensors: Tensors, symbols: Mapping[str, int], at: Sequence[int]
+) -> list[tuple[torch.Tensor, ...]]:
+    """The oracle with the operands of the jumps `at` moved by twice eager's error there, one way and the other."""
+    seen: dict[int, list[Any]] = {}
+
+    def record(i: int, args: list[Any]) -> list[Any]:
+        if i in at:
+            seen[i] = list(args)
+        return args
+
+    Evaluator(sub, None)(tensors, symbols, record)
+    eager_seen, seen = seen, {}
+    oracle = Evaluator(sub, torch.float64)
+    oracle(tensors, symbols, record)
+    deltas: dict[int, list[torch.Tensor | None]] = {}
+    for i in at:
+        deltas[i] = [_delta(e, o) for e, o in zip(eager_seen[i], seen[i], strict=True)]
+    if not any(d is not None and bool(d.any()) for ds in deltas.values() for d in ds):
+        return []  # eager is exact at every jump: so must the kernel be
+
+    def moved(sign: float) -> Callable[[int, list[Any]], list[Any]]:
+        def watch(i: int, args: list[Any]) -> list[Any]:
+            if i not in deltas:
+                return args
+            name = _base(sub.nodes[i].target)
+            result = list(args)
+            operand = 0
+            for k, d in enumerate(deltas[i]):
+                if d is None:
+                    continue
+                if name in _ARG and k == 0:
+                    result[k] = _against_the_winner(args, d, name)
+                else:
+                    direction = sign if operand == 0 else -sign
+                    result[k] = args[k] + direction * d
+                operand += 1
+            return result
+
+        return watch
+
+    return [oracle(tensors, symbols, moved(sign)) for sign in (1.0, -1.0)]
+
+
+def _delta(eager: Any, oracle: Any) -> torch.Tensor | None:
+    """Twice eager's error: the smaller of the largest absolute one and the largest relative one times the value."""
+    if not (isinstance(eager, torch.Tensor) and isinstance(oracle, torch.Tensor) and oracle.is_floating_point()):
+        return None
+    error = (eager.double() - oracle).abs().nan_to_num(0.0, 0.0, 0.0)
+    if error.numel() == 0:
+        return None
+    magnitude = oracle.abs().nan_to_num(0.0, 0.0, 0.0)
+    relative = (error / magnitude.clamp_min(1e-300)).max()
+    return 2 * torch.minimum(error.max().expand_as(magnitude), relative * magnitude)
+
+
+def _against_the_winner(args: list[Any], delta: torch.Tensor, name: str) -> torch.Tensor:
+    """Every element moves towards winning, the winner away: another one wins if its margin is smaller than the error."""
+    x: torch.Tensor = args[0]
+    sign = -1.0 if name.endswith("min") else 1.0
+    dim = args[1] if len(args) > 1 and isinstance(args[1], int) else None
+    if x.dim() == 0:
+        return x
+    if dim is None:
+        flat, d = x.reshape(-1), delta.reshape(-1)
+        moved = flat + sign * d
+        winner = (sign * flat).argmax()
+        moved[winner] -= 2 * sign * d[winner]
+        return moved.reshape(x.shape)
+    moved = x + sign * delta
+    winner = (sign * x).argmax(dim, keepdim=True)
+    return moved.scatter_add(dim, winner, -2 * sign * delta.gather(dim, winner))
+
+
+def baseline(sub: Subgraph) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """What the kernel must beat: the original operators, called as the executor calls what stays with torch."""
+    if importlib.util.find_spec("akg_dynamo.fusion.reference") is not None:
+        module: Any = importlib.import_module("akg_dynamo.fusion.reference")
+        function: Callable[..., tuple[torch.Tensor, ...]] = module.reference(sub)
+        return function
+    evaluator, n = Evaluator(sub, None), len(sub.inputs)
+    names = [s.name for s in sub.symbols]
+    return lambda *args: evaluator(args[:n], dict(zip(names, args[n:], strict=True)))

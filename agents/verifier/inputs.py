@@ -1,0 +1,151 @@
+"""Inputs: which values are tried, and which integers are positions.
+
+Values are windows, at random places, into pools drawn once: at 32 seeds a judge that drew every number afresh would
+spend its time drawing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from akg_dynamo.agents.verifier.shapes import storage_elements, value, values
+from akg_dynamo.core.types import OpNode, Ref, Subgraph, TensorSpec
+
+KINDS = ("normal", "wide", "offset", "dyadic", "positive", "nan", "inf")
+"""normal: N(0, 1). wide: magnitudes over many binades. offset: N(0, 1) around a large mean, so that differences cancel.
+dyadic: a few values with many ties, whose sums are exact. positive: |N(0, 1)| + 0.1. nan, inf: normal with a few
+special values (NaN, or ±Inf, ±0 and large ones)."""
+
+_POOL = 1_048_573  # a prime: no window lines up with a power of two
+_SMALL_POOL = 65_537
+
+
+@dataclass(frozen=True)
+class Range:
+    """Valid integers for one input: lo <= x < hi."""
+
+    lo: int
+    hi: int
+
+
+class Drawer:
+    """Draws a subgraph's inputs; everything follows from the seed."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[str, torch.dtype, int], torch.Tensor] = {}
+
+    def _pool(self, kind: str, dtype: torch.dtype, size: int) -> torch.Tensor:
+        key = (kind, dtype, size)
+        if key not in self._pools:
+            generator = torch.Generator().manual_seed(20_011)
+            real = torch.float64 if dtype == torch.float64 else torch.float32
+            x = torch.randn(size, generator=generator, dtype=real)
+            narrow = dtype == torch.float16
+            if kind == "wide":
+                spread = 6 if narrow else 24
+                x *= torch.exp2((torch.rand(size, generator=generator, dtype=real) - 0.5) * spread)
+            elif kind == "offset":
+                x += 4 if narrow or dtype == torch.bfloat16 else 16
+            elif kind == "dyadic":
+                choices = torch.tensor([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.0, 2.0], dtype=real)
+                x = choices[torch.randint(8, (size,), generator=generator)]
+            elif kind == "positive":
+                x = x.abs() + 0.1
+            self._pools[key] = x.to(dtype)
+        return self._pools[key]
+
+    def _floats(self, n: int, dtype: torch.dtype, kind: str, rng: random.Random) -> torch.Tensor:
+        base = "normal" if kind in ("nan", "inf") else kind
+        pool = self._pool(base, dtype, _SMALL_POOL if n <= 4096 else _POOL)
+        start = rng.randrange(len(pool))
+        whole = pool.roll(-start) if n > len(pool) // 2 else pool[min(start, len(pool) - n) :]
+        flat = whole[:n].clone() if n <= len(whole) else whole.repeat(-(-n // len(whole)))[:n]
+        if kind in ("nan", "inf") and n:
+            # Not the largest finite values: whether a sum of those overflows is a matter of its order.
+            large = 8.0 if dtype == torch.float16 else 2.0**31
+            chosen = [float("nan")] if kind == "nan" else [float("inf"), -float("inf"), 0.0, -0.0, large, -large]
+            for special in chosen * 2:
+                flat[rng.randrange(n)] = special
+        return flat
+
+    def draw(
+        self,
+        spec: TensorSpec,
+        symbols: Mapping[str, int],
+        kind: str,
+        rng: random.Random,
+        allowed: Range | None,
+    ) -> torch.Tensor:
+        """One input: its flat storage (the caller knows shape and strides)."""
+        shape, stride = values(spec.shape, symbols), values(spec.stride, symbols)
+        n = storage_elements(shape, stride)
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        if dtype.is_floating_point:
+            return self._floats(n, dtype, kind, rng)
+        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        if dtype == torch.bool:
+            return torch.randint(2, (n,), generator=generator).to(dtype)
+        if dtype.is_complex:
+            return torch.randn(n, generator=generator, dtype=dtype)
+        span = allowed or (Range(0, 9) if dtype == torch.uint8 else Range(-9, 9))
+        return torch.randint(span.lo, max(span.hi, span.lo + 1), (n,), generator=generator).to(dtype)
+
+
+def positions(sub: Subgraph, symbols: Mapping[str, int]) -> dict[int, Range]:
+    """For each integer input that is used as positions: the range in which they are valid."""
+    found: dict[int, Range] = {}
+    for node in sub.nodes:
+        for ref, size, negative in _consumed(sub, node, symbols):
+            for index in _integer_inputs(sub, ref):
+                old = found.get(index, Range(-size if negative else 0, size))
+                found[index] = Range(max(old.lo, -size if negative else 0), min(old.hi, size))
+    return found
+
+
+def _extent(sub: Subgraph, ref: object, dim: object, symbols: Mapping[str, int]) -> int:
+    spec = sub.spec_of(ref.index) if isinstance(ref, Ref) else None
+    if not isinstance(spec, TensorSpec) or not isinstance(dim, int):
+        return 1
+    return value(spec.shape[dim], symbols) if spec.shape else 1
+
+
+def _consumed(sub: Subgraph, node: OpNode, symbols: Mapping[str, int]) -> list[tuple[Ref, int, bool]]:
+    """(the positions, the extent they index, whether they may be negative) for each such operand of a node."""
+    name = node.target.split(".")[1] if "." in node.target else node.target
+    args: Sequence[object] = node.args
+    found: list[tuple[object, int, bool]] = []
+    if name == "embedding":
+        found = [(args[1], _extent(sub, args[0], 0, symbols), False)]
+    elif name == "embedding_dense_backward":
+        rows = args[2]
+        found = [(args[1], rows if isinstance(rows, int) else 1, False)]
+    elif name in ("gather", "index_select", "scatter", "scatter_add", "scatter_reduce", "index_add", "index_fill"):
+        found = [(args[2], _extent(sub, args[0], args[1], symbols), False)]
+    elif name in ("index", "index_put", "_unsafe_index", "_unsafe_index_put") and isinstance(args[1], tuple):
+        found = [(r, _extent(sub, args[0], d, symbols), True) for d, r in enumerate(args[1])]
+    elif name in ("nll_loss_forward", "nll_loss2d_forward", "nll_loss", "nll_loss2d"):
+        found = [(args[1], _extent(sub, args[0], min(1, _rank(sub, args[0]) - 1), symbols), False)]
+    elif name in ("nll_loss_backward", "nll_loss2d_backward"):
+        found = [(args[2], _extent(sub, args[1], min(1, _rank(sub, args[1]) - 1), symbols), False)]
+    return [(r, size, negative) for r, size, negative in found if isinstance(r, Ref)]
+
+
+def _rank(sub: Subgraph, ref: object) -> int:
+    spec = sub.spec_of(ref.index) if isinstance(ref, Ref) else None
+    return len(spec.shape) if isinstance(spec, TensorSpec) else 1
+
+
+def _integer_inputs(sub: Subgraph, ref: Ref) -> set[int]:
+    """The integer inputs a value is made of."""
+    spec = sub.spec_of(ref.index)
+    if not isinstance(spec, TensorSpec) or not spec.dtype.startswith(("int", "uint")):
+        return set()
+    if ref.index < len(sub.inputs):
+        return {ref.index}
+    node = sub.nodes[ref.index - len(sub.inputs)]
+    flat = [a for arg in node.args for a in (arg if isinstance(arg, tuple) else (arg,))]
+    return {i for a in flat if isinstance(a, Ref) for i in _integer_inputs(sub, a)}

@@ -1,0 +1,183 @@
+"""The caller's side of the judge: starts it, hands it jobs, gets verdicts. No candidate code is ever run here.
+
+    with Judge() as judge:                    # returns at once; torch loads in another process meanwhile
+        pending = [judge.submit(job) for job in jobs]
+        verdicts = [p.result() for p in pending]
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, pair
+from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.core.errors import JudgeError
+from akg_dynamo.core.types import Outcome, Timing, Verdict
+
+# What a candidate may know of its surroundings: how to find a compiler and libraries, and how many threads to use.
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CXX")
+_KEPT_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_")
+
+
+def _clean_environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
+    return {**kept, "OPENBLAS_NUM_THREADS": "1"}
+
+
+class _Process:
+    """One running judge."""
+
+    def __init__(self) -> None:
+        control, control_theirs = pair()
+        channel, channel_theirs = pair()
+        fds = (control_theirs.fileno(), channel_theirs.fileno())
+        command = [sys.executable, "-m", "akg_dynamo.agents.verifier.zygote", *map(str, fds)]
+        self.popen = subprocess.Popen(
+            command,
+            pass_fds=fds,
+            env=_clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if not os.environ.get("AKG_JUDGE_STDERR") else None,
+            start_new_session=True,
+        )
+        control_theirs.close()
+        channel_theirs.close()
+        self.owner = os.getpid()
+        self.control = control
+        self.channel = channel
+        self.pending: dict[int, Future[Verdict]] = {}
+        self.lock = threading.Lock()
+        self.ready = threading.Event()
+        self.dead = False
+        self.numbers = itertools.count()
+        self.reader = threading.Thread(target=self._read, name="akg-judge", daemon=True)
+        self.reader.start()
+
+    def submit(self, job: Job) -> Future[Verdict]:
+        future: Future[Verdict] = Future()
+        with self.lock:
+            if self.dead:
+                raise JudgeError("the judge's process has ended")
+            number = next(self.numbers)
+            self.pending[number] = future
+            try:
+                self.channel.send({"id": number}, pickle.dumps(job))
+            except ChannelClosed:
+                del self.pending[number]
+                raise JudgeError("the judge's process has ended") from None
+        return future
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message, _ = self.channel.receive()
+            except ChannelClosed:
+                break
+            if "ready" in message:
+                self.ready.set()
+                continue
+            with self.lock:
+                future = self.pending.pop(message["id"])
+            if "error" in message:
+                future.set_exception(JudgeError(message["error"]))
+            else:
+                future.set_result(_verdict(message["verdict"]))
+        with self.lock:
+            self.dead = True
+            left = list(self.pending.values())
+            self.pending.clear()
+        for future in left:
+            future.set_exception(JudgeError("the judge's process ended before it answered"))
+
+    def stop(self) -> None:
+        if os.getpid() != self.owner:
+            return  # a fork of the user's process does not own it
+        self.control.close()
+        self.popen.kill()  # its children are killed with it
+        self.popen.wait()
+        self.reader.join(timeout=5)
+        self.channel.close()
+
+
+def _verdict(data: dict[str, Any]) -> Verdict:
+    return Verdict(
+        outcome=Outcome[data["outcome"]],
+        detail=data["detail"],
+        checked=tuple(data["checked"]),
+        timing=Timing(*data["timing"]) if data["timing"] else None,
+        build_s=data["build_s"],
+        judge_s=data["judge_s"],
+    )
+
+
+_warm: _Process | None = None
+_warm_lock = threading.Lock()
+
+
+def _acquire() -> _Process:
+    global _warm  # noqa: PLW0603 - one judge per process, kept between compiles
+    with _warm_lock:
+        if _warm is not None and (_warm.dead or _warm.owner != os.getpid()):
+            _warm.stop()
+            _warm = None
+        if _warm is None:
+            _warm = _Process()
+        return _warm
+
+
+def shut_down() -> None:
+    """End the judge's processes; the next `Judge` starts new ones."""
+    global _warm  # noqa: PLW0603
+    with _warm_lock:
+        if _warm is not None:
+            _warm.stop()
+            _warm = None
+
+
+atexit.register(shut_down)
+
+
+class Judge:
+    """Judges candidates in other processes. Creating one starts them and does not wait.
+
+    The processes stay warm between judges of one program, and end with it (or by `shut_down`).
+    """
+
+    def __init__(self, *, keep_warm: bool = True) -> None:
+        self._keep_warm = keep_warm
+        self._process = _acquire()
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._keep_warm:
+            shut_down()
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until torch is loaded there; only measurements need this."""
+        if not self._process.ready.wait(timeout_s):
+            raise JudgeError(f"the judge did not start in {timeout_s:g} s")
+
+    def submit(self, job: Job) -> Future[Verdict]:
+        """Queue a job; its verdict comes later. Jobs are judged in the order they are submitted."""
+        if self._process.dead:
+            self._process = _acquire()
+        return self._process.submit(job)
+
+    def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
+        """The verdicts, in the order of the jobs."""
+        return [future.result() for future in [self.submit(job) for job in jobs]]

@@ -1,0 +1,201 @@
+"""Right kernels pass, wrong ones fail for the reason they are wrong, and the judge outlives them all."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from akg_dynamo.agents.verifier import Judge
+from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
+
+from .kernels import add_relu, contiguous, dynamic_softmax, job, op, row_sum, single
+
+RIGHT = "return (torch.relu(args[0] + args[1]),)"
+
+
+def test_right_kernel_passes_and_says_what_was_checked(judge: Judge) -> None:
+    (verdict,) = judge.judge([job(add_relu(), RIGHT)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+    assert any("normal" in c for c in verdict.checked)
+    assert any("nan" in c for c in verdict.checked)
+
+
+WRONG = {
+    "one element off by 1%": (add_relu(), "x = torch.relu(args[0] + args[1]); x[777] *= 1.01; return (x,)", "777"),
+    "dtype": (add_relu(), "return (torch.relu(args[0] + args[1]).double(),)", "dtype float64, must be float32"),
+    "shape": (add_relu(), "return (torch.relu(args[0] + args[1])[None],)", "shape (1, 1000)"),
+    "stride": (
+        single("aten.neg.default", contiguous("float32", 8, 6), contiguous("float32", 8, 6)),
+        "return (-args[0].t().contiguous().t(),)",
+        "strides (1, 8), must be (6, 1)",
+    ),
+    "mutates": (add_relu(), "args[0].add_(args[1]); return (torch.relu(args[0]),)", "wrote into input 0"),
+    "aliases": (
+        single("aten.relu.default", contiguous("float32", 9), contiguous("float32", 9)),
+        "return (args[0].clamp_(min=0),)",
+        "shares memory with an input",
+    ),
+    "NaN missing": (
+        add_relu(),
+        "x = args[0] + args[1]; return (torch.where(x > 0, x, torch.zeros(())),)",
+        "eager nan",
+    ),
+    "bf16 inside": (add_relu(), "return (torch.relu(args[0].bfloat16() + args[1].bfloat16()).float(),)", "error"),
+    "stale memory": (add_relu(), "x = torch.empty(1000); x[:999] = torch.relu(args[0]+args[1])[:999]; return (x,)", ""),
+    "not deterministic": (add_relu(), "global n; n += 1; return (torch.relu(args[0] + args[1] + n - 1),)", "again"),
+    "a list": (add_relu(), "return [torch.relu(args[0] + args[1])]", "list, not a tuple"),
+    "too many outputs": (add_relu(), "x = torch.relu(args[0] + args[1]); return (x, x + 0)", "2 outputs"),
+    "raises": (add_relu(), "raise ValueError('no')", "ValueError: no"),
+    "wrong integer": (
+        single("aten.argmax.default", contiguous("int64", 16), contiguous("float32", 16, 64), extra=(1,)),
+        "x = args[0].flip(1); return (63 - x.argmax(1),)",  # right but for ties: the last one instead of the first
+        "dyadic",
+    ),
+    "variance by cancellation": (
+        single("aten.var.correction", contiguous("float32", 64), contiguous("float32", 64, 256), extra=((1,),)),
+        "x = args[0]; m = x.mean(1); return (((x * x).mean(1) - m * m) * (256 / 255),)",
+        "offset",
+    ),
+    "float64 in float32": (add_relu(1000, "float64"), "return (torch.relu(args[0].float() + args[1].float()).double(),)", ""),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_kernel_fails_with_its_reason(judge: Judge, name: str) -> None:
+    sub, body, reason = WRONG[name]
+    (verdict,) = judge.judge([job(sub, body, top="n = 0")])
+    assert verdict.outcome is Outcome.WRONG, verdict
+    assert reason in verdict.detail
+
+
+def _embedding() -> Subgraph:
+    table, index = contiguous("float32", 50, 8), contiguous("int64", 7)
+    return single("aten.embedding.default", contiguous("float32", 7, 8), table, index)
+
+
+def _quantized() -> Subgraph:
+    """round(x * 3.7): a jump downstream of a rounding error."""
+    s = contiguous("float32", 4096)
+    return Subgraph((s,), (), (op("aten.exp.default", s, _ref(0)), op("aten.round.default", s, _ref(1))), (2,))
+
+
+def _ref(i: int):  # type: ignore[no-untyped-def]
+    from akg_dynamo.core.types import Ref
+
+    return Ref(i)
+
+
+EXPANDED = TensorSpec("float32", (4, 6), (0, 1))
+GOOD = {
+    "embedding": (_embedding(), "return (args[0][args[1]],)"),
+    "permuted sum": (row_sum(8, 4096), "return (args[0][:, torch.randperm(4096, generator=torch.Generator().manual_seed(1))].sum(1),)"),
+    "scalar sum": (row_sum(1, 10_000), "return (args[0].flip(1).sum(1),)"),
+    "log of what may be negative": (
+        single("aten.log.default", contiguous("float32", 100), contiguous("float32", 100)),
+        "return (torch.log(args[0]),)",
+    ),
+    "division of integers": (
+        single("aten.remainder.Tensor", contiguous("int32", 100), contiguous("int32", 100), contiguous("int32", 100)),
+        "return (torch.remainder(args[0], args[1]),)",
+    ),
+    "expanded input": (single("aten.neg.default", contiguous("float32", 4, 6), EXPANDED), "return ((-args[0]).contiguous(),)"),
+    "more precise than eager": (add_relu(1000, "bfloat16"), "return (torch.relu(args[0].float() + args[1].float()).bfloat16(),)"),
+    "float64": (row_sum(64, 512, "float64"), "return (args[0].flip(1).sum(1),)"),
+    "half": (row_sum(64, 512, "float16"), "return (args[0].float().flip(1).sum(1).half(),)"),
+    "jump within the error": (_quantized(), "return (torch.round(torch.exp(args[0].double()).float()),)"),
+    "empty": (add_relu(0), RIGHT),
+    "symbolic": (dynamic_softmax(), "return (torch.softmax(args[0].double(), -1).float(),)"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_right_kernels_of_every_sort_pass(judge: Judge, name: str) -> None:
+    sub, body = GOOD[name]
+    (verdict,) = judge.judge([job(sub, body)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+
+
+def test_symbolic_is_judged_at_its_boundaries(judge: Judge) -> None:
+    body = "x = torch.softmax(args[0], -1); x[..., 1024:] = 0; return (x,)"
+    (verdict,) = judge.judge([job(dynamic_softmax(), body)])
+    assert verdict.outcome is Outcome.WRONG
+    assert "s1" in verdict.detail
+
+
+def test_equally_accurate_sum_passes_every_time(judge: Judge) -> None:
+    body = "x = args[0]; p = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(3)); return (x[:, p].sum(1),)"
+    verdicts = judge.judge([job(row_sum(1, 1000), body, seed=s) for s in range(200)])
+    assert sum(v.outcome is Outcome.RIGHT for v in verdicts) == 200, [v.detail for v in verdicts if v.detail][:3]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize(
+    ("body", "outcome", "detail"),
+    [
+        ("import time\nwhile True: time.sleep(0.01)", Outcome.TIMED_OUT, "2 s"),
+        ("import ctypes; ctypes.string_at(0)", Outcome.CRASHED, "SIGSEGV"),
+        ("import os; os._exit(0)", Outcome.CRASHED, "status 0"),
+        ("import sys; sys.exit(0)", Outcome.WRONG, "SystemExit"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", Outcome.CRASHED, "SIGKILL"),
+    ],
+)
+def test_a_dead_worker_is_a_verdict_and_the_next_job_is_judged(
+    judge: Judge, body: str, outcome: Outcome, detail: str, trusted: bool
+) -> None:
+    bad, good = judge.judge([job(add_relu(), body, timeout_s=2.0, trusted=trusted), job(add_relu(), RIGHT, seed=5)])
+    assert (bad.outcome, good.outcome) == (outcome, Outcome.RIGHT)
+    assert detail in bad.detail
+
+
+def test_build_failure_is_a_verdict(judge: Judge) -> None:
+    (verdict,) = judge.judge([job(add_relu(), RIGHT, top="def build():\n    raise RuntimeError('g++: no')")])
+    assert verdict.outcome is Outcome.BUILD_FAILED
+    assert "g++: no" in verdict.detail
+
+
+def test_a_constant_is_no_answer_to_a_task_where_it_passes(judge: Judge) -> None:
+    s = contiguous("float32", 10)
+    sub = Subgraph((s,), (), (op("aten.mul.Scalar", s, _ref(0), 0.0), op("aten.nan_to_num.default", s, _ref(1))), (2,))
+    (verdict,) = judge.judge([job(sub, "return (torch.zeros(10),)", trusted=False)])
+    assert verdict.outcome is Outcome.DEGENERATE
+
+
+def test_numerics_modes(judge: Judge) -> None:
+    exp = single("aten.exp.default", contiguous("float32", 5000), contiguous("float32", 5000))
+    close, same = "return (torch.exp(args[0]) * (1 + 1e-4),)", "return (torch.exp(args[0]),)"
+    verdicts = judge.judge(
+        [
+            job(exp, close, numerics="fast", rtol=1e-3),
+            job(exp, close, numerics="fast", rtol=1e-6),
+            job(exp, same, numerics="eager"),
+            job(exp, "return (torch.exp(args[0].double()).float(),)", numerics="eager"),
+        ]
+    )
+    assert [v.outcome for v in verdicts] == [Outcome.RIGHT, Outcome.WRONG, Outcome.RIGHT, Outcome.WRONG]
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _descendants(pid: int) -> dict[int, int]:
+    """Process id → open files, of all below `pid`."""
+    found: dict[int, int] = {}
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        for child in map(int, children.read().split()):
+            found[child] = len(os.listdir(f"/proc/{child}/fd"))
+            found |= _descendants(child)
+    return found
+
+
+def test_nothing_leaks(judge: Judge) -> None:
+    jobs = [job(add_relu(), RIGHT, trusted=i % 5 != 0, seed=i) for i in range(25)]
+    judge.judge(jobs)
+    zygote = judge._process.popen.pid
+    before, ours = _descendants(zygote), _descriptors()
+    judge.judge(jobs * 2)
+    time.sleep(0.1)
+    assert _descendants(zygote) == before
+    assert _descriptors() == ours
