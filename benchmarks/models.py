@@ -49,7 +49,7 @@ def main() -> int:
             actual = contenders["akg"](*entry.inputs)
             first_s = time.perf_counter() - start
             close = torch.allclose(actual, expected, rtol=1e-3, atol=1e-3)
-            calls = {who: (lambda f=f: f(*entry.inputs)) for who, f in contenders.items()}
+            calls = {who: (lambda f=f, x=entry.inputs: f(*x)) for who, f in contenders.items()}
             rounds = interleave(calls, seconds=args.seconds)
         over = {who: rounds.ratio(who, "akg") for who in contenders if who != "akg"}
         if not close or not over["eager"].at_least(0.98):
