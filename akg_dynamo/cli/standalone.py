@@ -1,0 +1,158 @@
+"""Loads a model's file, and compares two of them in a process of its own. Imports torch and nothing of AKG.
+
+Run by path (``python -I standalone.py REQUEST.json``) it answers with one line of JSON: values and times of the original
+against the written file, with AKG made impossible to import: what `akg optimize` wrote must stand alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.abc
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+_RMS_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Whole models: errors of many operators add up. Each kernel on its own was held to the judge's contract before."""
+
+_ROUNDS = 9
+_ROUND_S = 0.05
+
+
+class NotStandalone(importlib.abc.MetaPathFinder):
+    """Refuses to find AKG, wherever it is installed."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """An ImportError instead of a module."""
+        if fullname.partition(".")[0] == "akg_dynamo":
+            raise ImportError("the written file must not need akg_dynamo")
+
+
+def load_source(path: Path, name: str) -> ModuleType:
+    """Executes a Python file as module `name`; files next to it can be imported by it."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look a class's module up
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build_model(module: ModuleType, name: str) -> torch.nn.Module:
+    """The model `name` of a file: a class (constructed with get_init_inputs()), a function, or an instance."""
+    named = getattr(module, name)
+    if isinstance(named, torch.nn.Module):
+        return named
+    init = module.get_init_inputs() if isinstance(named, type) and hasattr(module, "get_init_inputs") else []
+    if len(init) == 2 and isinstance(init[0], list | tuple) and isinstance(init[1], dict):
+        model = named(*init[0], **init[1])
+    else:
+        model = named(*init)
+    assert isinstance(model, torch.nn.Module), f"{name} gives a {type(model).__name__}, not a torch.nn.Module"
+    return model
+
+
+def tensors_of(value: object) -> Iterator[torch.Tensor]:
+    """The tensors in nested containers, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from tensors_of(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from tensors_of(inner)
+    elif dataclasses.is_dataclass(value):
+        for f in dataclasses.fields(value):
+            yield from tensors_of(getattr(value, f.name))
+
+
+def difference(got: object, expected: object) -> tuple[float, str]:
+    """The largest relative RMS error of any output, and what is wrong ("" when nothing is)."""
+    ours, theirs = list(tensors_of(got)), list(tensors_of(expected))
+    if len(ours) != len(theirs):
+        return float("inf"), f"{len(ours)} output tensors, the original has {len(theirs)}"
+    worst = 0.0
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a.dtype != b.dtype or a.shape != b.shape:
+            return float("inf"), f"output {i}: {a.dtype}{list(a.shape)}, the original has {b.dtype}{list(b.shape)}"
+        if not b.dtype.is_floating_point:
+            if not torch.equal(a, b):
+                return float("inf"), f"output {i}: {int((a != b).sum())} of {a.numel()} values differ"
+            continue
+        wide_a, wide_b = a.double(), b.double()
+        finite = torch.isfinite(wide_b)
+        if not torch.equal(torch.where(finite, 0.0, wide_a.nan_to_num()), torch.where(finite, 0.0, wide_b.nan_to_num())):
+            return float("inf"), f"output {i}: NaN or Inf elsewhere than in the original"
+        scale = wide_b[finite].square().mean().sqrt().item() if finite.any() else 0.0
+        error = (wide_a - wide_b)[finite].square().mean().sqrt().item() if finite.any() else 0.0
+        relative = error / scale if scale else error
+        if not relative <= _RMS_TOLERANCE.get(b.dtype, 5e-2):
+            return relative, f"output {i}: RMS error {error:.3g} where the values' RMS is {scale:.3g}"
+        worst = max(worst, relative)
+    return worst, ""
+
+
+def _seconds(call: Callable[[], object], n: int) -> float:
+    start = time.perf_counter()
+    for _ in range(n):
+        call()
+    return (time.perf_counter() - start) / n
+
+
+def race(original: Callable[[], object], new: Callable[[], object]) -> tuple[float, float]:
+    """Microseconds per call of both, interleaved ABBA."""
+    n = max(1, int(_ROUND_S / 2 / max(_seconds(original, 2), 1e-7)))
+    _seconds(new, 2)
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for which in (0, 1, 1, 0):
+            times[which].append(_seconds((original, new)[which], n))
+    return statistics.median(times[0]) * 1e6, statistics.median(times[1]) * 1e6
+
+
+def compare(request: dict[str, Any]) -> dict[str, Any]:
+    """Runs a request: original file and model name, written file, saved inputs."""
+    saved = torch.load(request["inputs"], weights_only=False)
+    args, kwargs = saved["args"], saved["kwargs"]
+    torch.manual_seed(0)
+    original = build_model(load_source(Path(request["original"]), "akg_original"), request["name"])
+    written = load_source(Path(request["written"]), "akg_written")
+    if request["from_model"]:
+        new = written.ModelNew.from_model(original)
+    else:
+        new = build_model(written, "ModelNew")
+        new.load_state_dict(original.state_dict())
+    if request["eval"]:
+        original, new = original.eval(), new.eval()
+    with torch.no_grad():
+        copies = [torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs)) for _ in range(2)]
+        state = {name: value.clone() for name, value in original.state_dict().items()}
+        torch.manual_seed(1)
+        expected = original(*copies[0][0], **copies[0][1])
+        original.load_state_dict(state)  # a buffer that the forward updates starts from the same value
+        torch.manual_seed(1)
+        got = new(*copies[1][0], **copies[1][1])
+        error, wrong = difference(got, expected)
+        answer: dict[str, Any] = {"error": error, "wrong": wrong, "state_dict": list(new.state_dict()) == list(state)}
+        if not wrong and request["time"]:
+            answer["original_us"], answer["new_us"] = race(
+                lambda: original(*args, **kwargs), lambda: new(*args, **kwargs)
+            )
+    return answer
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, NotStandalone())
+    print(json.dumps(compare(json.loads(Path(sys.argv[1]).read_text()))))

@@ -1,0 +1,604 @@
+"""A model as a file of its own: captures its inference graph and writes ``class ModelNew`` around the kernels that won.
+
+    exported = capture(model, args, kwargs)          the functional ATen graph, inputs named from the state_dict
+    text = write(exported, pieces, model_source…)    Python that needs torch and the kernels' files, nothing of AKG
+
+The graph comes from torch.export, decomposed as AOTAutograd does (composite operators that have kernels of their own are
+kept): the same operators as under torch.compile, so the same subgraphs, digests and cache entries; but with parameters and
+buffers by their names and without Dynamo's guards, since the written file has guards of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import heapq
+import re
+import traceback
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import jinja2
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from akg_dynamo.core.errors import UserError
+from akg_dynamo.core.types import Candidate, Subgraph
+
+_MAX_LITERAL = 1024
+"""A constant tensor of more elements than this is not written out as text."""
+
+
+class CutLike(Protocol):
+    """What the writer needs of one extracted subgraph."""
+
+    @property
+    def subgraph(self) -> Subgraph: ...
+    @property
+    def inputs(self) -> tuple[fx.Node, ...]: ...
+    @property
+    def outputs(self) -> tuple[fx.Node, ...]: ...
+    @property
+    def nodes(self) -> Sequence[fx.Node]: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One subgraph and the kernel that replaces it; `op` is the stem of the kernel's file."""
+
+    cut: CutLike
+    op: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Captured:
+    """An inference graph. `mode_matters`: in training mode the model would compute something else."""
+
+    program: ExportedProgram
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    mode_matters: bool
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The functional ATen graph; parameters and buffers are inputs."""
+        return self.program.graph_module
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Capture
+
+
+@cache
+def _implicit_decompositions() -> dict[Any, Any]:
+    """What AOTAutograd does implicitly: operators that are only compositions of others are taken apart."""
+    from torch._export.utils import _collect_all_valid_cia_ops, _get_decomp_for_cia
+
+    return {op: _get_decomp_for_cia(op) for op in _collect_all_valid_cia_ops()}
+
+
+def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+    with torch.no_grad():
+        exported = torch.export.export(model, args, kwargs, strict=False)
+        return exported.run_decompositions(_implicit_decompositions())
+
+
+def capture(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+    """The inference graph of a model in evaluation mode.
+
+    Raises:
+        UserError: the model cannot be captured as one graph: the message names the line and what to do.
+    """
+    was_training = model.training
+    try:
+        model.eval()
+        program = _export(model, args, kwargs)
+        return Captured(program, args, kwargs, _mode_matters(model, args, kwargs, program))
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - torch.export raises dozens of unrelated types
+        raise _explained(error) from error
+    finally:
+        model.train(was_training)
+
+
+def _mode_matters(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], program: ExportedProgram) -> bool:
+    """Whether training mode changes the graph. KernelBench calls models in training mode, which for most is the same."""
+    try:
+        model.train()
+        return str(_export(model, args, kwargs).graph) != str(program.graph)
+    except Exception:  # noqa: BLE001 - what cannot be captured in training mode is not the same there
+        return True
+
+
+def _explained(error: Exception) -> UserError:
+    """torch.export's exception as one paragraph."""
+    text = " ".join(str(error).split())
+    line = next(
+        (f"{Path(f.filename).name}:{f.lineno}: {f.line}" for f in reversed(traceback.extract_tb(error.__traceback__)) if _is_users(f.filename)),
+        "",
+    )
+    place = f" at {line}" if line else ""
+    kind = type(error).__name__
+    if "data-dependent" in text.lower() or kind in ("GuardOnDataDependentSymNode", "DataDependentOutputException"):
+        return UserError(
+            f"the model's control flow or shapes depend on the data in a tensor{place}, so it is not one graph. "
+            "Use torch.where or torch.cond there, or give akg optimize the part of the model that has none of it "
+            '(--module); torch.compile(model, backend="akg") handles such a model in pieces.'
+        )
+    if kind == "UnsupportedOperatorException" or "fake" in text.lower() or "meta" in text.lower():
+        return UserError(
+            f"an operator has no meta (fake tensor) function{place}, so its output's shape is not known without running "
+            f"it: {text[:300]}. Register one with torch.library.register_fake, or leave that operator out of the module."
+        )
+    return UserError(f"torch.export cannot capture the model{place}: {kind}: {text[:400]}")
+
+
+def _is_users(filename: str) -> bool:
+    """Whether a frame is the user's: not of torch, nor ours."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    return not filename.startswith(ours) and not filename.startswith("<") and "/lib/python" not in filename
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Names
+
+_PLAIN = {
+    "native_layer_norm": "layer_norm", "native_group_norm": "group_norm", "_softmax": "softmax",
+    "_log_softmax": "log_softmax", "_native_batch_norm_legit_no_training": "batch_norm", "native_batch_norm": "batch_norm",
+    "_native_batch_norm_legit": "batch_norm", "_fused_rms_norm": "rms_norm", "_safe_softmax": "softmax",
+    "rsub": "sub", "var_mean": "var", "linalg_vector_norm": "norm", "nll_loss_forward": "nll_loss",
+}  # fmt: skip
+_SILENT = frozenset(
+    """getitem _to_copy clone view _unsafe_view expand permute transpose t unsqueeze squeeze select slice alias detach
+    reshape full ones zeros arange scalar_tensor lift_fresh_copy copy split split_with_sizes unbind""".split()
+)
+
+
+def op_name(sub: Subgraph) -> str:
+    """A readable name for a subgraph, from what it computes: ``add_rms_norm``, ``softmax``, ``mul_sum``."""
+    names = []
+    for node in sub.nodes:
+        base = node.target.removeprefix("aten.").partition(".")[0]
+        if base not in _SILENT:
+            names.append(_PLAIN.get(base, base.strip("_")))
+    text = " ".join(names)
+    # x * rsqrt(mean(x * x) + eps) * w, as most models write it
+    text = re.sub(r"\b(pow|square|mul) mean add rsqrt mul( mul)?\b", "rms_norm", text)
+    text = re.sub(r"\bsigmoid mul\b", "silu", text)
+    distinct = list(dict.fromkeys(text.split())) or ["copy"]
+    if len(distinct) > 4:
+        distinct = [*distinct[:3], "and", str(len(distinct) - 3), "more"]
+    return "_".join(distinct)
+
+
+def distinct_names(subs: Sequence[Subgraph]) -> list[str]:
+    """`op_name` of each, told apart by a number where two are the same."""
+    seen: dict[str, int] = {}
+    names = []
+    for sub in subs:
+        name = op_name(sub)
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names
+
+
+def camel(name: str) -> str:
+    """``add_rms`` as ``AddRms``."""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Text of values, calls and containers
+
+# Operators that torch's Python functions call with the same arguments in the same order. A plain function costs half of
+# what going through torch.ops does; everything else goes through torch.ops, which is always right.
+_FUNCTIONS = {
+    f"aten.{name}": f"torch.{name.partition('.')[0]}"
+    for name in """add.Tensor sub.Tensor mul.Tensor div.Tensor mm.default bmm.default addmm.default t.default transpose.int
+    permute.default unsqueeze.default squeeze.dim relu.default sigmoid.default tanh.default exp.default log.default
+    sqrt.default rsqrt.default neg.default abs.default sin.default cos.default convolution.default cat.default stack.default
+    select.int embedding.default where.self""".split()
+}
+_METHODS = {f"aten.{name}.default": name for name in ("view", "expand")}
+
+
+class _Writer:
+    """The body of one forward."""
+
+    def __init__(self, captured: Captured, pieces: Sequence[Piece], model_file: Path) -> None:
+        self.captured = captured
+        self.pieces = pieces
+        self.model_file = model_file
+        self.names: dict[fx.Node, str] = {}
+        self.taken = {"self", "torch", "args", "kwargs", "super", "ModelNew", "F", *(p.op for p in pieces)}
+        self.bound: dict[str, str] = {}
+        self.constants: dict[str, str] = {}
+        self.lines: list[str] = []
+
+    # ---- names
+
+    def name(self, node: fx.Node) -> str:
+        if node not in self.names:
+            base = name = re.sub(r"\W", "_", node.name)
+            if name in dir(__builtins__) or not name.isidentifier() or name in _KEYWORDS:
+                base = name = f"{name}_"
+            n = 1
+            while name in self.taken:
+                n += 1
+                name = f"{base}_{n}"
+            self.taken.add(name)
+            self.names[node] = name
+        return self.names[node]
+
+    def value(self, x: Any) -> str:
+        if isinstance(x, fx.Node):
+            return self.name(x)
+        if isinstance(x, float) and (x != x or x in (float("inf"), float("-inf"))):
+            return f'float("{x}")'
+        if isinstance(x, list | tuple):
+            inner = ", ".join(self.value(v) for v in x)
+            if isinstance(x, list):
+                return f"[{inner}]"
+            return f"({inner},)" if len(x) == 1 else f"({inner})"
+        if isinstance(x, dict):
+            return "{" + ", ".join(f"{k!r}: {self.value(v)}" for k, v in x.items()) + "}"
+        if isinstance(x, torch.device):
+            return f"torch.device({str(x)!r})"
+        if isinstance(x, torch.dtype | torch.layout | torch.memory_format):
+            return str(x)
+        if x is None or isinstance(x, bool | int | float | complex | str):
+            return repr(x)
+        raise UserError(f"the graph holds a {type(x).__name__} ({x!r:.80}), which cannot be written as Python text.")
+
+    def call(self, node: fx.Node) -> str:
+        target = node.target
+        arguments = [self.value(a) for a in node.args]
+        if getattr(target, "__name__", "") == "getitem":
+            return f"{arguments[0]}[{arguments[1]}]"
+        arguments += [f"{k}={self.value(v)}" for k, v in node.kwargs.items()]
+        text = str(target)
+        if text in _METHODS and not node.kwargs:
+            return f"{arguments[0]}.{_METHODS[text]}({', '.join(arguments[1:])})"
+        if not isinstance(target, torch._ops.OpOverload):
+            module = getattr(target, "__module__", "")
+            if not module.startswith(("torch", "_operator", "math")):
+                raise UserError(f"the graph calls {text}, which a file of its own cannot import.")
+            if module == "_operator":
+                return f"__import__('operator').{target.__name__}({', '.join(arguments)})"  # type: ignore[union-attr]
+            return f"{module}.{target.__name__}({', '.join(arguments)})"  # type: ignore[union-attr]
+        if text in _FUNCTIONS:
+            return f"{_FUNCTIONS[text]}({', '.join(arguments)})"
+        alias = "_" + text.removeprefix("aten.").removesuffix(".default").replace(".", "_").replace("::", "_").lstrip("_")
+        self.bound[alias] = f"torch.ops.{text.replace('::', '.')}"
+        return f"{alias}({', '.join(arguments)})"
+
+    # ---- inputs
+
+    def inputs(self) -> tuple[list[fx.Node], list[tuple[fx.Node, str]]]:
+        """The user's tensors in order, and the model's own with the expression that reads each."""
+        signature = self.captured.program.graph_signature
+        by_name = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
+        user, own = [], []
+        for node in self.captured.graph_module.graph.nodes:
+            if node.op != "placeholder":
+                continue
+            spec = by_name[node.name]
+            if spec.kind is InputKind.USER_INPUT:
+                user.append(node)
+            elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                assert spec.target is not None
+                own.append((node, _attribute(spec.target)))
+            elif spec.kind is InputKind.CONSTANT_TENSOR:
+                assert spec.target is not None
+                own.append((node, self.constant(spec.target)))
+            else:
+                raise UserError(f"the graph has an input of kind {spec.kind.name}, which a file of its own cannot hold.")
+        return user, own
+
+    def constant(self, target: str) -> str:
+        tensor = self.captured.program.constants[target]
+        if not isinstance(tensor, torch.Tensor) or tensor.numel() > _MAX_LITERAL:
+            raise UserError(
+                f"the model builds a constant of {getattr(tensor, 'numel', lambda: 0)()} elements in its forward or keeps it as a plain "
+                f"attribute ({target}). Make it a buffer (self.register_buffer), so that the state_dict has it."
+            )
+        name = f"_constant_{len(self.constants)}"
+        values = re.sub(r"\b(nan|inf)\b", r'float("\1")', repr(tensor.tolist()))
+        self.constants[name] = f"torch.tensor({values}, dtype={tensor.dtype})"
+        return name
+
+    # ---- body
+
+    def body(self) -> None:
+        graph = self.captured.graph_module.graph
+        order = _schedule(graph, self.pieces)
+        piece_outputs = {id(p): [self.name(n) for n in p.cut.outputs] for p in self.pieces}
+        last = self._last_uses(order)
+        where = ""
+        for position, unit in enumerate(order):
+            nodes = list(unit.cut.nodes) if isinstance(unit, Piece) else [unit]
+            here = self.source_lines(nodes)
+            if here and here != where:
+                self.lines += [f"# {line}" for line in here.split("\n")]
+                where = here
+            if isinstance(unit, Piece):
+                made = piece_outputs[id(unit)]
+                left = ", ".join(made) + ("," if len(made) == 1 else "")
+                self.lines.append(f"{left} = {unit.op}({', '.join(self.name(n) for n in unit.cut.inputs)})")
+            else:
+                self.lines.append(f"{self.name(unit)} = {self.call(unit)}")
+            if dead := last.get(position):
+                self.lines.append(f"del {', '.join(dead)}")
+
+    def _last_uses(self, order: Sequence[fx.Node | Piece]) -> dict[int, list[str]]:
+        """Intermediates to drop after each position: eager frees them as it goes, and so must the written forward."""
+        output = next(n for n in self.captured.graph_module.graph.nodes if n.op == "output")
+        kept = set(output.all_input_nodes)
+        last: dict[fx.Node, int] = {}
+        for position, unit in enumerate(order):
+            made = unit.cut.outputs if isinstance(unit, Piece) else (unit,)
+            for node in made:
+                last[node] = position
+            for node in unit.cut.inputs if isinstance(unit, Piece) else unit.all_input_nodes:
+                if node in last:
+                    last[node] = position
+        drops: dict[int, list[str]] = {}
+        for node, position in last.items():
+            if node not in kept and position < len(order) - 1:
+                drops.setdefault(position, []).append(self.name(node))
+        return drops
+
+    def source_lines(self, nodes: Sequence[fx.Node]) -> str:
+        """The user's lines that a unit came from, as comments."""
+        found: dict[str, None] = {}
+        for node in nodes:
+            frames = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s*(.*)', node.meta.get("stack_trace") or "")
+            own = [f for f in frames if Path(f[0]) == self.model_file] or [f for f in frames if "/torch/" not in f[0]]
+            if own:
+                file, line, text = own[-1]
+                found[f"{Path(file).name}:{line}: {text.strip()}"] = None
+        return "\n".join(found)
+
+    # ---- outputs
+
+    def ending(self) -> None:
+        """Writes back what the model mutates, and rebuilds what it returns."""
+        program = self.captured.program
+        output = next(n for n in self.captured.graph_module.graph.nodes if n.op == "output")
+        placeholders = {n.name: n for n in self.captured.graph_module.graph.nodes if n.op == "placeholder"}
+        results = []
+        for value, spec in zip(output.args[0], program.graph_signature.output_specs, strict=True):
+            if spec.kind is OutputKind.USER_OUTPUT:
+                results.append(self.value(value))
+            elif spec.kind is OutputKind.BUFFER_MUTATION:
+                assert spec.target is not None
+                self.lines.append(f"{_attribute(spec.target)}.copy_({self.value(value)})")
+            elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+                assert spec.target is not None
+                self.lines.append(f"{self.name(placeholders[spec.target])}.copy_({self.value(value)})")
+            else:
+                raise UserError(f"the graph has an output of kind {spec.kind.name}, which is not written out.")
+        self.imports: dict[str, None] = {}
+        self.lines.append(f"return {self.container(program.call_spec.out_spec, iter(results))}")
+
+    def container(self, spec: Any, leaves: Any) -> str:
+        if spec.is_leaf():
+            return str(next(leaves))
+        children = [self.container(child, leaves) for child in spec.children()]
+        kind = spec.type
+        if kind is type(None):
+            return "None"
+        if kind is tuple:
+            return f"({', '.join(children)}{',' if len(children) == 1 else ''})"
+        if kind is list:
+            return f"[{', '.join(children)}]"
+        if kind in (dict, OrderedDict):
+            items = ", ".join(f"{k!r}: {c}" for k, c in zip(spec.context, children, strict=True))
+            return f"{{{items}}}" if kind is dict else f"__import__('collections').OrderedDict({{{items}}})"
+        importable = isinstance(kind, type) and "<locals>" not in kind.__qualname__
+        keys = spec.context if isinstance(spec.context, list | tuple) else getattr(kind, "_fields", None)
+        if importable and isinstance(kind, type) and issubclass(kind, dict) and keys is not None:
+            self.imports[f"from {kind.__module__} import {kind.__qualname__}"] = None
+            flat = keys[0] if len(keys) and isinstance(keys[0], list | tuple) else keys
+            return f"{kind.__qualname__}({', '.join(f'{k}={c}' for k, c in zip(flat, children, strict=True))})"
+        raise UserError(f"the model returns a {kind}; tuples, lists, dicts and transformers' outputs can be written.")
+
+
+_KEYWORDS = frozenset(__import__("keyword").kwlist)
+
+
+def _attribute(target: str) -> str:
+    """``layers.0.weight`` as an expression: numbered children are items of the container."""
+    text = "self"
+    for part in target.split("."):
+        text += f".{part}" if part.isidentifier() else f'._modules["{part}"]'
+    return text
+
+
+def _schedule(graph: fx.Graph, pieces: Sequence[Piece]) -> list[fx.Node | Piece]:
+    """Nodes and kernels in an order that respects data flow, as close to the graph's own as that allows."""
+    owner: dict[fx.Node, Piece] = {n: p for p in pieces for n in p.cut.nodes}
+    units: list[fx.Node | Piece] = []
+    index: dict[int, int] = {}
+    for node in graph.nodes:
+        unit: fx.Node | Piece = owner.get(node, node)
+        if node.op in ("placeholder", "output") or id(unit) in index:
+            continue
+        index[id(unit)] = len(units)
+        units.append(unit)
+    needs: list[set[int]] = []
+    for unit in units:
+        sources = unit.cut.inputs if isinstance(unit, Piece) else unit.all_input_nodes
+        found = {index[id(owner.get(s, s))] for s in sources if s.op != "placeholder"}
+        needs.append(found - {index[id(unit)]})
+    users: list[list[int]] = [[] for _ in units]
+    for i, found in enumerate(needs):
+        for j in found:
+            users[j].append(i)
+    waiting = [len(found) for found in needs]
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    heapq.heapify(ready)
+    order: list[fx.Node | Piece] = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(units[i])
+        for j in users[i]:
+            waiting[j] -= 1
+            if waiting[j] == 0:
+                heapq.heappush(ready, j)
+    assert len(order) == len(units), "the pieces make a cycle"
+    return order
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Guards: structure (another one raises) and values (others run the original forward)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    path: str
+    test: str
+    node: fx.Node
+
+
+def _structure(value: Any, path: str, tests: list[str], leaves: list[tuple[str, Any]]) -> None:
+    """Tests that an argument is nested as the example was, and the paths of its leaves."""
+    if isinstance(value, dict) and type(value) in (dict, OrderedDict):
+        tests.append(f"isinstance({path}, dict) and list({path}) == {list(value)!r}")
+        for k, v in value.items():
+            _structure(v, f"{path}[{k!r}]", tests, leaves)
+    elif type(value) in (list, tuple):
+        tests.append(f"isinstance({path}, {type(value).__name__}) and len({path}) == {len(value)}")
+        for i, v in enumerate(value):
+            _structure(v, f"{path}[{i}]", tests, leaves)
+    elif isinstance(value, torch.Tensor):
+        tests.append(f"isinstance({path}, torch.Tensor)")
+        leaves.append((path, value))
+    elif value is None or isinstance(value, bool | int | float | str):
+        leaves.append((path, value))
+    else:
+        raise UserError(f"an input is a {type(value).__name__}: tensors, numbers, and tuples, lists and dicts of them can be given.")
+
+
+def _tensor_test(path: str, value: torch.Tensor) -> str:
+    stride = f"{path}.stride() == {tuple(value.stride())}"
+    return f"{path}.dtype is {value.dtype} and {path}.shape == {tuple(value.shape)} and {stride} and {path}.device.type == {value.device.type!r}"
+
+
+def _leaves(value: Any) -> list[Any]:
+    """In torch.export's order of inputs."""
+    return pytree.tree_leaves(value, is_leaf=lambda v: v is None)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The file
+
+
+def without_main(source: str) -> str:
+    """A file's text without its ``if __name__ == "__main__":`` blocks: the rest is copied into the written file."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) and "__main__" in ast.unparse(node.test):
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write(
+    captured: Captured | None,
+    pieces: Sequence[Piece],
+    *,
+    model: torch.nn.Module,
+    model_file: Path,
+    user_module: str,
+    note: str = "",
+) -> str:
+    """The text of ``{model}_generated.py``.
+
+    captured None, or no pieces: nothing won, and ModelNew's forward is the original forward.
+    user_module: the name under which the user's file was executed, to know which classes are its own.
+
+    Raises:
+        UserError: something of the model cannot be written as text.
+    """
+    cls = type(model)
+    if "<locals>" in cls.__qualname__:
+        raise UserError(f"the model's class {cls.__qualname__} is local to a function; define it at the top of a file.")
+    facts: dict[str, Any] = {
+        "source": without_main(model_file.read_text()),
+        "file": model_file.name,
+        "base": cls.__qualname__,
+        "base_import": "" if cls.__module__ == user_module else f"from {cls.__module__} import {cls.__qualname__.partition('.')[0]}",
+        "note": note,
+        "torch_version": torch.__version__.partition("+")[0],
+        "kernels": [],
+    }
+    if captured is not None and pieces:
+        facts |= _forward(captured, pieces, model_file)
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    text = environment.get_template("model_generated.py.j2").render(**facts)
+    ast.parse(text)  # the contract of this stage: it is Python
+    return text
+
+
+def _forward(captured: Captured, pieces: Sequence[Piece], model_file: Path) -> Mapping[str, Any]:
+    writer = _Writer(captured, pieces, model_file)
+    user, own = writer.inputs()
+    tests: list[str] = []
+    leaves: list[tuple[str, Any]] = []
+    for i, arg in enumerate(captured.args):
+        _structure(arg, f"args[{i}]", tests, leaves)
+    for key, arg in captured.kwargs.items():
+        _structure(arg, f"kwargs[{key!r}]", tests, leaves)
+    assert len(leaves) == len(user), "torch.export has one input per leaf"
+    guards, reads = [], []
+    needs_grad = []
+    for (path, value), node in zip(leaves, user, strict=True):
+        if not isinstance(value, torch.Tensor):
+            guards.append(f"type({path}) is {type(value).__name__} and {path} == {value!r}" if value is not None else f"{path} is None")
+            continue
+        guards.append(_tensor_test(path, value))
+        reads.append(f"{writer.name(node)} = {path}")
+        needs_grad.append(writer.name(node))
+    used = {n for n in captured.graph_module.graph.nodes if n.op == "placeholder" and n.users}
+    into_kernels = {n for p in pieces for n in p.cut.inputs}
+    for node, expression in own:
+        if node not in used:
+            continue
+        name = writer.name(node)
+        reads.append(f"{name} = {expression}")
+        needs_grad.append(name)
+    own_guards = [
+        _tensor_test(writer.name(node), node.meta["val"]) for node, _ in own if node in into_kernels
+    ]
+    writer.body()
+    writer.ending()
+    distinct: dict[str, Piece] = {}
+    for piece in pieces:
+        distinct.setdefault(piece.op, piece)
+    return {
+        "kernels": [{"op": op, "cls": camel(op)} for op in distinct],
+        "bound": sorted(writer.bound.items()),
+        "constants": sorted(writer.constants.items()),
+        "imports": sorted(writer.imports),
+        "arity": len(captured.args),
+        "keywords": list(captured.kwargs),
+        "structure": tests,
+        "guards": guards,
+        "reads": reads,
+        "own_guards": own_guards,
+        "differentiable": needs_grad,
+        "mode_matters": captured.mode_matters,
+        "body": writer.lines,
+    }
