@@ -20,13 +20,40 @@ from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, SymInt, TensorSpec
 
 Tensors = Sequence[torch.Tensor]
 
-_COMPARE = frozenset("eq ne lt le gt ge".split())
+_COMPARE = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _STEP = frozenset(
-    """round floor ceil trunc fix frac sign sgn heaviside signbit remainder fmod floor_divide logical_not logical_and
-    logical_or logical_xor bucketize searchsorted threshold_backward threshold hardtanh_backward hardsigmoid_backward
-    hardswish_backward leaky_relu_backward clamp_max clamp_min isclose""".split()
+    {
+        "round",
+        "floor",
+        "ceil",
+        "trunc",
+        "fix",
+        "frac",
+        "sign",
+        "sgn",
+        "heaviside",
+        "signbit",
+        "remainder",
+        "fmod",
+        "floor_divide",
+        "logical_not",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "bucketize",
+        "searchsorted",
+        "threshold_backward",
+        "threshold",
+        "hardtanh_backward",
+        "hardsigmoid_backward",
+        "hardswish_backward",
+        "leaky_relu_backward",
+        "clamp_max",
+        "clamp_min",
+        "isclose",
+    }
 )
-_ARG = frozenset("argmax argmin max min sort topk".split())
+_ARG = frozenset({"argmax", "argmin", "max", "min", "sort", "topk"})
 
 
 def _base(target: str) -> str:
@@ -187,7 +214,8 @@ def _delta(eager: Any, oracle: Any) -> torch.Tensor | None:
 
 
 def _against_the_winner(args: list[Any], delta: torch.Tensor, name: str) -> torch.Tensor:
-    """Every element moves towards winning, the winner away: another one wins if its margin is smaller than the error."""
+    """Every element moves towards winning, the winner away: if its margin is
+    smaller than the error, another one wins."""
     x: torch.Tensor = args[0]
     sign = -1.0 if name.endswith("min") else 1.0
     dim = args[1] if len(args) > 1 and isinstance(args[1], int) else None

@@ -1,8 +1,8 @@
 """The caller's side of the judge: starts it, hands it jobs, gets verdicts. No candidate code is ever run here.
 
-    with Judge() as judge:                    # returns at once; torch loads in another process meanwhile
-        pending = [judge.submit(job) for job in jobs]
-        verdicts = [p.result() for p in pending]
+with Judge() as judge:                    # returns at once; torch loads in another process meanwhile
+    pending = [judge.submit(job) for job in jobs]
+    verdicts = [p.result() for p in pending]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, pair
+from akg_dynamo.agents.verifier.channel import ChannelClosed, pair
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.core.errors import JudgeError
 from akg_dynamo.core.types import Outcome, Timing, Verdict

@@ -7,6 +7,8 @@ has more than twice eager's error every seventh time, thirty-two of them togethe
 
 For float64 outputs nothing better than fp64 is at hand operator by operator. There E stands for O, and eager's error is
 measured one precision down: the same program in float32 against float64, times 2^-29.
+
+Where a kind has too few elements to compare two errors statistically, the floor is `slack` times as high.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ import torch
 from akg_dynamo.core.types import TensorSpec
 
 FACTOR = 2.0
-FLOOR = 1.0
+# The c of the floor c * eps * A. Eager sometimes accumulates in double and is right to the last bit, where a kernel
+# that is as good as its precision allows loses a few. In two bytes the last bits are the rounding of the result alone.
+FLOOR_WIDE = 4.0
+FLOOR_NARROW = 1.0
 
 
 @dataclass
@@ -69,10 +74,10 @@ def _index_of(flat: int, shape: torch.Size) -> str:
 class Contract:
     """Collects the cases of one kind, and says what breaks the contract, or nothing."""
 
-    def __init__(self, numerics: str, rtol: float, kind: str) -> None:
+    def __init__(self, numerics: str, rtol: float, slack: float) -> None:
         self.numerics = numerics
         self.rtol = rtol
-        self.kind = kind
+        self.slack = slack
         self.kernel_errors: dict[int, Error] = {}
         self.eager_errors: dict[int, Error] = {}
         self.scales: dict[int, Error] = {}
@@ -81,7 +86,7 @@ class Contract:
         """Whether the oracle on absolute values can matter: not if the case passes on |O| alone."""
         if self.numerics != "bounded" or not kernel.dtype.is_floating_point:
             return False
-        error_k, error_e, _ = _errors(kernel, expected, None)
+        error_k, error_e, _ = _errors(kernel, expected, None, self.slack)
         if error_k.numel() == 0:
             return False
         over = float(error_k.max()) > FACTOR * float(error_e.max() if error_e.numel() else 0.0)
@@ -100,7 +105,7 @@ class Contract:
         wrong = _special_values(kernel, expected)
         if wrong is not None:
             return f"{name}: {wrong}"
-        error_k, error_e, at = _errors(kernel, expected, expected.absolute)
+        error_k, error_e, at = _errors(kernel, expected, expected.absolute, self.slack)
         worst = ""
         if error_k.numel():
             position = int(error_k.argmax())
@@ -158,7 +163,7 @@ def _special_values(kernel: torch.Tensor, expected: Expected) -> str | None:
 
 
 def _errors(
-    kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | None
+    kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | None, slack: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The kernel's errors above the floor, eager's errors, and the flat mask of the elements that count (None: all)."""
     k, e, o = kernel.reshape(-1).double(), expected.eager.reshape(-1).double(), expected.oracle.reshape(-1).double()
@@ -179,7 +184,8 @@ def _errors(
     magnitude = o.abs()
     if absolute is not None:
         magnitude = torch.fmax(magnitude, absolute.reshape(-1).double().nan_to_num(0.0, 0.0, 0.0))
-    error_k = (error_k - (FLOOR * info.eps * magnitude + info.smallest_normal * info.eps)).clamp_min(0.0)
+    floor = slack * (FLOOR_NARROW if kernel.element_size() == 2 else FLOOR_WIDE)
+    error_k = (error_k - (floor * info.eps * magnitude + info.smallest_normal * info.eps)).clamp_min(0.0)
     if expected.eager_error is not None:
         error_e = expected.eager_error.reshape(-1)
         for_e = error_e.isfinite()

@@ -11,6 +11,7 @@ from akg_dynamo.core.types import Subgraph
 
 SMALL_OUTPUT = 1024
 POOLED_SEEDS = 32
+UNPOOLED_SLACK = 4.0
 _MEMBER_BYTES = 64 << 20  # the most a member of a shape class may take, besides the traced one
 _WORKING_BYTES_PER_ELEMENT = 64  # inputs twice, outputs, eager, fp64 oracle and its intermediates
 
@@ -22,6 +23,7 @@ class Group:
     sizes: Mapping[str, int]
     kind: str
     seeds: int
+    slack: float = 1.0
     misaligned: bool = False
     repeat: bool = False
 
@@ -55,14 +57,16 @@ def groups(sub: Subgraph, seed: int) -> list[Group]:
 def _at(sub: Subgraph, sizes: Mapping[str, int], full: bool) -> list[Group]:
     total = shapes.elements(sub, sizes)
     smallest = min((math.prod(shapes.values(s.shape, sizes)) for s in sub.output_specs), default=1)
-    pooled = POOLED_SEEDS if smallest < SMALL_OUTPUT else 1
+    small = smallest < SMALL_OUTPUT
+    pooled, slack = (POOLED_SEEDS if small else 1), (UNPOOLED_SLACK if small else 1.0)
+    if not full:
+        found = [Group(sizes, "normal", 1, slack, repeat=True)]
+        return [*found, Group(sizes, "nan", 1, slack)] if total <= 1 << 16 else found
     found = [Group(sizes, "normal", pooled, repeat=True)]
     if not any(s.dtype.startswith(("float", "bfloat")) for s in sub.inputs):
-        return [*found, Group(sizes, "normal", 2, misaligned=True)] if full else found
-    found.append(Group(sizes, "nan", 1))
-    if not full:
-        return found
-    found += [Group(sizes, "dyadic", 1, misaligned=True), Group(sizes, "inf", 1)]
-    if total <= 1 << 18 or pooled == 1 and total <= 1 << 20:
+        return [*found, Group(sizes, "normal", 2, slack, misaligned=True)]
+    found += [Group(sizes, "nan", 1, slack), Group(sizes, "dyadic", 1, slack, misaligned=True)]
+    found.append(Group(sizes, "inf", 1, slack))
+    if total <= 1 << 17 or (not small and total <= 1 << 20):
         found += [Group(sizes, "wide", pooled), Group(sizes, "offset", pooled)]
     return found

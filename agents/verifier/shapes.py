@@ -59,17 +59,18 @@ def members(sub: Subgraph, limit_elements: int, seed: int, at_most: int = 12) ->
         if smaller == hint[largest.name]:
             return []
         hint[largest.name] = smaller
-    found = [hint]
     lowest = {s.name: s.lo for s in sub.symbols}
-    found.append(lowest)
-    found += [{**hint, s.name: w} for s in sub.symbols for w in {s.lo, _limited(s, s.lo + 1)}]
-    if all(s.hi is not None for s in sub.symbols):
-        found.append({s.name: s.hi or 0 for s in sub.symbols})
+    found = [hint, lowest]
+    for wanted in (0, 1, 1025, 1 << 62):  # the lower end, and past it; more than any block; the upper end
+        for s in sub.symbols:
+            if wanted < 1 << 62 or s.hi is not None:
+                found.append({**hint, s.name: max(s.lo + wanted if wanted < 2 else _limited(s, wanted), s.lo)})
     around = [{**hint, s.name: _limited(s, w)} for s in sub.symbols for w in _BOUNDARIES]
     around += [{s.name: _limited(s, rng.choice(_BOUNDARIES)) for s in sub.symbols} for _ in range(8)]
     rng.shuffle(around)
     unique: list[dict[str, int]] = []
     for sizes in found + around:
-        if sizes not in unique and elements(sub, sizes) <= limit_elements:
+        inside = all(s.hi is None or sizes[s.name] <= s.hi for s in sub.symbols)
+        if inside and sizes not in unique and elements(sub, sizes) <= limit_elements:
             unique.append(sizes)
     return unique[:at_most]

@@ -93,7 +93,7 @@ class _Worker:
         for spec in case["inputs"]:
             flat = typed(self.arena.bytes, spec["offset"], spec["elements"], dtype_of(spec["dtype"]))
             tensors.append(flat.as_strided(spec["shape"], spec["stride"], flat.storage_offset()))
-        return tensors + case["symbols"]
+        return [*tensors, *case["symbols"]]
 
     def _run(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         run = self.modules[message["digest"]].run
@@ -143,9 +143,7 @@ class _Worker:
 
     def _calls(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """Call once or more, the judge holding the stopwatch."""
-        function: Any = (
-            self.references[message["digest"]] if message["eager"] else self.modules[message["digest"]].run
-        )
+        function: Any = self.references[message["digest"]] if message["eager"] else self.modules[message["digest"]].run
         arguments = self._inputs(message["case"])
         for _ in range(message["count"]):
             function(*arguments)

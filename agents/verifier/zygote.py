@@ -9,6 +9,7 @@ It ends when the process that started it ends, and its children die with it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -37,10 +38,8 @@ def _silence() -> None:
 def _close_all_but(keep: set[int]) -> None:
     for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
         if fd > 2 and fd not in keep:
-            try:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
                 os.close(fd)
-            except OSError:  # the listing's own descriptor
-                continue
 
 
 def main() -> None:
@@ -79,10 +78,10 @@ def main() -> None:
 
     statuses: dict[int, int] = {}
     while True:
-        readable, _, _ = select.select([control_fd, requests], [], [], _POLL_S)
+        readable, _, _ = select.select([control_fd, requests.fileno()], [], [], _POLL_S)
         if control_fd in readable or os.getppid() != starter:
             break  # nothing is ever sent on it: readable means closed
-        if requests not in readable:
+        if requests.fileno() not in readable:
             continue
         try:
             message, _, fds = requests.receive_with_fds(2)
@@ -105,10 +104,8 @@ def main() -> None:
             if pid not in statuses:
                 _, statuses[pid] = os.waitpid(pid, 0)
             requests.send({"status": statuses.pop(pid)})
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(judge_pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     os._exit(0)
 
 

@@ -47,7 +47,9 @@ def dynamic_softmax() -> Subgraph:
 
 def candidate(body: str, *, top: str = "", name: str = "k") -> Candidate:
     """A module whose `run(*args)` has this body; `torch` is imported."""
-    source = f"import torch\n{textwrap.dedent(top)}\ndef run(*args):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
+    source = (
+        f"import torch\n{textwrap.dedent(top)}\ndef run(*args):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
+    )
     return Candidate(name, source, "cpp")
 
 

@@ -58,7 +58,11 @@ WRONG = {
         "x = args[0]; m = x.mean(1); return (((x * x).mean(1) - m * m) * (256 / 255),)",
         "offset",
     ),
-    "float64 in float32": (add_relu(1000, "float64"), "return (torch.relu(args[0].float() + args[1].float()).double(),)", ""),
+    "float64 in float32": (
+        add_relu(1000, "float64"),
+        "return (torch.relu(args[0].float() + args[1].float()).double(),)",
+        "",
+    ),
 }
 
 
@@ -90,7 +94,10 @@ def _ref(i: int):  # type: ignore[no-untyped-def]
 EXPANDED = TensorSpec("float32", (4, 6), (0, 1))
 GOOD = {
     "embedding": (_embedding(), "return (args[0][args[1]],)"),
-    "permuted sum": (row_sum(8, 4096), "return (args[0][:, torch.randperm(4096, generator=torch.Generator().manual_seed(1))].sum(1),)"),
+    "permuted sum": (
+        row_sum(8, 4096),
+        "return (args[0][:, torch.randperm(4096, generator=torch.Generator().manual_seed(1))].sum(1),)",
+    ),
     "scalar sum": (row_sum(1, 10_000), "return (args[0].flip(1).sum(1),)"),
     "log of what may be negative": (
         single("aten.log.default", contiguous("float32", 100), contiguous("float32", 100)),
@@ -100,8 +107,14 @@ GOOD = {
         single("aten.remainder.Tensor", contiguous("int32", 100), contiguous("int32", 100), contiguous("int32", 100)),
         "return (torch.remainder(args[0], args[1]),)",
     ),
-    "expanded input": (single("aten.neg.default", contiguous("float32", 4, 6), EXPANDED), "return ((-args[0]).contiguous(),)"),
-    "more precise than eager": (add_relu(1000, "bfloat16"), "return (torch.relu(args[0].float() + args[1].float()).bfloat16(),)"),
+    "expanded input": (
+        single("aten.neg.default", contiguous("float32", 4, 6), EXPANDED),
+        "return ((-args[0]).contiguous(),)",
+    ),
+    "more precise than eager": (
+        add_relu(1000, "bfloat16"),
+        "return (torch.relu(args[0].float() + args[1].float()).bfloat16(),)",
+    ),
     "float64": (row_sum(64, 512, "float64"), "return (args[0].flip(1).sum(1),)"),
     "half": (row_sum(64, 512, "float16"), "return (args[0].float().flip(1).sum(1).half(),)"),
     "jump within the error": (_quantized(), "return (torch.round(torch.exp(args[0].double()).float()),)"),
@@ -125,7 +138,11 @@ def test_symbolic_is_judged_at_its_boundaries(judge: Judge) -> None:
 
 
 def test_equally_accurate_sum_passes_every_time(judge: Judge) -> None:
-    body = "x = args[0]; p = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(3)); return (x[:, p].sum(1),)"
+    body = """
+    x = args[0]
+    p = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(3))
+    return (x[:, p].sum(1),)
+    """
     verdicts = judge.judge([job(row_sum(1, 1000), body, seed=s) for s in range(200)])
     assert sum(v.outcome is Outcome.RIGHT for v in verdicts) == 200, [v.detail for v in verdicts if v.detail][:3]
 
