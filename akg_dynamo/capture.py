@@ -1,0 +1,229 @@
+"""From a Dynamo graph to running code: AOTAutograd with all three compilers ours.
+
+    Dynamo graph -> AOTAutograd (functional ATen graph, composite operators kept) -> plan -> extract -> `compiler.solve`
+                 -> `executor.write_forward`
+
+Composite operators are kept (an empty decomposition table): what stays with torch then runs its own fast kernels, and
+dropout draws eager's random numbers. Everything is compiled from fake tensors, and no guard is ever added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from akg_dynamo.background import SwappableForward, background
+from akg_dynamo.core.errors import AkgError, UserError
+from akg_dynamo.core.types import Kernel, SplitReason, SplitReasonType, Subgraph
+from akg_dynamo.executor import BoxedForward, write_forward
+from akg_dynamo.explanation import Fallback, GraphReport, KernelUse, LeftNode, records
+from akg_dynamo.fusion.extract import Cut, extract
+from akg_dynamo.fusion.partition import FusionPlan, plan
+from akg_dynamo.options import Options
+from akg_dynamo.reinplace import updates
+from akg_dynamo.schedule import Region
+
+log = logging.getLogger(__name__)
+
+_said: set[str] = set()
+
+
+def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], options: Options) -> Callable[..., Any]:
+    """The backend proper: a callable that computes what `gm` does, its backward included."""
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._functorch import config
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+    reports: list[GraphReport] = []
+
+    def compiler_for(kind: str) -> Callable[[fx.GraphModule, Sequence[Any]], BoxedForward]:
+        def compile_aot_graph(aot_gm: fx.GraphModule, _inputs: Sequence[Any]) -> BoxedForward:
+            return compile_graph(aot_gm, kind, options, reports)
+
+        return compile_aot_graph
+
+    # AOTAutograd's own cache does not know backends apart: it would hand us another's artifact, and others ours.
+    # A new object per call: AotAutograd.__call__ changes its arguments.
+    with config.patch(enable_autograd_cache=False, force_autograd_cache=False):
+        compiled: Callable[..., Any] = aot_autograd(
+            fw_compiler=compiler_for("forward"),
+            bw_compiler=compiler_for("backward"),
+            inference_compiler=compiler_for("inference"),
+            decompositions={},
+            partition_fn=min_cut_rematerialization_partition,
+            keep_inference_input_mutations=True,
+        )(gm, example_inputs)
+    if _nothing_gained(reports):
+        # AOTAutograd's wrapper costs something on every call, and with no kernel of ours nothing pays for it.
+        return gm.forward
+    return compiled
+
+
+def _nothing_gained(reports: Sequence[GraphReport]) -> bool:
+    kinds = {report.kind for report in reports}
+    whole = kinds == {"inference"} or kinds == {"forward", "backward"}
+    return whole and all(not report.kernels and report.state == "ready" for report in reports)
+
+
+def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list[GraphReport]) -> BoxedForward:
+    """One ATen graph as a boxed callable."""
+    operators = [n for n in gm.graph.nodes if n.op == "call_function"]
+    report = records.add(kind, len(operators))
+    reports.append(report)
+    graph = _Graph(gm, kind, options, report)
+    with _no_new_guards(gm):
+        return graph.compile()
+
+
+class _Graph:
+    """One graph on its way through the pipeline."""
+
+    def __init__(self, gm: fx.GraphModule, kind: str, options: Options, report: GraphReport) -> None:
+        self.gm = gm
+        self.kind = kind
+        self.options = options
+        self.report = report
+
+    def compile(self) -> BoxedForward:
+        plan_, cuts = self._cut()
+        if self.options.generation != "background" or not cuts:
+            return self._write(plan_, cuts, _solve(cuts, self.options))
+        waiting = SplitReason(SplitReasonType.NOT_CACHED, "being generated")
+        forward = SwappableForward(self._write(plan_, cuts, {c.subgraph.digest: waiting for c in cuts}))
+        self.report.state = "generating"
+
+        def generate() -> None:
+            try:
+                forward.swap(self._write(plan_, cuts, _solve(cuts, self.options)))
+            finally:
+                self.report.state = "ready"
+
+        background.submit(generate)
+        return forward
+
+    def _cut(self) -> tuple[FusionPlan, list[Cut]]:
+        chosen = plan(self.gm, target=self.options.target, options=self.options)
+        in_place = updates(self.gm.graph) & chosen.tags.keys()
+        if in_place:
+            reason = SplitReason(SplitReasonType.MUTATION, "updates an input in place")
+            chosen = replace(
+                chosen,
+                tags={n: t for n, t in chosen.tags.items() if n not in in_place},
+                reasons={**chosen.reasons, **dict.fromkeys(in_place, reason)},
+            )
+        return chosen, extract(self.gm, chosen)
+
+    def _write(
+        self, chosen: FusionPlan, cuts: Sequence[Cut], solutions: dict[str, Kernel | SplitReason]
+    ) -> BoxedForward:
+        cut_of: dict[Region, tuple[Cut, Kernel]] = {}
+        refused: dict[fx.Node, SplitReason] = {}
+        for cut in cuts:
+            solution = solutions[cut.subgraph.digest]
+            if isinstance(solution, SplitReason):
+                refused.update(dict.fromkeys(cut.nodes, solution))
+                continue
+            region = Region(solution.name, frozenset(cut.nodes), cut.inputs, cut.symbols, cut.outputs, solution.run)
+            cut_of[region] = (cut, solution)
+
+        def on_raise(region: Region, error: Exception) -> Callable[..., tuple[torch.Tensor, ...]]:
+            cut, kernel = cut_of[region]
+            return _latch(cut.subgraph, kernel, error, self.options, self.report)
+
+        executable = write_forward(
+            self.gm,
+            list(cut_of),
+            on_raise=on_raise,
+            inputs_are_guarded=self.kind != "backward",
+            title=f"{self.kind} {self.report.number}",
+        )
+        for region in executable.given_up:
+            cut, _ = cut_of.pop(region)
+            refused.update(dict.fromkeys(cut.nodes, SplitReason(SplitReasonType.UNSUPPORTED, "it would make a cycle")))
+        self._report(chosen, cut_of.values(), refused)
+        self.report.source = executable.source
+        return executable.forward
+
+    def _report(
+        self, chosen: FusionPlan, used: Iterable[tuple[Cut, Kernel]], refused: dict[fx.Node, SplitReason]
+    ) -> None:
+        used = list(used)
+        inside = {node for cut, _ in used for node in cut.nodes}
+        self.report.kernels = tuple(
+            KernelUse(kernel.name, kernel.digest, tuple(str(n.target) for n in cut.nodes), kernel.verdict)
+            for cut, kernel in used
+        )
+        self.report.left = tuple(
+            LeftNode(n.name, str(n.target), refused.get(n) or chosen.reasons[n])
+            for n in self.gm.graph.nodes
+            if n.op == "call_function" and n not in inside
+        )
+
+
+def solve(subgraphs: Sequence[Subgraph], options: Options) -> dict[str, Kernel | SplitReason]:
+    """`compiler.solve`, imported when the first graph has something to solve."""
+    from akg_dynamo import compiler
+
+    return compiler.solve(subgraphs, options, options.target)
+
+
+def quarantine(kernel: Kernel, reason: str, options: Options) -> None:
+    """Files that the kernel must not be used again, by any process."""
+    from akg_dynamo import compiler
+
+    compiler.store_for(options).quarantine(kernel.key, reason)
+
+
+def _solve(cuts: Sequence[Cut], options: Options) -> dict[str, Kernel | SplitReason]:
+    """Kernels for the cuts. What the host lacks costs the kernels, never the model."""
+    subgraphs = {cut.subgraph.digest: cut.subgraph for cut in cuts}
+    if not subgraphs:
+        return {}
+    try:
+        return solve(list(subgraphs.values()), options)
+    except UserError:
+        raise
+    except AkgError as error:
+        if str(error) not in _said:
+            _said.add(str(error))
+            log.warning("no kernels can be made here, the model runs with torch's operators: %s", error)
+        return dict.fromkeys(subgraphs, SplitReason(SplitReasonType.BUILD, str(error)))
+
+
+def _latch(
+    sub: Subgraph, kernel: Kernel, error: Exception, options: Options, report: GraphReport
+) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """Puts the original operators in the place of a kernel that raised, for good: here, and by the cache elsewhere."""
+    from akg_dynamo.fusion.reference import reference
+
+    text = f"{type(error).__name__}: {error}"
+    report.fallbacks.append(Fallback(kernel.name, kernel.digest, text))
+    if kernel.key not in _said:
+        _said.add(kernel.key)
+        log.error("kernel %s raised; torch's operators replace it from now on", kernel.name, exc_info=error)
+        quarantine(kernel, text, options)
+    return reference(sub)
+
+
+def _no_new_guards(gm: fx.GraphModule) -> contextlib.AbstractContextManager[None]:
+    """Compiling must not narrow what the graph was captured for: a guard added here would be a later recompile."""
+    from torch._guards import detect_fake_mode
+
+    values = [n.meta["val"] for n in gm.graph.nodes if "val" in n.meta]
+    mode = detect_fake_mode([v for v in values if isinstance(v, torch.Tensor)])
+    if mode is None or mode.shape_env is None:
+        return contextlib.nullcontext()
+    return mode.shape_env.error_on_new_guards()
+
+
+def reset() -> None:
+    """Forgets what was reported and said; jobs in the background that have not begun are dropped."""
+    background.cancel()
+    records.clear()
+    _said.clear()

@@ -1,0 +1,318 @@
+"""Writes the forward of a compiled graph as Python source, and makes a function of it.
+
+What stays with torch is spelled as plain ``torch.*`` calls, which cost less per call than eager's module code; a region
+is one call of its kernel. Values are deleted at their last use, so that memory is never held longer than in eager. The
+source is registered with linecache: a traceback shows the generated line.
+
+    def forward(args):
+        x, weight = args
+        args.clear()
+        mm = torch.mm(x, weight)
+        try:
+            (mul,) = mul_sigmoid(mm)
+        except Exception as error:
+            (mul,) = latch("mul_sigmoid", error, mm)
+        del mm
+        return (mul,)
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import fx
+
+from akg_dynamo.fusion.symbols import SymbolSource
+from akg_dynamo.reinplace import Write, reinplace
+from akg_dynamo.schedule import Region, Step, SymbolSources, is_view, schedule, step_inputs
+from akg_dynamo.spelling import Namespace, Speller
+
+aten = torch.ops.aten
+_INDENT = "    "
+_numbers = itertools.count()
+
+
+class BoxedForward(Protocol):
+    """What AOTAutograd calls: takes one list and empties it."""
+
+    def __call__(self, args: list[Any], /) -> Sequence[Any]: ...
+
+
+class OnRaise(Protocol):
+    """Told when a kernel raised: returns what runs instead, for this call and all later ones."""
+
+    def __call__(self, region: Region, error: Exception, /) -> Callable[..., tuple[torch.Tensor, ...]]: ...
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A generated forward. `given_up` are the regions that could not be placed, and stay with torch."""
+
+    forward: BoxedForward
+    source: str
+    filename: str
+    given_up: tuple[Region, ...]
+
+
+def write_forward(
+    gm: fx.GraphModule,
+    regions: Sequence[Region],
+    *,
+    on_raise: OnRaise,
+    inputs_are_guarded: bool = True,
+    title: str = "forward",
+) -> Executable:
+    """The forward of `gm` with each region computed by its kernel.
+
+    inputs_are_guarded: Dynamo has checked the strides of the graph's inputs. A backward graph's are another graph's
+        outputs, which it has not.
+    """
+    return _Writer(gm, regions, on_raise, inputs_are_guarded, title).write()
+
+
+class _Writer:
+    def __init__(
+        self,
+        gm: fx.GraphModule,
+        regions: Sequence[Region],
+        on_raise: OnRaise,
+        inputs_are_guarded: bool,
+        title: str,
+    ) -> None:
+        self.gm = gm
+        self.on_raise = on_raise
+        self.inputs_are_guarded = inputs_are_guarded
+        self.title = title
+        self.placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
+        self.output = next(n for n in reversed(gm.graph.nodes) if n.op == "output")
+        self.sources = SymbolSources(gm.graph)
+        self.names = {n: _identifier(n.name) for n in gm.graph.nodes}
+        self.namespace = Namespace(set(self.names.values()) | _PYTHON_NAMES)
+        self.speller = Speller(self.namespace, self.names)
+        self.restride: str | None = None
+        steps, given_up = schedule(gm.graph, regions)
+        self.given_up = tuple(given_up)
+        reinplaced = reinplace(steps, self.output)
+        self.steps = reinplaced.steps
+        self.writes = reinplaced.writes
+        self.read_by_kernel = {n for s in self.steps if isinstance(s, Region) for n in s.inputs}
+        self.kernels: dict[int, str] = {}
+
+    def write(self) -> Executable:
+        lines = [*self._unpack()]
+        last_use = self._last_uses()
+        for node in self.placeholders:
+            if not self.inputs_are_guarded:
+                lines += self._relaid(node)
+        dead = [n for n in self.placeholders if n not in last_use]
+        lines += self._delete(dead)
+        for position, step in enumerate(self.steps):
+            lines += self._region(step) if isinstance(step, Region) else self._node(step)
+            made = step.outputs if isinstance(step, Region) else (step,)
+            gone = [n for n in self._reads(step) if last_use[n] == position]
+            gone += [n for n in made if n not in last_use and self._is_bound(n, step)]
+            lines += self._delete(dict.fromkeys(gone))
+        lines.append(f"return {self.speller.value(_as_tuple(self.output.args[0]))}")
+        body = "\n".join(f"{_INDENT}{line}" for line in lines)
+        source = f"# {self.title}: written by AKG from the captured graph.\ndef forward(args):\n{body}\n"
+        filename = f"<akg {self.title} {next(_numbers)}>"
+        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+        exec(compile(source, filename, "exec"), self.namespace.globals)
+        forward = self.namespace.globals["forward"]
+        forward._boxed_call = True
+        return Executable(forward, source, filename, self.given_up)
+
+    # -- pieces ---------------------------------------------------------------------------------------------------
+
+    def _unpack(self) -> list[str]:
+        if not self.placeholders:
+            return ["args.clear()"]
+        names = ", ".join(self.names[n] for n in self.placeholders)
+        return [f"{names}{',' if len(self.placeholders) == 1 else ''} = args", "args.clear()"]
+
+    def _reads(self, step: Step) -> list[fx.Node]:
+        if not isinstance(step, Region) and step in self.writes:
+            return self.writes[step].inputs
+        return step_inputs(step)
+
+    def _last_uses(self) -> dict[fx.Node, int]:
+        last: dict[fx.Node, int] = {}
+        for position, step in enumerate(self.steps):
+            for node in self._reads(step):
+                last[node] = position
+            if self._expected_stride(step) is not None:
+                for source in (
+                    s for node in _made(step) for size in _stride_of(node) for s in self.sources.symbols(size)
+                ):
+                    last[source.node] = position
+        for node in self.output.all_input_nodes:
+            last[node] = len(self.steps)
+        return last
+
+    def _is_bound(self, node: fx.Node, step: Step) -> bool:
+        return isinstance(step, Region) or not self._returns_nothing(node)
+
+    def _delete(self, nodes: Any) -> list[str]:
+        names = [self.names[n] for n in nodes if n.op != "get_attr"]
+        return [f"del {', '.join(names)}"] if names else []
+
+    @staticmethod
+    def _returns_nothing(node: fx.Node) -> bool:
+        """A call for its effect: its value, if it has one, is read by nobody."""
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            return not target._schema.returns or (target is aten.copy_.default and not node.users)
+        return False
+
+    def _node(self, node: fx.Node) -> list[str]:
+        if node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(self.gm)
+            self.names[node] = self.namespace.bind(node.name + "_constant", value)
+            return []
+        text = self._write_in_place(self.writes[node]) if node in self.writes else self.speller.call(node)
+        if node in self.writes and self.writes[node].path:
+            return [text, f"{self.names[node]} = {self.names[self.writes[node].base]}"]
+        if self._returns_nothing(node):
+            return [text]
+        return [f"{self.names[node]} = {text}", *self._relaid(node)]
+
+    def _write_in_place(self, write: Write) -> str:
+        text = self.names[write.base]
+        for overload, where in write.path:
+            text = self._piece(text, overload, where)
+        return f"{text}.{write.method}({self.speller.arguments(write.args, dict(write.kwargs))})"
+
+    def _piece(self, text: str, overload: Any, where: tuple[Any, ...]) -> str:
+        arguments = self.speller.arguments(where, {})
+        if overload is aten.select.int:
+            return f"{text}.select({arguments})"
+        return f"{self.namespace.bind('aten_slice', overload._op)}({text}, {arguments})"
+
+    def _region(self, region: Region) -> list[str]:
+        if id(region.run) not in self.kernels:
+            self.kernels[id(region.run)] = self._bind_kernel(region)
+        kernel = self.kernels[id(region.run)]
+        arguments = ", ".join([*(self.names[n] for n in region.inputs), *map(self._symbol, region.symbols)])
+        results = "".join(f"{self.names[n]}, " for n in region.outputs).rstrip()
+        results = f"({results})" if len(region.outputs) == 1 else results.rstrip(",")
+        return [
+            "try:",
+            f"{_INDENT}{results} = {kernel}({arguments})",
+            "except Exception as error:",
+            f"{_INDENT}{results} = {kernel}_raised(error, {arguments})",
+        ]
+
+    def _bind_kernel(self, region: Region) -> str:
+        name = self.namespace.name(region.name)
+        space, on_raise = self.namespace.globals, self.on_raise
+        space[name] = region.run
+
+        def raised(error: Exception, *arguments: Any) -> tuple[torch.Tensor, ...]:
+            # A kernel never writes to its inputs, so that starting over is safe. From here on the global is the
+            # replacement, and no later call reaches the kernel.
+            space[name] = instead = on_raise(region, error)
+            return instead(*arguments)
+
+        space[f"{name}_raised"] = raised
+        return name
+
+    def _integer(self, size: object) -> str:
+        """A size or stride as Python text."""
+        if not isinstance(size, torch.SymInt):
+            return str(size)
+        names = {symbol: f"({self._symbol(self.sources.of[symbol])})" for symbol in size.node.expr.free_symbols}
+        return _PythonText(names).doprint(size.node.expr)
+
+    def _symbol(self, source: SymbolSource) -> str:
+        return source.text(self.names[source.node])
+
+    # -- layout -----------------------------------------------------------------------------------------------------
+
+    def _expected_stride(self, step: Step) -> fx.Node | None:
+        """The step, if its strides are to be checked: a kernel reads them, and the meta function may have them wrong."""
+        if isinstance(step, Region) or step not in self.read_by_kernel or step in self.writes:
+            return None
+        value = step.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.dim() < 2:
+            return None
+        if step.op == "call_function" and _has_faithful_meta(step):
+            return None
+        return step
+
+    def _relaid(self, node: fx.Node) -> list[str]:
+        if self._expected_stride(node) is None:
+            return []
+        if self.restride is None:
+            self.restride = self.namespace.bind("restride", restride)
+        stride = ", ".join(map(self._integer, _stride_of(node)))
+        name = self.names[node]
+        return [f"if {name}.stride() != ({stride}):", f"{_INDENT}{name} = {self.restride}({name}, ({stride}))"]
+
+
+def restride(tensor: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
+    """`tensor` laid out with `stride`: itself, when they differ only where a dim has one element or none."""
+    if tensor.numel() == 0 or all(
+        size == 1 or have == want for size, have, want in zip(tensor.shape, tensor.stride(), stride, strict=True)
+    ):
+        return tensor
+    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
+def _made(step: Step) -> Sequence[fx.Node]:
+    return step.outputs if isinstance(step, Region) else (step,)
+
+
+def _stride_of(node: fx.Node) -> tuple[Any, ...]:
+    value = node.meta.get("val")
+    return tuple(value.stride()) if isinstance(value, torch.Tensor) else ()
+
+
+_FAITHFUL = frozenset(
+    "mm addmm bmm baddbmm mv addmv dot cat stack embedding index_select clone native_layer_norm native_dropout"
+    " full empty zeros ones arange rand randn copy _to_copy empty_strided new_zeros new_full scalar_tensor".split()
+)
+"""Operators whose meta function gives the strides the kernel really returns."""
+
+
+def _has_faithful_meta(node: fx.Node) -> bool:
+    target = node.target
+    if target is operator.getitem:
+        source = node.args[0]
+        return isinstance(source, fx.Node) and _has_faithful_meta(source)
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return False
+    return is_view(node) or torch.Tag.pointwise in target.tags or target._schema.name.partition("::")[2] in _FAITHFUL
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+_PYTHON_NAMES = frozenset("forward error Exception repr slice min max int".split())
+
+
+def _identifier(name: str) -> str:
+    return f"{name}_" if name in _PYTHON_NAMES or name in ("args", "torch", "inf", "nan") else name
+
+
+class _PythonText:
+    """A sympy expression over a graph's symbols as Python text."""
+
+    def __init__(self, names: Mapping[Any, str]) -> None:
+        from torch.utils._sympy.printers import PythonPrinter
+
+        class Printer(PythonPrinter):
+            def _print_Symbol(self, expression: Any) -> str:
+                return names[expression]
+
+        self._printer = Printer()
+
+    def doprint(self, expression: Any) -> str:
+        """The text."""
+        return str(self._printer.doprint(expression))

@@ -1,0 +1,139 @@
+"""What a user may choose: ``torch.compile(model, backend="akg", options={...}, mode=...)``.
+
+Text from the user is parsed once, here, into a frozen `Options`; whatever is not known is an `OptionError` that lists
+what is, so that a misspelt option is never silently ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from akg_dynamo.core.errors import OptionError
+from akg_dynamo.core.types import Target
+
+GATES = ("profit", "correct")
+NUMERICS = ("bounded", "eager", "fast")
+GENERATIONS = ("blocking", "background", "cached")
+DSLS = {"cpp": "cpu"}
+"""The DSLs that have a lowering, each with the backend it generates for."""
+_DSL_ALIASES = {"c++": "cpp", "cxx": "cpp"}
+_ARCHS = {"cpu": ("native",)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """One compilation's choices.
+
+    gate: "profit" uses a kernel only where it was judged right and faster; "correct" wherever it was judged right.
+    numerics: the contract of DESIGN.md; "fast" needs `rtol`.
+    dsl, arch: what to generate, for which hardware; "native" is the host's.
+    generation: "blocking" generates before the first call returns, "background" meanwhile, "cached" never.
+    cache_dir: where verdicts and kernels are kept (default: AKG_CACHE_DIR, or the user's cache folder).
+    compile_budget_s: after this long, what is not generated yet stays with torch.
+    """
+
+    gate: str = "profit"
+    numerics: str = "bounded"
+    rtol: float | None = None
+    dsl: str = "cpp"
+    arch: str = "native"
+    generation: str = "blocking"
+    cache_dir: Path | None = None
+    compile_budget_s: float | None = None
+    freezing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.numerics == "fast" and self.rtol is None:
+            raise OptionError('numerics "fast" needs an rtol: options={"numerics": "fast", "rtol": 1e-2}')
+        if self.numerics != "fast" and self.rtol is not None:
+            raise OptionError(f'rtol belongs to numerics "fast"; numerics is "{self.numerics}"')
+        if self.freezing:
+            raise OptionError("freezing is not available: parameters stay inputs, so that changing them is always seen")
+
+    @property
+    def target(self) -> Target:
+        """What to generate for."""
+        return Target(backend=DSLS[self.dsl], dsl=self.dsl, arch=self.arch)
+
+
+MODES: Mapping[str, Mapping[str, object]] = {
+    "default": {},
+    # Calls go through generated Python with nothing to interpret and no CUDA graph to record: nothing is left to turn on.
+    "reduce-overhead": {},
+    "max-autotune": {"compile_budget_s": None},
+    "max-autotune-no-cudagraphs": {"compile_budget_s": None},
+}
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _one_of(known: tuple[str, ...]) -> Callable[[str, object], object]:
+    def parse(name: str, value: object) -> object:
+        if value not in known:
+            hint = _did_you_mean(str(value), list(known))
+            raise OptionError(f"{name}={value!r} is not known: one of {', '.join(map(repr, known))}{hint}")
+        return value
+
+    return parse
+
+
+def _dsl(name: str, value: object) -> object:
+    return _one_of(tuple(DSLS))(name, _DSL_ALIASES.get(str(value), value))
+
+
+def _positive(name: str, value: object) -> object:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0 or math.isinf(value):
+        raise OptionError(f"{name}={value!r} must be a positive number")
+    return float(value)
+
+
+def _folder(name: str, value: object) -> object:
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise OptionError(f"{name}={value!r} must be a folder's path")
+    return Path(value).expanduser()
+
+
+def _flag(name: str, value: object) -> object:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name}={value!r} must be True or False")
+    return value
+
+
+_PARSERS: Mapping[str, Callable[[str, object], object]] = {
+    "gate": _one_of(GATES),
+    "numerics": _one_of(NUMERICS),
+    "rtol": _positive,
+    "dsl": _dsl,
+    "arch": _one_of(tuple(arch for archs in _ARCHS.values() for arch in archs)),
+    "generation": _one_of(GENERATIONS),
+    "cache_dir": _folder,
+    "compile_budget_s": _positive,
+    "freezing": _flag,
+}
+assert set(_PARSERS) == {f.name for f in fields(Options)}
+
+
+def parse(options: Mapping[str, object] | None = None, mode: str | None = None) -> Options:
+    """`Options` from what torch.compile was given.
+
+    Raises:
+        OptionError: an unknown mode, option or value.
+    """
+    chosen = dict(MODES[str(_one_of(tuple(MODES))("mode", mode or "default"))])
+    for name, value in (options or {}).items():
+        if name not in _PARSERS:
+            known = ", ".join(sorted(_PARSERS))
+            raise OptionError(f"unknown option {name!r}{_did_you_mean(str(name), list(_PARSERS))} (known: {known})")
+        chosen[name] = _PARSERS[name](name, value)
+    return replace(Options(), **chosen)  # type: ignore[arg-type]

@@ -1,0 +1,70 @@
+"""A solver whose kernels are the reference subgraphs: what is tested here is the runtime around the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from akg_dynamo import capture
+from akg_dynamo.core.types import Candidate, Kernel, Outcome, SplitReason, Subgraph, Verdict
+from akg_dynamo.fusion.reference import reference
+from akg_dynamo.options import Options
+
+Run = Callable[..., tuple[torch.Tensor, ...]]
+
+
+@dataclass
+class ReferenceSolver:
+    """Stands in for generation. `wrap` may replace what a kernel runs; `calls` counts kernels executed."""
+
+    wrap: Callable[[Subgraph, Run], Run] = lambda sub, run: run
+    solved: list[Subgraph] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+    calls: int = 0
+
+    def solve(self, subgraphs: Sequence[Subgraph], options: Options) -> dict[str, Kernel | SplitReason]:
+        return {sub.digest: self.kernel(sub) for sub in subgraphs}
+
+    def kernel(self, sub: Subgraph) -> Kernel:
+        self.solved.append(sub)
+        wrapped = self.wrap(sub, exact_layout(sub, reference(sub)))
+
+        def run(*args: object) -> tuple[torch.Tensor, ...]:
+            self.calls += 1
+            return wrapped(*args)
+
+        candidate = Candidate("fused", "", "cpp")
+        return Kernel("fused", sub.digest, sub.digest, candidate, Verdict(Outcome.RIGHT), run)
+
+    def quarantine(self, kernel: Kernel, reason: str, options: Options) -> None:
+        self.quarantined.append(kernel.key)
+
+
+def exact_layout(sub: Subgraph, run: Run) -> Run:
+    """A kernel reads its inputs with the strides of their specs, whatever the tensors say: so must its stand-in."""
+
+    def go(*args: object) -> tuple[torch.Tensor, ...]:
+        for arg, spec in zip(args, sub.inputs, strict=False):
+            assert isinstance(arg, torch.Tensor)
+            if all(isinstance(d, int) for d in (*spec.shape, *spec.stride)):
+                assert tuple(arg.shape) == spec.shape
+                if arg.numel():
+                    pairs = zip(spec.shape, spec.stride, arg.stride(), strict=True)
+                    assert all(size == 1 or want == have for size, want, have in pairs), (spec, arg.stride())
+        return run(*args)
+
+    return go
+
+
+@pytest.fixture
+def solver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReferenceSolver]:
+    """Installs a `ReferenceSolver`, and starts and ends with a clean Dynamo."""
+    stand_in = ReferenceSolver()
+    monkeypatch.setattr(capture, "solve", stand_in.solve)
+    monkeypatch.setattr(capture, "quarantine", stand_in.quarantine)
+    torch._dynamo.reset()
+    yield stand_in
+    torch._dynamo.reset()
