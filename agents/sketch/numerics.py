@@ -44,7 +44,10 @@ def rounded(x: Array, dtype: DType) -> Array:
 
 
 def cast(x: Array, source: DType, dtype: DType) -> Array:
-    """As torch's `.to`. A float that no i64 holds (NaN, too large) becomes the least i64, then wraps, as x86 does."""
+    """As torch's `.to`. A float that does not fit becomes the least integer; narrow integers go by way of i32 and wrap.
+
+    (torch leaves that to the machine; this is what x86 does.)
+    """
     if source is dtype:
         return x
     if dtype is DType.BOOL:
@@ -55,8 +58,9 @@ def cast(x: Array, source: DType, dtype: DType) -> Array:
         )
     if source.is_float:
         wide = np.trunc(x.astype(np.float64))
-        inside = (wide >= -(2.0**63)) & (wide < 2.0**63)
-        x = np.where(inside, np.where(inside, wide, 0.0).astype(np.int64), np.iinfo(np.int64).min)
+        bits = 63 if dtype is DType.I64 else 31
+        inside = (wide >= -(2.0**bits)) & (wide < 2.0**bits)
+        x = np.where(inside, np.where(inside, wide, 0.0).astype(np.int64), -(2**bits))
     return x.astype(numpy_dtype(dtype))
 
 
@@ -145,7 +149,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _lgamma_one(x: float) -> float:
-    if x <= 0 and x == math.floor(x):
+    if x <= 0 and (math.isinf(x) or x.is_integer()):
         return math.inf
     try:
         return math.lgamma(x)
@@ -209,20 +213,20 @@ def _int_pow(a: Array, b: Array) -> Array:
     a, b = np.broadcast_arrays(a, b)
     odd = (b & 1) != 0
     of_negative = np.where(a == 1, 1, np.where(a == -1, np.where(odd, -1, 1), 0))
-    power: Array = np.where(b < 0, of_negative.astype(a.dtype), np.power(a, np.where(b < 0, 0, b)))
-    return power
+    return np.asarray(np.where(b < 0, of_negative.astype(a.dtype), np.power(a, np.where(b < 0, 0, b))))
 
 
 def _shift_left(a: Array, b: Array) -> Array:
     bits = a.dtype.itemsize * 8
     inside = (b >= 0) & (b < bits)
-    return np.where(inside, np.left_shift(a, np.where(inside, b, 0)), 0)
+    return np.where(inside, np.left_shift(a, np.where(inside, b, 0)), np.zeros_like(a))
 
 
 def _shift_right(a: Array, b: Array) -> Array:
     bits = a.dtype.itemsize * 8
     inside = (b >= 0) & (b < bits)
-    return np.right_shift(a, np.where(inside, b, bits - 1))
+    emptied = np.zeros_like(a) if a.dtype.kind == "u" else np.right_shift(a, bits - 1)
+    return np.where(inside, np.right_shift(a, np.where(inside, b, 0)), emptied)
 
 
 _INT: dict[str, Callable[..., Any]] = {
