@@ -1,0 +1,100 @@
+"""What AKG does, on whatever is here: two real models, what was found, judged and won in each, and how fast they are.
+
+make demo        or        python examples/demo.py [--model gpt|convnext|resnet] [--no-inductor]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
+
+import convnext  # noqa: E402
+import gpt  # noqa: E402
+import resnet  # noqa: E402
+from measure import environment, interleave  # noqa: E402
+
+import akg_dynamo  # noqa: E402
+from akg_dynamo.explanation import records  # noqa: E402
+
+MODELS: dict[str, tuple[str, Callable[[], nn.Module], Callable[[], torch.Tensor]]] = {
+    "gpt": (
+        "a 4-layer transformer, width 512, 2 x 256 tokens",
+        lambda: gpt.GPT(4, 512, 8),
+        lambda: torch.randint(0, 4096, (2, 256)),
+    ),
+    "convnext": ("a ConvNeXt-T, 2 images of 224 x 224", convnext.ConvNeXt, lambda: torch.randn(2, 3, 224, 224)),
+    "resnet": ("a ResNet-18, 4 images of 224 x 224", resnet.ResNet, lambda: torch.randn(4, 3, 224, 224)),
+}
+
+
+def show(console: Console, name: str, with_inductor: bool) -> None:
+    """One model: compile, explain, check, time."""
+    what, build, sample = MODELS[name]
+    console.rule(f"[bold]{name}[/]: {what}")
+    torch.manual_seed(0)
+    model, x = build().eval(), sample()
+    torch._dynamo.reset()
+    records.clear()
+    contenders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"eager": model}
+    with torch.no_grad():
+        contenders["akg"] = torch.compile(model, backend="akg")
+        with console.status("AKG: capturing, generating kernels, judging each against eager"):
+            start = time.perf_counter()
+            actual = contenders["akg"](x)
+            akg_s = time.perf_counter() - start
+        for graph in akg_dynamo.explain():
+            console.print(graph)
+        expected = model(x)
+        exact = model.double()(x.double() if x.is_floating_point() else x)
+        model.float()
+        theirs, mine = (float((y.double() - exact).abs().max()) for y in (expected, actual))
+        first = [f"AKG {akg_s:.1f} s"]
+        if with_inductor:
+            contenders["inductor"] = torch.compile(model, backend="inductor")
+            with console.status("Inductor: compiling, to compare with"):
+                start = time.perf_counter()
+                contenders["inductor"](x)
+                first.append(f"Inductor {time.perf_counter() - start:.1f} s")
+        with console.status("timing, interleaved"):
+            rounds = interleave({who: (lambda f=f: f(x)) for who, f in contenders.items()}, seconds=8.0)
+    console.print(f"largest error against fp64: eager's {theirs:.2e}, AKG's {mine:.2e}")
+    console.print(f"first call: {', '.join(first)}   (again in another process: AKG's kernels come from its cache)")
+    table = Table("", "ms a call", "speed of AKG against it", title="end to end, interleaved in this process")
+    for who in contenders:
+        ratio = "" if who == "akg" else f"x {rounds.ratio(who, 'akg')}"
+        table.add_row(who, f"{rounds.median_us(who) / 1e3:.2f}", ratio)
+    console.print(table)
+
+
+def main() -> int:
+    """Show the chosen models."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, action="append", help="may be given several times")
+    parser.add_argument("--no-inductor", action="store_true", help="do not compile with Inductor for comparison")
+    args = parser.parse_args()
+    console = Console()
+    about = environment()
+    console.print(
+        f"{about['cpu']}, {about['threads']} threads, {about['capability']}; torch {about['torch']}, "
+        f"Python {platform.python_version()}"
+    )
+    for name in args.model or ("gpt", "convnext"):
+        show(console, name, not args.no_inductor)
+    console.print("More: `akg explain`, `akg-optimize examples/convnext.py`, `make bench`.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
