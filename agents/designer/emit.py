@@ -1,0 +1,619 @@
+"""A schedule written as a sketch: loops, tiles, declarations, and what the names are bound to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tile, Tiles, linear
+from akg_dynamo.agents.designer.prims import Number, Prim, Storage
+from akg_dynamo.agents.designer.schedule import COLUMN_TILE, Member, Nest, Pass, Schedule
+from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, floor_div, product, to_dim
+from akg_dynamo.agents.sketch.ast import (
+    Alloc,
+    Assign,
+    At,
+    Cast,
+    ConstExpr,
+    DType,
+    For,
+    Gather,
+    IndexValue,
+    IntBin,
+    IntConst,
+    IntExpr,
+    IntVar,
+    Lanes,
+    Literal,
+    Load,
+    Name,
+    Op,
+    Reduce,
+    Sketch,
+    Span,
+    Stmt,
+    Store,
+    TensorDecl,
+    TensorRef,
+    TileExpr,
+)
+from akg_dynamo.agents.sketch.ast import Index as RefIndex
+from akg_dynamo.core.types import Design, Dim, Role, TensorBinding
+
+ROW_TILE = 1024
+_SMALL = 8  # sizes up to this are written into the sketch: loops over them unroll
+_SUM_BLOCK = 64  # how many terms one scalar accumulator of a sum takes before it is added to the next
+
+
+@dataclass
+class _Scope:
+    """A body under construction: its statements, and the tiles it has named."""
+
+    axes: frozenset[Axis]
+    body: list[Stmt] = field(default_factory=list)
+    named: dict[int, TileExpr] = field(default_factory=dict)
+
+
+class Emitter:
+    """Writes one schedule."""
+
+    def __init__(self, schedule: Schedule, facts: SizeFacts, name: str) -> None:
+        self._schedule, self._facts, self._name = schedule, facts, name
+        self._symbols: dict[Size, str] = {}
+        self._decls: dict[object, TensorDecl] = {}
+        self._bindings: list[TensorBinding] = []
+        self._constexprs: dict[str, ConstExpr] = {}
+        self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def emit(self) -> Design:
+        """The design."""
+        body: list[Stmt] = []
+        for nest in self._schedule.nests:
+            body += _NestEmitter(self, nest).emit()
+        order = {"in": 0, "out": 1, "tmp": 2}
+        decls = list(self._decls.values())
+        ranked = sorted(range(len(decls)), key=lambda k: (order[decls[k].kind], self._bindings[k].index))
+        sketch = Sketch(
+            self._name,
+            tuple(self._symbols.values()),
+            tuple(decls[k] for k in ranked),
+            tuple(self._constexprs.values()),
+            tuple(body),
+        )
+        symbols = tuple((name, to_dim(size)) for size, name in self._symbols.items())
+        return Design(sketch, tuple(self._bindings[k] for k in ranked), symbols)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Names and sizes
+
+    def fresh(self, stem: str) -> str:
+        """A name not used before: the stem itself first."""
+        while True:
+            n = self._counts.get(stem, 0)
+            self._counts[stem] = n + 1
+            name = stem if n == 0 else f"{stem}{n}"
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+    def constexpr(self, name: str, value: int, space: Sequence[int]) -> str:
+        """A tile size by name."""
+        if name not in self._constexprs:
+            self._taken.add(name)
+            self._constexprs[name] = ConstExpr(name, value, tuple(space))
+        return name
+
+    def size(self, size: Size) -> IntExpr:
+        """A size as an expression over the sketch's symbols."""
+        if isinstance(size, int) and abs(size) <= _SMALL:
+            return IntConst(size)
+        if isinstance(size, int) and size < 0:
+            return IntBin("-", IntConst(0), self.size(-size))
+        found = self._symbols.get(size)
+        if found is None:
+            found = self._symbols[size] = (
+                self.fresh("n0") if not self._symbols else self.fresh(f"n{len(self._symbols)}")
+            )
+        return IntVar(found)
+
+    def access(self, access: Access, tiles: Tiles) -> tuple[str, list[tuple[Axis | int, Index]]]:
+        """The sketch tensor for an access, and what indexes each of its dims.
+
+        A dim of the sketch's tensor is an axis (affine indices dissolve into one dim per axis), or, where bounds matter
+        (`Index.loose`) or the index is computed, a dim of the storage.
+        """
+        storage = access.storage
+        if storage.kind == "tmp":  # one declaration for every reader: flat
+            flat = linear(access.indices, storage.shape, tiles)
+            total = product(storage.shape)
+            key: object = (storage,)
+            if key not in self._decls:
+                self._declare(key, storage, 0, (total,), (1,))
+            return self._decls[key].name, [(0, flat)]
+        steps: dict[Axis, Size] = {}
+        offset: Size = 0
+        dims: list[tuple[Size, Size, Axis | int, Index]] = []  # size, stride, what
+        for d, (index, size, stride) in enumerate(zip(access.indices, storage.shape, storage.strides, strict=True)):
+            if index.tile is not None or index.loose:
+                dims.append((size, stride, d, index))
+                continue
+            offset = offset + index.const * stride
+            for axis, c in index.terms:
+                steps[axis] = steps.get(axis, 0) + c * stride
+        dims += [(axis.extent, c, axis, Index()) for axis, c in steps.items() if c != 0]
+        dims.sort(key=lambda d: -abs(self._facts.value(d[1])))
+        shape, strides = tuple(d[0] for d in dims), tuple(d[1] for d in dims)
+        key = (storage, offset, shape, strides)
+        if key not in self._decls:
+            self._declare(key, storage, offset, shape, strides)
+        return self._decls[key].name, [(what, index) for _, _, what, index in dims]
+
+    def _declare(
+        self, key: object, storage: Storage, offset: Size, shape: tuple[Size, ...], strides: tuple[Size, ...]
+    ) -> None:
+        same = [k for k in self._decls if isinstance(k, tuple) and k[0] is storage]
+        stem = {"in": "x", "out": "y", "tmp": "t"}[storage.kind] + str(storage.index)
+        name = self.fresh(stem if not same else f"{stem}_v{len(same)}")
+        sizes = tuple(self.size(s) for s in shape)
+        decl = TensorDecl(name, sizes, storage.dtype, storage.kind, self._strides(shape, strides))
+        role = {"in": Role.INPUT, "out": Role.OUTPUT, "tmp": Role.SCRATCH}[storage.kind]
+        whole = to_dim(product(storage.shape)) if storage.kind == "tmp" else 0
+        self._decls[key] = decl
+        self._bindings.append(TensorBinding(name, role, storage.index, to_dim(offset), whole))
+
+    def _strides(self, shape: tuple[Size, ...], strides: tuple[Size, ...]) -> tuple[IntExpr, ...] | None:
+        """Strides written as products of sizes where they are; None for row-major."""
+        texts: list[IntExpr] = []
+        dense = True
+        expected: Size = 1
+        inner: tuple[Size, IntExpr] = (1, IntConst(1))
+        for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+            dense = dense and stride == expected
+            expected = expected * size
+            if stride == inner[0]:
+                text = inner[1]
+            else:
+                quotient = exact_div(stride, inner[0]) if texts else None
+                text = self.size(stride) if quotient is None else _times(self.size(quotient), texts[-1])
+            texts.append(text)
+            inner = (stride * size, _times(text, self.size(size)))
+        return None if dense else tuple(reversed(texts))
+
+
+class _NestEmitter:
+    """Writes one nest."""
+
+    def __init__(self, whole: Emitter, nest: Nest) -> None:
+        self._whole, self._nest, self._facts = whole, nest, whole._facts
+        self._vars: dict[Axis, str] = {}
+        self._steps: dict[Axis, str] = {}
+        self._scopes: list[_Scope] = []
+        self._results: dict[Prim, str] = {}
+        self._uses: dict[int, int] = {}
+
+    def emit(self) -> list[Stmt]:
+        """The nest's statements."""
+        top = _Scope(frozenset())
+        self._scopes = [top]
+        headers: list[tuple[Axis, bool]] = []
+        for axis in self._nest.outer:
+            tiled = axis is self._nest.vector
+            if tiled:
+                only = not any(p.inner for p in self._nest.passes)
+                self._steps[axis] = self._tile("BN" if only else "BC")
+            self._open(axis, "i" if not tiled else "j")
+            headers.append((axis, True))
+        for group in self._nest.passes:
+            self._pass(group)
+        for axis, parallel in reversed(headers):
+            self._close(axis, parallel)
+        return top.body
+
+    def _tile(self, name: str) -> str:
+        if name == "BN":
+            return self._whole.constexpr("BN", ROW_TILE, (256, 512, 1024, 2048))
+        return self._whole.constexpr("BC", COLUMN_TILE, (64, 128, 256, 512))
+
+    def _open(self, axis: Axis, stem: str) -> None:
+        self._vars[axis] = self._whole.fresh(stem)
+        self._scopes.append(_Scope(self._scopes[-1].axes | {axis}))
+
+    def _close(self, axis: Axis, parallel: bool, bounds: tuple[IntExpr, IntExpr] | None = None) -> None:
+        scope = self._scopes.pop()
+        lo, hi = bounds or (IntConst(0), self._whole.size(axis.extent))
+        hints = ("parallel", "coreidx") if parallel else ("vectorize", "simd") if axis in self._steps else ()
+        self._scopes[-1].body.append(For(self._vars[axis], lo, hi, self._steps.get(axis), tuple(scope.body), hints))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Passes
+
+    def _pass(self, group: Pass) -> None:
+        self._count_uses(group)
+        accumulators = {id(m): self._accumulators(m) for m in group.members if m.sink.is_reduction}
+        bounds = self._chunk_bounds(group)
+        vector = group.inner[-1] if group.inner and self._nest.vector is None else None
+        if vector is not None:
+            self._steps[vector] = self._tile("BN")
+        blocked = self._block_axis(group, vector, bounds)
+        self._loops(group, list(group.inner), vector, bounds, blocked, accumulators)
+        for member in group.members:
+            if member.sink.is_reduction:
+                result = accumulators[id(member)][-1]
+                self._results[member.sink.prim] = result
+                if member.sink.target is not None:
+                    self._store(member, Name(result), member.sink.prim.dtype)
+
+    def _loops(
+        self,
+        group: Pass,
+        axes: list[Axis],
+        vector: Axis | None,
+        bounds: dict[Axis, tuple[IntExpr, IntExpr]],
+        blocked: Axis | None,
+        accumulators: dict[int, list[str]],
+    ) -> None:
+        if not axes:
+            for member in group.members:
+                if member.sink.is_reduction:
+                    self._accumulate(member, accumulators[id(member)], vector)
+                else:
+                    self._store(member, self._value(member.tile), member.tile.dtype)
+            return
+        axis, rest = axes[0], axes[1:]
+        if axis is not blocked:
+            self._open(axis, "k" if axis is vector else "r")
+            self._loops(group, rest, vector, bounds, blocked, accumulators)
+            self._close(axis, False, bounds.get(axis))
+            return
+        # A long scalar sum: blocks of terms are summed first, so that the error grows with the logarithm's order.
+        lo, hi = bounds.get(axis, (IntConst(0), self._whole.size(axis.extent)))
+        block = self._whole.fresh("b")
+        count = IntBin("//", _plus(_minus(hi, lo), IntConst(_SUM_BLOCK - 1)), IntConst(_SUM_BLOCK))
+        self._scopes.append(_Scope(self._scopes[-1].axes))
+        inner: dict[int, list[str]] = {}
+        for member in group.members:
+            if member.sink.is_reduction:
+                inner[id(member)] = self._accumulators(member) if _blocks(member) else accumulators[id(member)]
+        start = _plus(lo, _times(IntVar(block), IntConst(_SUM_BLOCK)))
+        stop = IntBin("min", hi, _plus(start, IntConst(_SUM_BLOCK)))
+        self._open(axis, "r")
+        self._loops(group, rest, vector, bounds, None, inner)
+        self._close(axis, False, (start, stop))
+        for member in group.members:
+            if member.sink.is_reduction and _blocks(member):
+                total, part = accumulators[id(member)][0], inner[id(member)][0]
+                self._scopes[-1].body.append(Assign(total, Op("add", (Name(total), Name(part)))))
+        scope = self._scopes.pop()
+        self._scopes[-1].body.append(For(block, IntConst(0), count, None, tuple(scope.body)))
+
+    def _block_axis(self, group: Pass, vector: Axis | None, bounds: dict[Axis, tuple[IntExpr, IntExpr]]) -> Axis | None:
+        """The scalar loop whose sums are blocked, if one is long."""
+        if not any(m.sink.is_reduction and _blocks(m) for m in group.members):
+            return None
+        scalars = [a for a in group.inner if a is not vector]
+        long = [a for a in scalars if self._facts.value(a.extent) > 2 * _SUM_BLOCK]
+        return max(long, key=lambda a: self._facts.value(a.extent)) if long else None
+
+    def _chunk_bounds(self, group: Pass) -> dict[Axis, tuple[IntExpr, IntExpr]]:
+        """The range of the chunked axis, for the partial results of one chunk."""
+        chunk = next((m.chunk for m in group.members if m.chunk is not None), None)
+        if chunk is None or not group.inner:
+            return {}
+        count = self._facts.value(chunk.extent)
+        wide = [a for a in group.inner if self._facts.value(a.extent) >= count]
+        axis = wide[0] if wide else max(group.inner, key=lambda a: self._facts.value(a.extent))
+        length = self._whole.size(floor_div(axis.extent + (chunk.extent - 1), chunk.extent))
+        number, extent = IntVar(self._vars[chunk]), self._whole.size(axis.extent)
+        lo = IntBin("min", _times(number, length), extent)
+        return {axis: (lo, IntBin("min", _times(_plus(number, IntConst(1)), length), extent))}
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Reductions
+
+    def _accumulators(self, member: Member) -> list[str]:
+        """Allocate what a reduction carries: the result last (arg-max carries the extreme first)."""
+        op, value = member.sink.op, member.tile.dtype
+        axes = (self._vars[self._nest.vector],) if self._nest.vector is not None else ()
+        names: list[str] = []
+
+        def alloc(stem: str, dtype: DType, init: Number) -> None:
+            names.append(self._whole.fresh(stem))
+            hints = ("fastest", "accumulator")
+            self._scopes[-1].body.append(Alloc(names[-1], axes, dtype, init, hints))
+
+        if op.startswith("arg"):
+            alloc("best", value, _identity(op[3:], value))
+            alloc("at", DType.I64, 0)
+        else:
+            alloc({"sum": "s", "max": "m", "min": "m", "prod": "p"}.get(op, "b"), value, _identity(op, value))
+        return names
+
+    def _accumulate(self, member: Member, names: list[str], vector: Axis | None) -> None:
+        op = member.sink.op
+        value = self._value(member.tile)
+        along = self._vars[vector] if vector is not None else None
+        if along is not None and vector not in member.tile.axes:  # the same number in every lane
+            lane = Op("ge", (Lanes(along), Literal(0)))
+            value = Op("where", (lane, value, value)) if not isinstance(value, Literal) else _spread(lane, value)
+        body = self._scopes[-1].body
+        if not op.startswith("arg"):
+            part: TileExpr = Reduce(op, value, along) if along is not None else value
+            if op in ("max", "min") and member.tile.dtype is DType.BOOL:
+                op = "any" if op == "max" else "all"
+            body.append(Assign(names[0], Op(_COMBINE[op], (Name(names[0]), part))))
+            return
+        best, at = names
+        assert member.position is not None
+        extreme = "max" if op == "argmax" else "min"
+        found = self._whole.fresh("v")
+        where = self._whole.fresh("w")
+        if along is not None:
+            whole = self._whole.fresh("u")
+            body.append(Assign(whole, value))
+            body.append(Assign(found, Reduce(extreme, Name(whole), along)))
+            first = Reduce(op, Name(whole), along)
+            step = next((c for a, c in member.position.terms if a is vector), 0)
+            rest = Index(tuple((a, c) for a, c in member.position.terms if a is not vector))
+            place: TileExpr = first if step == 1 else Op("mul", (first, IndexValue(self._whole.size(step))))
+            if rest.terms:
+                place = Op("add", (place, IndexValue(self._int(rest))))
+        else:
+            body.append(Assign(found, value))
+            place = self._number(member.position)
+        body.append(Assign(where, place))
+        v, b, w, a = Name(found), Name(best), Name(where), Name(at)
+        better: TileExpr = Op("gt" if extreme == "max" else "lt", (v, b))
+        tie: TileExpr = Op("eq", (v, b))
+        if member.tile.dtype.is_float:
+            nan_v, nan_b = Op("isnan", (v,)), Op("isnan", (b,))
+            better = Op("or", (better, Op("and", (nan_v, Op("not", (nan_b,))))))
+            tie = Op("or", (tie, Op("and", (nan_v, nan_b))))
+        better = Op("or", (better, Op("and", (tie, Op("lt", (w, a))))))
+        wins = self._whole.fresh("wins")
+        body.append(Assign(wins, better))
+        body.append(Assign(best, Op("where", (Name(wins), v, b))))
+        body.append(Assign(at, Op("where", (Name(wins), w, a))))
+
+    def _store(self, member: Member, value: TileExpr, dtype: DType) -> None:
+        target = member.sink.target
+        assert target is not None
+        if target.dtype is not dtype:
+            value = Literal(value.value) if isinstance(value, Literal) and target.dtype.is_float else Cast(
+                value, target.dtype
+            )  # fmt: skip
+        ref = self._ref(Access(target, member.at))
+        self._scopes[-1].body.append(Store(value, ref))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Expressions
+
+    def _count_uses(self, group: Pass) -> None:
+        seen: set[int] = set()
+        stack: list[Tile] = []
+        for member in group.members:
+            self._uses[id(member.tile)] = self._uses.get(id(member.tile), 0) + 1
+            stack.append(member.tile)
+        while stack:
+            t = stack.pop()
+            if id(t) in seen:
+                continue
+            seen.add(id(t))
+            below = [*t.args]
+            if t.kind == "load":
+                below += [i.tile for i in t.attr.indices if i.tile is not None]
+            for a in below:
+                self._uses[id(a)] = self._uses.get(id(a), 0) + 1
+            stack.extend(below)
+
+    def _value(self, tile: Tile) -> TileExpr:
+        """The tile's value: a name, a literal, or the expression itself where it is used once and here."""
+        self._prepare(tile)
+        return self._expr(tile, 0)
+
+    def _prepare(self, root: Tile) -> None:
+        """Name what must be named before use, operands first (without recursion: chains may be long)."""
+        stack: list[tuple[Tile, bool]] = [(root, False)]
+        done: set[int] = set()
+        while stack:
+            tile, ready = stack.pop()
+            if id(tile) in done:
+                continue
+            below = list(tile.args)
+            if tile.kind == "load":
+                below += [i.tile for i in tile.attr.indices if i.tile is not None]
+            if not ready:
+                if self._named(tile) is None:
+                    stack.append((tile, True))
+                    stack.extend((a, False) for a in reversed(below))
+                continue
+            done.add(id(tile))
+            if tile.kind in ("const", "red") or self._named(tile) is not None:
+                continue
+            if tile.kind == "load":
+                for index in tile.attr.indices:
+                    if index.tile is not None:
+                        self._gather_name(index)
+            home = self._home(tile)
+            here = self._scopes[-1]
+            shared = self._uses.get(id(tile), 0) > 1 and not (tile.kind == "index" and not self._lanes_of(tile))
+            if (home is not here and tile.kind != "index") or shared or self._height(tile) >= 5:
+                self._name(tile, home)
+
+    def _height(self, tile: Tile) -> int:
+        """How deep the expression would be if written in place."""
+        if self._named(tile) is not None or not tile.args:
+            return 0
+        return 1 + max(self._height(a) for a in tile.args)
+
+    def _home(self, tile: Tile) -> _Scope:
+        """The outermost open body where everything the tile varies over is known."""
+        known = frozenset(self._vars)
+        for scope in self._scopes:
+            if tile.axes & known <= scope.axes and self._reds_known(tile, scope):
+                return scope
+        return self._scopes[-1]
+
+    def _reds_known(self, tile: Tile, scope: _Scope) -> bool:
+        outer = len(self._nest.outer)
+        return not _has_red(tile) or self._scopes.index(scope) >= outer
+
+    def _name(self, tile: Tile, home: _Scope) -> Name:
+        stem = "x" if tile.kind == "load" else "v"
+        expr = self._expr(tile, 0)
+        name = Name(self._whole.fresh(f"{stem}_"[:-1] if stem == "v" else "a"))
+        home.body.append(Assign(name.name, expr))
+        home.named[id(tile)] = name
+        return name
+
+    def _named(self, tile: Tile) -> TileExpr | None:
+        for scope in reversed(self._scopes):
+            found = scope.named.get(id(tile))
+            if found is not None:
+                return found
+        return None
+
+    def _expr(self, tile: Tile, depth: int) -> TileExpr:
+        named = self._named(tile)
+        if named is not None:
+            return named
+        if tile.kind == "const":
+            return Literal(tile.attr, tile.dtype)
+        if tile.kind == "red":
+            return Name(self._results[tile.attr.prim])
+        if tile.kind == "index":
+            return self._number(tile.attr)
+        if tile.kind == "load":
+            return Load(self._ref(tile.attr))
+        args = [self._expr(a, depth + 1) for a in tile.args]
+        if tile.kind == "cast":
+            return Cast(args[0], tile.dtype)
+        operands = args[1:] if tile.attr == "where" else args
+        if not all(isinstance(a, Literal) for a in operands):
+            args = [Literal(a.value) if isinstance(a, Literal) else a for a in args]
+        elif tile.attr == "where" and isinstance(args[0], Literal):
+            args[0] = Literal(args[0].value, DType.BOOL)
+        return Op(tile.attr, tuple(args))
+
+    def _lanes_of(self, tile: Tile) -> bool:
+        return any(a in self._steps for a in tile.axes)
+
+    def _number(self, index: Index) -> TileExpr:
+        """An affine index as an i64 tile."""
+        scalar = Index(tuple((a, c) for a, c in index.terms if a not in self._steps), index.const)
+        value: TileExpr | None = None
+        for axis, c in index.terms:
+            if axis in self._steps:
+                part: TileExpr = Lanes(self._vars[axis])
+                if c != 1:
+                    part = Op("mul", (part, IndexValue(self._whole.size(c))))
+                value = part if value is None else Op("add", (value, part))
+        if value is None:
+            return IndexValue(self._int(scalar))
+        if not scalar.terms and scalar.const == 0:
+            return value
+        return Op("add", (value, IndexValue(self._int(scalar))))
+
+    def _int(self, index: Index) -> IntExpr:
+        """An affine index over scalar loops as an integer expression."""
+        total: IntExpr | None = None
+        for axis, c in index.terms:
+            part = _times(IntVar(self._vars[axis]), self._whole.size(c))
+            total = part if total is None else _plus(total, part)
+        if total is None:
+            return self._whole.size(index.const)
+        if isinstance(index.const, int) and index.const < 0:
+            return _minus(total, self._whole.size(-index.const))
+        return total if index.const == 0 else _plus(total, self._whole.size(index.const))
+
+    def _ref(self, access: Access) -> TensorRef:
+        name, dims = self._whole.access(access, self._nest.tiles)
+        indices: list[RefIndex] = []
+        for what, index in dims:
+            if isinstance(what, Axis):
+                var = self._vars[what]
+                indices.append(Span(var) if what in self._steps else At(IntVar(var)))
+            elif index.tile is None and not any(a in self._steps for a, _ in index.terms):
+                indices.append(At(self._int(index)))
+            elif index.tile is None and sum(1 for a, _ in index.terms if a in self._steps) == 1 and all(
+                c == 1 for a, c in index.terms if a in self._steps
+            ):  # fmt: skip
+                axis = next(a for a, _ in index.terms if a in self._steps)
+                rest = Index(tuple((a, c) for a, c in index.terms if a is not axis), index.const)
+                indices.append(Span(self._vars[axis], self._int(rest)))
+            else:
+                indices.append(Gather(self._gather_name(index)))
+        return TensorRef(name, tuple(indices))
+
+    def _gather_name(self, index: Index) -> str:
+        """A computed index by name."""
+        tile = self._nest.tiles.index(index)
+        named = self._named(tile)
+        if isinstance(named, Name):
+            return named.name
+        if tile is not index.tile:
+            self._prepare(tile)
+        return self._name(tile, self._home(tile)).name
+
+
+_COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum", "any": "or", "all": "and"}
+
+
+def _blocks(member: Member) -> bool:
+    """Whether a reduction accumulates error, so that a long one is summed in blocks."""
+    return member.sink.op == "sum" and member.tile.dtype.is_float
+
+
+def _spread(lane: TileExpr, value: Literal) -> TileExpr:
+    return Op("where", (lane, value, Literal(value.value)))
+
+
+def _identity(op: str, dtype: DType) -> Number:
+    if op in ("sum", "any"):
+        return False if dtype is DType.BOOL else 0.0 if dtype.is_float else 0
+    if op in ("prod", "all"):
+        return True if dtype is DType.BOOL else 1.0 if dtype.is_float else 1
+    if dtype.is_float:
+        return -math.inf if op == "max" else math.inf
+    if dtype is DType.BOOL:
+        return op == "min"
+    low = 0 if dtype is DType.U8 else -(1 << (8 * dtype.size_bytes - 1))
+    high = (1 << (8 * dtype.size_bytes - (0 if dtype is DType.U8 else 1))) - 1
+    return low if op == "max" else high
+
+
+def _has_red(tile: Tile) -> bool:
+    stack, seen = [tile], set()
+    while stack:
+        t = stack.pop()
+        if id(t) in seen:
+            continue
+        seen.add(id(t))
+        if t.kind == "red":
+            return True
+        stack.extend(t.args)
+        if t.kind == "load":
+            stack.extend(i.tile for i in t.attr.indices if i.tile is not None)
+    return False
+
+
+def _times(a: IntExpr, b: IntExpr) -> IntExpr:
+    if isinstance(a, IntConst) and a.value == 1:
+        return b
+    if isinstance(b, IntConst) and b.value == 1:
+        return a
+    return IntBin("*", a, b)
+
+
+def _plus(a: IntExpr, b: IntExpr) -> IntExpr:
+    if isinstance(a, IntConst) and a.value == 0:
+        return b
+    return a if isinstance(b, IntConst) and b.value == 0 else IntBin("+", a, b)
+
+
+def _minus(a: IntExpr, b: IntExpr) -> IntExpr:
+    return a if isinstance(b, IntConst) and b.value == 0 else IntBin("-", a, b)
+
+
+__all__ = ["Dim", "Emitter"]

@@ -1,0 +1,31 @@
+"""The Designer by rules: a subgraph in, a sketch and its bindings out.
+
+    design = design(subgraph, Target())
+    print(to_text(design.sketch))
+
+Four steps, a module each: `decompose` (ATen operators to primitive values), `domain` (values to expressions over axes),
+`schedule` (which loops compute what), `emit` (the sketch).
+"""
+
+from __future__ import annotations
+
+from akg_dynamo.agents.designer.calls import NoRule
+from akg_dynamo.agents.designer.decompose import decompose, supported
+from akg_dynamo.agents.designer.emit import Emitter
+from akg_dynamo.agents.designer.schedule import Scheduler
+from akg_dynamo.agents.designer.sizes import SizeFacts
+from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph, Target
+
+
+def design(sub: Subgraph, target: Target) -> Design | SplitReason:
+    """The sketch for a subgraph, or why there is none (an operator, or a form of one, without a rule)."""
+    try:
+        outputs = decompose(sub)
+    except NoRule as reason:
+        return SplitReason(SplitReasonType.DESIGN, str(reason))
+    facts = SizeFacts.of(sub.symbols)
+    schedule = Scheduler(facts).schedule(outputs)
+    return Emitter(schedule, facts, "kernel").emit()
+
+
+__all__ = ["design", "supported"]

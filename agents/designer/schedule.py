@@ -1,0 +1,651 @@
+"""Which values are computed, in which loop nest, and in how many passes.
+
+A **sink** is a value with loops of its own: an output, a reduction, or scratch. Sinks share a **nest** when one's
+results are wanted exactly at the other's outer axes, so that (softmax) a row's maximum, its sum and its results are three
+passes over a row that stays in cache; or when they read the same memory. Everything else goes through scratch memory to a
+later nest. A reduction with too few rows to keep a machine busy is done in chunks, whose partial results a second nest
+combines: always in the same order, so that results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from akg_dynamo.agents.designer.domain import (
+    Access,
+    Axis,
+    Index,
+    Indices,
+    RedRef,
+    Sink,
+    Tile,
+    Tiles,
+    TooMuch,
+    leaves,
+    linear,
+    split_factor,
+    trace_sink,
+)
+from akg_dynamo.agents.designer.prims import Prim, Shape, Storage, contiguous_strides, mem
+from akg_dynamo.agents.designer.prims import reduce as reduce_prim
+from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, product
+
+# Fewer rows (or column tiles) than this do not keep the cores busy; less work than this is not worth a second phase.
+MIN_PARALLEL = 16
+MIN_SPLIT_ELEMENTS = 1 << 16
+CHUNK_ELEMENTS = 1 << 14
+MAX_CHUNKS = 128
+COLUMN_TILE = 256
+
+
+@dataclass
+class Member:
+    """A sink in a nest, rewritten over the nest's axes.
+
+    inner: its axes besides the nest's outer ones, row-major. at: where its value goes in its target. position: for
+    arg-max and arg-min, the number of an element among those reduced. chunk: the outer axis that numbers chunks.
+    """
+
+    sink: Sink
+    outer: dict[Axis, Axis]  # the sink's axis -> the nest's
+    inner: list[Axis]
+    tile: Tile
+    at: Indices
+    position: Index | None = None
+    chunk: Axis | None = None
+    level: int = 0
+
+    def rename(self, axes: Mapping[Axis, Axis | None], tiles: Tiles) -> None:
+        """Rename axes everywhere (to None: its share has gone into another axis)."""
+        self.tile = substitute(self.tile, axes, tiles)
+        self.at = tuple(_renamed(i, axes) for i in self.at)
+        if self.position is not None:
+            self.position = _renamed(self.position, axes)
+
+
+@dataclass
+class Pass:
+    """Members that share inner loops: reductions accumulate, the others store."""
+
+    inner: list[Axis]
+    members: list[Member]
+
+
+@dataclass
+class Nest:
+    """Outer axes, and passes over inner axes inside them."""
+
+    outer: list[Axis]
+    members: list[Member] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
+    tiles: Tiles = field(default_factory=Tiles)
+    vector: Axis | None = None  # when the vectorised axis is an outer one
+
+    def holds(self, prim: Prim) -> Member | None:
+        """The member that computes a reduction."""
+        for m in self.members:
+            if m.sink.prim is prim and m.sink.is_reduction:
+                return m
+        return None
+
+
+@dataclass
+class Schedule:
+    """Nests in order, and the scratch tensors between them."""
+
+    nests: list[Nest]
+    scratch: list[Storage]
+    red_storage: dict[Prim, Storage]
+
+
+class Scheduler:
+    """Schedules the outputs of one subgraph."""
+
+    def __init__(self, facts: SizeFacts) -> None:
+        self.facts = facts
+        self.tiles = Tiles()
+        self.scratch: list[Storage] = []
+        self._forced: dict[Prim, Storage] = {}
+
+    def schedule(self, outputs: Sequence[tuple[Prim, Storage]]) -> Schedule:
+        """Nests that compute every output into its storage."""
+        while True:
+            self.tiles = Tiles()
+            self.scratch = list(self._forced.values())
+            self._red_storage: dict[Prim, Storage] = {}
+            try:
+                sinks = self._sinks(outputs)
+                self._harmonise(sinks)
+            except TooMuch as much:
+                self._forced[much.prim] = self._new_scratch(much.prim.shape, much.prim)
+                continue
+            nests = self._form(self._split_reductions(sinks))
+            for nest in nests:
+                finish(nest, self.facts)
+            return Schedule(nests, self.scratch, self._red_storage)
+
+    def _new_scratch(self, shape: Shape, prim: Prim) -> Storage:
+        return Storage("tmp", len(self.scratch), prim.dtype, shape, contiguous_strides(shape))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Sinks
+
+    def _sinks(self, outputs: Sequence[tuple[Prim, Storage]]) -> list[Sink]:
+        order: list[Prim] = []
+        seen: set[Prim] = set()
+
+        def visit(root: Prim) -> None:
+            stack: list[tuple[Prim, bool]] = [(root, False)]
+            while stack:
+                prim, done = stack.pop()
+                if done:
+                    if prim.kind == "reduce" or prim in self._forced:
+                        order.append(prim)
+                elif prim not in seen:
+                    seen.add(prim)
+                    stack.append((prim, True))
+                    stack.extend((a, False) for a in reversed(prim.args))
+
+        for prim, _ in outputs:
+            visit(prim)
+        sinks = [Sink.of(p, self._forced.get(p)) for p in order]
+        for prim, storage in outputs:
+            sinks.append(Sink.of(_output_view(prim, storage), storage))
+        for sink in sinks:
+            trace_sink(sink, self.tiles, self.facts, self._forced.get)
+        return sinks
+
+    def _harmonise(self, sinks: list[Sink]) -> None:
+        """Split axes so that a reduction's kept axes and its users' axes are the same loops."""
+        of = {s.prim: s for s in sinks if s.is_reduction}
+        for _ in range(8):
+            changed = False
+            for sink in sinks:
+                for ref in sink.reds:
+                    producer = of[ref.prim]
+                    for a, b in _misfits(ref, producer):
+                        target = sink if any(a in axes for axes in sink.axes) else producer
+                        if a in [x for axes in target.axes for x in axes]:
+                            split_factor(target, a, b)
+                            trace_sink(target, self.tiles, self.facts, self._forced.get)
+                            changed = True
+                        break
+                    if changed:
+                        break
+                if changed:
+                    break
+            else:
+                return
+
+    def _split_reductions(self, sinks: list[Sink]) -> list[Sink]:
+        result: list[Sink] = []
+        for sink in sinks:
+            chunks = self._chunks(sink)
+            if chunks is None:
+                result.append(sink)
+                continue
+            partial, op = sink, sink.op
+            chunk = Axis(chunks)
+            storage = Storage(
+                "tmp", len(self.scratch), sink.prim.dtype,
+                (chunks, *sink.prim.shape), contiguous_strides((chunks, *sink.prim.shape)),
+            )  # fmt: skip
+            self.scratch.append(storage)
+            combine = Sink.of(sink.prim, None)
+            stage = reduce_prim(op, mem(storage), (0,))
+            combine.operand, combine.dims = stage.args[0], (0,)
+            combine.factors = [[chunks], *[list(partial.factors[d]) for d in partial.kept_dims]]
+            partial.prim, partial.target, partial.chunk = stage, storage, chunk
+            trace_sink(combine, self.tiles, self.facts, self._forced.get)
+            result += [partial, combine]
+        return result
+
+    def _chunks(self, sink: Sink) -> int | None:
+        """How many chunks to reduce in, when one pass would leave cores idle."""
+        if not sink.is_reduction or sink.op.startswith("arg") or not sink.reduced_axes():
+            return None
+        value = self.facts.value
+        kept = value(product(a.extent for a in sink.kept_axes()))
+        reduced = value(product(a.extent for a in sink.reduced_axes()))
+        if kept * reduced < MIN_SPLIT_ELEMENTS:
+            return None
+        accesses = [self._resolve(r) for r in sink.reds] + sink.loads
+        vector = best_vector(accesses, [*sink.kept_axes(), *sink.reduced_axes()], self.facts)
+        parallel = kept
+        if vector in sink.kept_axes():
+            assert vector is not None
+            parallel = kept // max(1, min(COLUMN_TILE, value(vector.extent)))
+        if parallel >= MIN_PARALLEL:
+            return None
+        return max(2, min(MAX_CHUNKS, kept * reduced // CHUNK_ELEMENTS, reduced))
+
+    def _resolve(self, ref: RedRef) -> Access:
+        """A reduction's result read from scratch memory."""
+        storage = self._red_storage.get(ref.prim)
+        if storage is None:
+            storage = self._red_storage[ref.prim] = Storage(
+                "red", -1, ref.prim.dtype, ref.prim.shape, contiguous_strides(ref.prim.shape)
+            )
+        return Access(storage, ref.indices)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Nests
+
+    def _form(self, sinks: list[Sink]) -> list[Nest]:
+        nests: list[Nest] = []
+        where: dict[Prim, int] = {}  # reduction -> nest
+        written: dict[Storage, int] = {}
+        for sink in sinks:
+            earliest = max([where[r.prim] for r in sink.reds], default=0)
+            earliest = max([earliest, *(written[a.storage] + 1 for a in sink.loads if a.storage in written)])
+            for number in range(len(nests) - 1, earliest - 1, -1):
+                if self._join(nests[number], sink):
+                    break
+            else:
+                number = len(nests)
+                nests.append(self._start(sink))
+            if sink.is_reduction:
+                where[sink.prim] = number
+            if sink.target is not None:
+                written[sink.target] = number
+        self._store_shared(nests)
+        return nests
+
+    def _start(self, sink: Sink) -> Nest:
+        outer = sink.kept_axes()
+        nest = Nest(list(outer))
+        self._add(nest, sink, {a: a for a in outer})
+        return nest
+
+    def _add(self, nest: Nest, sink: Sink, mapping: dict[Axis, Axis]) -> None:
+        assert sink.tile is not None
+        inner = [a for axes in sink.axes for a in axes if a not in mapping]
+        at = sink.indices(sink.kept_dims)
+        if sink.chunk is not None:
+            at = (Index(((sink.chunk, 1),)), *at)
+        position = None
+        if sink.is_reduction and sink.op.startswith("arg"):
+            sizes = [sink.domain[d] for d in sink.dims]
+            position = linear(sink.indices(sink.dims), sizes, nest.tiles)
+        chunk = mapping[sink.chunk] if sink.chunk is not None else None
+        member = Member(sink, mapping, inner, sink.tile, at, position, chunk)
+        member.rename({a: b for a, b in mapping.items() if a is not b}, nest.tiles)
+        for ref in sink.reds:
+            producer = nest.holds(ref.prim)
+            if producer is not None:
+                member.level = max(member.level, producer.level + 1)
+        nest.members.append(member)
+
+    def _join(self, nest: Nest, sink: Sink) -> bool:
+        """Add the sink to a nest when its loops fit there."""
+        mapping = self._fit(nest, sink)
+        if mapping is None:
+            return False
+        self._add(nest, sink, mapping)
+        return True
+
+    def _fit(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
+        """The sink's axes that are the nest's outer ones, or None when it does not belong there."""
+        mapping: dict[Axis, Axis] = {}
+        used = [(r, m) for r in sink.reds if (m := nest.holds(r.prim)) is not None]
+        for ref, producer in used:
+            pairs = _match(ref, producer.sink)
+            if pairs is None:
+                return None
+            for theirs, mine in pairs:
+                outer = producer.outer[theirs]
+                if mapping.setdefault(mine, outer) is not outer:
+                    return None
+        if not used:
+            shared = self._shared_axes(nest, sink)
+            if shared is None:
+                return None
+            mapping = shared
+        if len(mapping) != len(nest.outer) or len(set(mapping.values())) != len(mapping):
+            return None
+        if sink.is_reduction and set(mapping) != set(sink.kept_axes()):
+            return None
+        value = self.facts.value
+        rows = value(product(a.extent for a in nest.outer))
+        work = value(product(sink.domain))
+        if rows < MIN_PARALLEL and work >= MIN_SPLIT_ELEMENTS and not sink.is_reduction:
+            return None if nest.members[0].sink.is_reduction or len(mapping) < len(sink.domain) else mapping
+        return mapping
+
+    def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
+        """The mapping under which the sink reads (some) memory exactly as a member does."""
+        own = sink.chunk
+        for member in nest.members:
+            if (member.sink.chunk is None) != (own is None):
+                continue
+            theirs = [Access(a.storage, a.indices) for a in leaves(member.tile)[1]]
+            for a in sink.loads:
+                for b in theirs:
+                    pairs = _same_access(a, b)
+                    if pairs is None:
+                        continue
+                    mapping = {x: y for x, y in pairs.items() if y in nest.outer}
+                    if own is not None and member.sink.chunk is not None:
+                        if own.extent != member.sink.chunk.extent:
+                            continue
+                        mapping[own] = member.outer[member.sink.chunk]
+                    return mapping
+            if not member.sink.is_reduction and not sink.is_reduction and not member.inner:
+                mine = [x for axes in sink.axes for x in axes]
+                theirs_axes = [member.outer[x] for axes in member.sink.axes for x in axes]
+                if [x.extent for x in mine] == [x.extent for x in theirs_axes]:
+                    return dict(zip(mine, theirs_axes, strict=True))
+        return None
+
+    def _store_shared(self, nests: list[Nest]) -> None:
+        """Give scratch to the reductions that other nests read, and turn those reads into loads."""
+        needed: list[Prim] = []
+        for nest in nests:
+            for member in nest.members:
+                changes = False
+                for ref in leaves(member.tile)[0]:
+                    if nest.holds(ref.prim) is None:
+                        changes = True
+                        if ref.prim not in needed:
+                            needed.append(ref.prim)
+                            storage = Storage(
+                                "tmp", len(self.scratch), ref.prim.dtype, ref.prim.shape,
+                                contiguous_strides(ref.prim.shape),
+                            )  # fmt: skip
+                            self.scratch.append(storage)
+                            self._red_storage[ref.prim] = storage
+                if changes:
+                    far = {p: s for p, s in self._red_storage.items() if nest.holds(p) is None}
+                    member.tile = substitute(member.tile, {}, nest.tiles, far)
+        for nest in nests:
+            for member in nest.members:
+                if member.sink.is_reduction and member.sink.target is None and member.sink.prim in needed:
+                    member.sink.target = self._red_storage[member.sink.prim]
+
+
+def _output_view(prim: Prim, storage: Storage) -> Prim:
+    """The output as a value of its own: never a reduction itself, and once per element that memory has."""
+    if any(s == 0 and n != 1 for s, n in zip(storage.strides, storage.shape, strict=True)):
+        shape = tuple(1 if s == 0 else n for s, n in zip(storage.strides, storage.shape, strict=True))
+        for d, n in enumerate(shape):
+            if n != prim.shape[d]:
+                prim = Prim("slice", (*prim.shape[:d], 1, *prim.shape[d + 1 :]), prim.dtype, (prim,), (d, 0, 1))
+        return prim
+    return Prim("permute", prim.shape, prim.dtype, (prim,), tuple(range(len(prim.shape))), prim.depth + 1)
+
+
+def _radix(index: Index, size: Size) -> list[tuple[Axis, Size]] | None:
+    """The axes of an index that counts 0 … size-1 in mixed radix, outermost first; None for any other index."""
+    if index.tile is not None or index.const != 0 or index.loose:
+        return None
+    rest = list(index.terms)
+    chain: list[tuple[Axis, Size]] = []
+    reach: Size = 1
+    while rest:
+        for k, (axis, c) in enumerate(rest):
+            if c == reach:
+                chain.append((axis, c))
+                reach = reach * axis.extent
+                del rest[k]
+                break
+        else:
+            return None
+    return chain[::-1] if reach == size else None
+
+
+def _match(ref: RedRef, producer: Sink) -> list[tuple[Axis, Axis]] | None:
+    """(producer's kept axis, user's axis) pairs, when the user wants every result at exactly one outer position."""
+    pairs: list[tuple[Axis, Axis]] = []
+    for index, d in zip(ref.indices, producer.kept_dims, strict=True):
+        if producer.domain[d] == 1:
+            continue
+        chain = _radix(index, producer.domain[d])
+        axes = producer.axes[d]
+        if chain is None or [a.extent for a, _ in chain] != [a.extent for a in axes]:
+            return None
+        pairs += [(mine, theirs) for mine, (theirs, _) in zip(axes, chain, strict=True)]
+    return pairs
+
+
+def _misfits(ref: RedRef, producer: Sink) -> Iterator[tuple[Axis, Size]]:
+    """(axis, inner extent) splits, of the user's or the producer's, after which `_match` would succeed."""
+    for index, d in zip(ref.indices, producer.kept_dims, strict=True):
+        chain = _radix(index, producer.domain[d])
+        if chain is None:
+            continue
+        theirs, mine = [a for a, _ in chain], producer.axes[d]
+        if [a.extent for a in theirs] == [a.extent for a in mine]:
+            continue
+        t, m = list(theirs), list(mine)
+        while t and m and t[-1].extent == m[-1].extent:
+            t.pop()
+            m.pop()
+        if not t or not m:
+            continue
+        a, b = t[-1], m[-1]
+        if exact_div(a.extent, b.extent) not in (None, 1):
+            yield a, b.extent
+        elif exact_div(b.extent, a.extent) not in (None, 1):
+            yield b, a.extent
+
+
+def _same_access(a: Access, b: Access) -> dict[Axis, Axis] | None:
+    """The axis correspondence under which two accesses are the same, if there is one."""
+    if a.storage is not b.storage:
+        return None
+    pairs: dict[Axis, Axis] = {}
+    for i, j in zip(a.indices, b.indices, strict=True):
+        if i.tile is not j.tile or i.const != j.const or len(i.terms) != len(j.terms):
+            return None
+        for (x, c), (y, e) in zip(i.terms, j.terms, strict=True):
+            if c != e or x.extent != y.extent or pairs.setdefault(x, y) is not y:
+                return None
+    return pairs if len(set(pairs.values())) == len(pairs) else None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Rewriting over other axes
+
+
+def substitute(
+    tile: Tile, axes: Mapping[Axis, Axis | None], tiles: Tiles, stored: Mapping[Prim, Storage] | None = None
+) -> Tile:
+    """The same expression with axes renamed (None: dropped) and the reductions in `stored` loaded from there."""
+    memo: dict[int, Tile] = {}
+
+    def index(i: Index) -> Index:
+        moved = _renamed(i, axes)
+        return moved if i.tile is None else Index(moved.terms, moved.const, walk(i.tile), moved.loose)
+
+    def walk(t: Tile) -> Tile:
+        found = memo.get(id(t))
+        if found is None:
+            found = memo[id(t)] = rebuild(t)
+        return found
+
+    def rebuild(t: Tile) -> Tile:
+        if t.kind == "index":
+            i = index(t.attr)
+            return tiles.make("index", t.dtype, (), i, i.axes)
+        if t.kind in ("load", "red"):
+            at = tuple(index(i) for i in t.attr.indices)
+            varies = frozenset[Axis]().union(*(i.axes for i in at))
+            if t.kind == "load":
+                return tiles.make("load", t.dtype, (), Access(t.attr.storage, at), varies)
+            prim = t.attr.prim
+            if stored is not None and prim in stored:
+                return tiles.make("load", t.dtype, (), Access(stored[prim], at), varies)
+            return tiles.make("red", t.dtype, (), RedRef(prim, at), varies)
+        return tiles.make(t.kind, t.dtype, tuple(walk(a) for a in t.args), t.attr)
+
+    return walk(tile)
+
+
+def _renamed(index: Index, axes: Mapping[Axis, Axis | None]) -> Index:
+    terms = [(axes.get(a, a), c) for a, c in index.terms]
+    return Index(tuple((a, c) for a, c in terms if a is not None), index.const, index.tile, index.loose)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Finishing a nest: passes, collapsed axes, the vectorised axis
+
+
+def finish(nest: Nest, facts: SizeFacts) -> None:
+    """Group members into passes, collapse axes that travel together, order loops and choose what is vectorised."""
+    for level in sorted({m.level for m in nest.members}):
+        groups: list[Pass] = []
+        for member in (m for m in nest.members if m.level == level):
+            _place(nest, groups, member)
+        nest.passes += groups
+    _collapse(nest)
+    _choose_vector(nest, facts)
+
+
+def _place(nest: Nest, groups: list[Pass], member: Member) -> None:
+    for group in groups:
+        pairs = _shared_inner(group, member)
+        if pairs is not None:
+            member.rename(pairs, nest.tiles)
+            member.inner = group.inner
+            group.members.append(member)
+            return
+    groups.append(Pass(member.inner, [member]))
+
+
+def _shared_inner(group: Pass, member: Member) -> dict[Axis, Axis] | None:
+    if len(group.inner) != len(member.inner):
+        return None
+    for other in group.members:
+        for a in leaves(member.tile)[1]:
+            for b in leaves(other.tile)[1]:
+                pairs = _same_access(a, b)
+                if pairs is None or any(x is not y for x, y in pairs.items() if x not in member.inner):
+                    continue
+                mine = {x: y for x, y in pairs.items() if x in member.inner}
+                if len(mine) == len(member.inner) and all(y in group.inner for y in mine.values()):
+                    return mine
+    if [a.extent for a in group.inner] == [a.extent for a in member.inner]:
+        return dict(zip(member.inner, group.inner, strict=True))
+    return None
+
+
+def nest_accesses(nest: Nest) -> Iterator[Access]:
+    """Every load and store of a nest."""
+    for member in nest.members:
+        yield from leaves(member.tile)[1]
+        if member.sink.target is not None:
+            yield Access(member.sink.target, member.at)
+
+
+def coefficients(access: Access) -> dict[Axis, Size]:
+    """Elements between neighbours along each axis."""
+    total: dict[Axis, Size] = {}
+    for index, stride in zip(access.indices, access.storage.strides, strict=True):
+        for axis, c in index.terms:
+            total[axis] = total.get(axis, 0) + c * stride
+    return total
+
+
+def _index_tiles(nest: Nest) -> Iterator[Index]:
+    """The indices that are used as numbers."""
+    seen: set[int] = set()
+    stack = [m.tile for m in nest.members]
+    while stack:
+        t = stack.pop()
+        if id(t) in seen:
+            continue
+        seen.add(id(t))
+        stack.extend(t.args)
+        if t.kind == "index":
+            yield t.attr
+        elif t.kind in ("load", "red"):
+            stack.extend(i.tile for i in t.attr.indices if i.tile is not None)
+
+
+def _collapse(nest: Nest) -> None:
+    """Make one axis of neighbours (a, b) where every access steps over b's whole extent when a advances."""
+    fixed = {m.chunk for m in nest.members if m.chunk is not None}
+    views: list[dict[Axis, Size]] = []
+    for access in nest_accesses(nest):
+        views.append(coefficients(access))
+        for index in access.indices:
+            if index.loose or (index.tile is not None and index.terms):
+                fixed |= {a for a, _ in index.terms}
+    views += [dict(i.terms) for i in _index_tiles(nest)]
+    views += [dict(m.position.terms) for m in nest.members if m.position is not None]
+    for axes in [nest.outer, *(p.inner for p in nest.passes)]:
+        while (pair := _neighbours(axes, views, fixed)) is not None:
+            a, b = pair
+            merged = Axis(a.extent * b.extent)
+            for view in views:
+                view.pop(a, None)
+                if b in view:
+                    view[merged] = view.pop(b)
+            axes[axes.index(b)] = merged
+            axes.remove(a)
+            for member in nest.members:
+                member.rename({a: None, b: merged}, nest.tiles)
+
+
+def _neighbours(
+    axes: Sequence[Axis], views: Sequence[dict[Axis, Size]], fixed: set[Axis | None]
+) -> tuple[Axis, Axis] | None:
+    for a in axes:
+        for b in axes:
+            if a is b or a in fixed or b in fixed:
+                continue
+            if all(view.get(a, 0) == view.get(b, 0) * b.extent for view in views):
+                return a, b
+    return None
+
+
+def best_vector(accesses: Sequence[Access], axes: Sequence[Axis], facts: SizeFacts) -> Axis | None:
+    """The axis along which most of the traffic is contiguous; short axes count less."""
+    score = dict.fromkeys(axes, 0.0)
+    for access in accesses:
+        steps = coefficients(access)
+        weight = float(facts.value(product(a.extent for a in steps)))
+        for axis, c in steps.items():
+            if axis in score:
+                score[axis] += weight * (1.0 if c == 1 else 0.05)
+    if not score:
+        return None
+    lanes = {a: min(facts.value(a.extent), 16) / 16 for a in axes}
+    return max(axes, key=lambda a: ((score[a] + 1e-3) * lanes[a], facts.value(a.extent)))
+
+
+def _order(axes: list[Axis], accesses: Sequence[Access], facts: SizeFacts) -> None:
+    """Sort loops outermost first by how far apart their neighbours are, in the largest access."""
+    if len(axes) < 2 or not accesses:
+        return
+    step: dict[Axis, int] = {}
+    for access in sorted(accesses, key=lambda a: -facts.value(product(x.extent for x in coefficients(a)))):
+        for axis, c in coefficients(access).items():
+            step.setdefault(axis, abs(facts.value(c)))
+    axes.sort(key=lambda a: -step.get(a, 0))
+
+
+def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
+    accesses = list(nest_accesses(nest))
+    stores = [Access(m.sink.target, m.at) for m in nest.members if m.sink.target is not None]
+    _order(nest.outer, [*stores, *accesses], facts)
+    for group in nest.passes:
+        own = [a for m in group.members for a in leaves(m.tile)[1]]
+        own += [Access(m.sink.target, m.at) for m in group.members if m.sink.target is not None]
+        _order(group.inner, own, facts)
+    inner = [a for p in nest.passes for a in p.inner]
+    best = best_vector([*accesses, *stores], [*nest.outer, *inner], facts)
+    if best is not None and best in nest.outer:
+        nest.vector = best
+        nest.outer.remove(best)
+        nest.outer.append(best)
+        return
+    for group in nest.passes:
+        if group.inner:
+            own = [a for m in group.members for a in leaves(m.tile)[1]]
+            own += [Access(m.sink.target, m.at) for m in group.members if m.sink.target is not None]
+            last = best_vector(own, group.inner, facts)
+            assert last is not None
+            group.inner.remove(last)
+            group.inner.append(last)

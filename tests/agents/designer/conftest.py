@@ -1,0 +1,113 @@
+"""Designs checked against torch: by the interpreter, and lowered, built and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from akg_dynamo.agents.designer.rules import design
+from akg_dynamo.agents.sketch import interpret, to_text
+from akg_dynamo.agents.sketch.ast import DType
+from akg_dynamo.agents.sketch.interpret import as_declared
+from akg_dynamo.agents.sketch.numerics import numpy_dtype
+from akg_dynamo.core.types import Design, Role, Subgraph, Target
+from akg_dynamo.fusion.extract import extract
+from akg_dynamo.fusion.partition import FusionPlan
+from akg_dynamo.fusion.symbols import SymbolSource
+from akg_dynamo.fusion.task import evaluate
+
+Tensors = Sequence[torch.Tensor]
+
+
+def to_subgraph(f: Callable[..., object], args: Tensors, mode: str = "fake") -> tuple[Subgraph, list[int], list[int]]:
+    """The whole of `f` as one subgraph, which arguments it reads, and the values of its symbols."""
+    gm = make_fx(f, tracing_mode=mode)(*args)
+    tags = {n: 0 for n in gm.graph.nodes if n.op == "call_function"}
+    (cut,) = extract(gm, FusionPlan(tags, {}))
+    placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    order = [placeholders.index(n) for n in cut.inputs]
+    values = [_symbol_value(s, placeholders, args) for s in cut.symbols]
+    return cut.subgraph, order, values
+
+
+def _symbol_value(source: SymbolSource, placeholders: list[fx.Node], args: Tensors) -> int:
+    tensor = args[placeholders.index(source.node)]
+    return int(tensor.shape[source.dim]) if source.dim is not None else int(tensor)
+
+
+def run_interpreted(found: Design, sub: Subgraph, inputs: Tensors, symbols: Sequence[int] = ()) -> list[torch.Tensor]:
+    """The design's sketch, interpreted on the inputs' storage."""
+    sizes = {s.name: v for s, v in zip(sub.symbols, symbols, strict=True)}
+    values = {name: evaluate(dim, sizes) for name, dim in found.symbols}
+    buffers: dict[tuple[Role, int], np.ndarray] = {}
+    for i, t in enumerate(inputs):
+        flat = t.as_strided((t.untyped_storage().size() // t.element_size(),), (1,), 0)
+        buffers[Role.INPUT, i] = _to_numpy(flat)[t.storage_offset() :]
+    for i, spec in enumerate(sub.output_specs):
+        shape = [evaluate(d, sizes) for d in spec.shape]
+        stride = [evaluate(d, sizes) for d in spec.stride]
+        reach = 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+        buffers[Role.OUTPUT, i] = np.zeros(reach, numpy_dtype(DType.from_torch_name(spec.dtype)))
+    arrays = {}
+    for binding, decl in zip(found.tensors, found.sketch.tensors, strict=True):
+        assert binding.tensor == decl.name
+        if binding.role is not Role.SCRATCH:
+            offset = evaluate(binding.offset, sizes)
+            arrays[decl.name] = as_declared(buffers[binding.role, binding.index], decl, values, offset)
+    interpret(found.sketch, arrays, values)
+    outputs = []
+    for i, spec in enumerate(sub.output_specs):
+        flat = _to_torch(buffers[Role.OUTPUT, i], getattr(torch, spec.dtype))
+        shape = [evaluate(d, sizes) for d in spec.shape]
+        stride = [evaluate(d, sizes) for d in spec.stride]
+        outputs.append(flat.as_strided(shape, stride))
+    return outputs
+
+
+def _to_numpy(t: torch.Tensor) -> np.ndarray:
+    if t.dtype is torch.bfloat16:
+        return t.view(torch.int16).numpy().view(numpy_dtype(DType.BF16))
+    return t.numpy()
+
+
+def _to_torch(a: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    if dtype is torch.bfloat16:
+        return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(a)
+
+
+def compare(got: Tensors, want: Tensors, text: str) -> None:
+    """Within what the dtype allows, and NaN and Inf in the same places."""
+    assert len(got) == len(want)
+    for k, (a, b) in enumerate(zip(got, want, strict=True)):
+        assert a.dtype is b.dtype and a.shape == b.shape, f"output {k}: {a.dtype}{a.shape}, not {b.dtype}{b.shape}"
+        tolerance = {torch.float32: 2e-5, torch.float64: 1e-11, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+        rtol = tolerance.get(a.dtype, 0.0)
+        torch.testing.assert_close(
+            a, b, rtol=rtol, atol=rtol, equal_nan=True, msg=lambda m, k=k: f"output {k}: {m}\n{text}"
+        )
+
+
+def check_design(f: Callable[..., object], *args: torch.Tensor, mode: str = "fake") -> Design:
+    """Design `f` for `args`, interpret it, compare with torch; gives the design."""
+    sub, order, symbols = to_subgraph(f, args, mode)
+    found = design(sub, Target())
+    assert isinstance(found, Design), f"{found}\n{sub.text}"
+    text = to_text(found.sketch)
+    want = f(*args)
+    want = [want] if isinstance(want, torch.Tensor) else [t for t in want if t is not None]  # type: ignore[attr-defined]
+    unique: list[torch.Tensor] = want
+    got = run_interpreted(found, sub, [args[i] for i in order], symbols)
+    compare(got, unique, f"{sub.text}\n{text}")
+    return found
+
+
+@pytest.fixture
+def designed() -> Callable[..., Design]:
+    """`designed(f, *args)`: design, interpret, compare with torch."""
+    return check_design
