@@ -62,10 +62,10 @@ def linear(expr: IntExpr) -> dict[IntExpr, int]:
         elif isinstance(e, IntBin) and e.op in ("+", "-"):
             add(e.a, factor)
             add(e.b, factor if e.op == "+" else -factor)
-        elif isinstance(e, IntBin) and e.op == "*" and isinstance(simplify(e.b), IntConst):
-            add(e.a, factor * evaluate(e.b, {}))
-        elif isinstance(e, IntBin) and e.op == "*" and isinstance(simplify(e.a), IntConst):
-            add(e.b, factor * evaluate(e.a, {}))
+        elif isinstance(e, IntBin) and e.op == "*" and isinstance(right := simplify(e.b), IntConst):
+            add(e.a, factor * right.value)
+        elif isinstance(e, IntBin) and e.op == "*" and isinstance(left := simplify(e.a), IntConst):
+            add(e.b, factor * left.value)
         else:
             terms[e] = terms.get(e, 0) + factor
 
@@ -74,7 +74,7 @@ def linear(expr: IntExpr) -> dict[IntExpr, int]:
 
 
 def simplify(expr: IntExpr) -> IntExpr:
-    """Folds constants and drops what does nothing: x*1, x+0, x*0, x//1, x%1, 0//x is kept (x may be 0)."""
+    """Folds constants and drops what does nothing: x*1, x+0, x*0, x-x, x//1, x%1."""
     if not isinstance(expr, IntBin):
         return expr
     a, b = simplify(expr.a), simplify(expr.b)

@@ -109,3 +109,51 @@ def _track(token: Token, open_brackets: list[Token]) -> None:
         opened = open_brackets.pop()
         if _CLOSER[opened.text] != token.text:
             raise SketchError(f"'{opened.text}' of line {opened.line} is closed by '{token.text}'", token.line)
+
+
+class Cursor:
+    """A position in one logical line, and what a parser asks there."""
+
+    def __init__(self, line: LogicalLine) -> None:
+        self.tokens = line.tokens
+        self.at = 0
+        self.depth = 0
+
+    @property
+    def token(self) -> Token:
+        return self.tokens[self.at]
+
+    @property
+    def ahead(self) -> Token:
+        return self.tokens[min(self.at + 1, len(self.tokens) - 1)]
+
+    def next(self) -> Token:
+        token = self.token
+        self.at = min(self.at + 1, len(self.tokens) - 1)
+        return token
+
+    def is_op(self, *texts: str) -> bool:
+        return self.token.kind == "op" and self.token.text in texts
+
+    def is_name(self, *texts: str) -> bool:
+        return self.token.kind == "name" and (not texts or self.token.text in texts)
+
+    def accept(self, *texts: str) -> Token | None:
+        return self.next() if self.is_op(*texts) else None
+
+    def expect(self, text: str, where: str) -> Token:
+        if not (self.token.kind in ("op", "name") and self.token.text == text):
+            raise self.error(f"expected '{text}' {where}, found {self.token}")
+        return self.next()
+
+    def name(self, what: str) -> str:
+        if self.token.kind != "name":
+            raise self.error(f"expected {what}, found {self.token}")
+        return self.next().text
+
+    def end(self, where: str) -> None:
+        if self.token.kind != "end":
+            raise self.error(f"unexpected {self.token} {where}")
+
+    def error(self, reason: str) -> SketchError:
+        return SketchError(reason, self.token.line)

@@ -1,4 +1,4 @@
-"""Makes the sketch tests' generator and programs importable by every agent's tests: `random_sketch`, `sketch_programs`."""
+"""Makes `random_sketch` and `sketch_programs` importable by every agent's tests."""
 
 import sys
 from pathlib import Path

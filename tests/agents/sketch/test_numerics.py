@@ -1,4 +1,4 @@
-"""The interpreter's arithmetic against torch: every operation, cast, reduction and scan, with the values that are odd."""
+"""The interpreter's arithmetic against torch: every operation, cast, reduction and scan, with odd values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ ULPS = {"pow": 4, "rsqrt": 4, "tan": 4}
 
 # torch's names where they differ from the language's.
 TORCH: dict[str, Callable[..., torch.Tensor]] = {
-    "floordiv": torch.floor_divide, "mod": torch.remainder, "truncdiv": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
+    "floordiv": torch.floor_divide, "mod": torch.remainder,
+    "truncdiv": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
     "and": torch.bitwise_and, "or": torch.bitwise_or, "xor": torch.bitwise_xor, "not": torch.bitwise_not,
     "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift, "fma": lambda a, b, c: a * b + c,
 }  # fmt: skip
@@ -63,8 +64,16 @@ def run(expression: str, args: list[np.ndarray[Any, Any]], dtypes: list[DType], 
     decls = ", ".join(f"{n}[N]: {d.value} in" for n, d in zip(names, dtypes, strict=True))
     lines = [f"    {n}_ = load({n}[i:i+BN])" for n in names]
     text = "\n".join(
-        ["sketch one {", "  symbols: N", f"  tensors: {decls}, y[N]: {out.value} out", "  constexpr: BN = 64"]
-        + ["  for i in range(0, N, BN):", *lines, f"    store({expression} -> y[i:i+BN])", "}"]
+        [
+            "sketch one {",
+            "  symbols: N",
+            f"  tensors: {decls}, y[N]: {out.value} out",
+            "  constexpr: BN = 64",
+            "  for i in range(0, N, BN):",
+            *lines,
+            f"    store({expression} -> y[i:i+BN])",
+            "}",
+        ]
     )
     y = np.zeros(args[0].size, numpy_dtype(out))
     interpret(parse(text), dict(zip(names, args, strict=True)) | {"y": y}, {"N": args[0].size})

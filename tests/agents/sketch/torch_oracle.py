@@ -1,7 +1,7 @@
 """A second interpreter for tests, in torch, that shares nothing with the first but the syntax tree.
 
-It runs every tiled loop as one tile over the whole extent. The meaning of a sketch does not depend on its tile sizes, so it
-must agree with the real interpreter on everything but what counts tiles.
+It runs every tiled loop as one tile over the whole extent. The meaning of a sketch does not depend on its tile sizes,
+so it must agree with the real interpreter on everything but what counts tiles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from akg_dynamo.agents.sketch.ops import OPS, Rule
 Value = tuple[torch.Tensor, tuple[str, ...]]
 
 NAMES: dict[str, Callable[..., torch.Tensor]] = {
-    "floordiv": torch.floor_divide, "mod": torch.remainder, "truncdiv": lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+    "floordiv": torch.floor_divide, "mod": torch.remainder,
+    "truncdiv": lambda x, y: torch.div(x, y, rounding_mode="trunc"),
     "and": torch.bitwise_and, "or": torch.bitwise_or, "xor": torch.bitwise_xor, "not": torch.bitwise_not,
     "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift,
     "fma": lambda x, y, z: (x.double() * y.double() + z.double()).to(x.dtype),
