@@ -138,7 +138,7 @@ def exact_result(model: nn.Module, inputs: list[torch.Tensor], expected: object)
 
 def standalone(path: Path, folder: Path) -> type[nn.Module] | None:
     """`ModelNew` of the file that akg-optimize writes for the problem, or None if it wrote none."""
-    command = [sys.executable, "-m", "akg_dynamo.cli.main", "optimize", str(path), "--output-dir", str(folder)]
+    command = [str(Path(sys.executable).with_name("akg-optimize")), str(path), "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     written = folder / f"{path.stem}_generated.py"
     if done.returncode != 0 or not written.is_file():
