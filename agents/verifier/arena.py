@@ -41,8 +41,14 @@ class Arena:
             return
         if os.fstat(self.fd).st_size < size:
             os.ftruncate(self.fd, size)
-        self.bytes = torch.frombuffer(mmap.mmap(self.fd, size), dtype=torch.uint8)
+        self._mapping = mmap.mmap(self.fd, size)
+        self.bytes = torch.frombuffer(self._mapping, dtype=torch.uint8)
         self.size = size
+
+    def shrink(self, keep_bytes: int) -> None:
+        """Give memory beyond `keep_bytes` back to the system; the addresses stay valid and read as zeros."""
+        if self.size > keep_bytes:
+            self._mapping.madvise(mmap.MADV_REMOVE, keep_bytes, self.size - keep_bytes)
 
     def reset(self) -> None:
         """Forget every buffer."""

@@ -8,8 +8,6 @@ which side is right.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -109,7 +107,20 @@ class Evaluator:
         watch: Callable[[int, list[Any]], list[Any]] | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """The outputs. `watch(node, args)` sees each node's resolved positional arguments, and may replace them."""
-        live: dict[int, Any] = dict(enumerate(self._cast(t) for t in tensors))
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(self.precision or default)  # what integers are promoted to
+        try:
+            return self._run([self._cast(t) for t in tensors], symbols, watch)
+        finally:
+            torch.set_default_dtype(default)
+
+    def _run(
+        self,
+        tensors: Tensors,
+        symbols: Mapping[str, int],
+        watch: Callable[[int, list[Any]], list[Any]] | None,
+    ) -> tuple[torch.Tensor, ...]:
+        live: dict[int, Any] = dict(enumerate(tensors))
         n = len(self.sub.inputs)
         for i, (node, function) in enumerate(zip(self.sub.nodes, self.functions, strict=True)):
             args = [self._resolve(a, live, symbols) for a in node.args]
@@ -117,14 +128,31 @@ class Evaluator:
                 live[n + i] = args[0][args[1]]
             else:
                 kwargs = {k: self._resolve(v, live, symbols) for k, v in node.kwargs}
-                if self.precision is not None and _base(node.target) in ("_softmax", "_log_softmax"):
-                    args[2] = False  # half_to_float: nothing is half any more
+                if self.precision is not None:
+                    self._widen(node, args, kwargs)
                 if watch is not None:
                     args = watch(i, args)
                 live[n + i] = function(*args, **kwargs)
             for dead in self.dead_after[i]:
                 live.pop(dead, None)
         return tuple(live[v] for v in self.sub.outputs)
+
+    def _widen(self, node: OpNode, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """What depends on the original dtype and is not a dtype (see `fusion.reference`)."""
+        base = _base(node.target)
+        first = next((self.sub.spec_of(a.index) for a in node.args if isinstance(a, Ref)), None)
+        narrow = first.dtype if isinstance(first, TensorSpec) and is_float(first) else "float32"
+        info = torch.finfo(getattr(torch, narrow))
+        if base in ("_softmax", "_log_softmax"):
+            args[2] = False  # half_to_float: nothing is half any more
+        elif base == "_fused_rms_norm" and (len(args) < 4 or args[3] is None):
+            args[3:] = [info.eps]
+        elif base == "nan_to_num":
+            given = [*args[1:], *([None] * (4 - len(args)))]
+            for i, (name, limit) in enumerate((("nan", 0.0), ("posinf", info.max), ("neginf", info.min))):
+                chosen = kwargs.pop(name, None) if given[i] is None else given[i]
+                given[i] = limit if chosen is None else chosen
+            args[1:] = given
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.precision) if self.precision is not None and tensor.is_floating_point() else tensor
@@ -159,8 +187,8 @@ def _refs(arg: Any) -> list[int]:
 
 def variants(
     sub: Subgraph, tensors: Tensors, symbols: Mapping[str, int], at: Sequence[int]
-) -> list[tuple[torch.Tensor, ...]]:
-    """The oracle with the operands of the jumps `at` moved by twice eager's error there, one way and the other."""
+) -> tuple[tuple[torch.Tensor, ...], list[tuple[torch.Tensor, ...]]]:
+    """The oracle; and the oracle with the operands of the jumps `at` moved by twice eager's error there, either way."""
     seen: dict[int, list[Any]] = {}
 
     def record(i: int, args: list[Any]) -> list[Any]:
@@ -171,12 +199,12 @@ def variants(
     Evaluator(sub, None)(tensors, symbols, record)
     eager_seen, seen = seen, {}
     oracle = Evaluator(sub, torch.float64)
-    oracle(tensors, symbols, record)
+    still = oracle(tensors, symbols, record)
     deltas: dict[int, list[torch.Tensor | None]] = {}
     for i in at:
         deltas[i] = [_delta(e, o) for e, o in zip(eager_seen[i], seen[i], strict=True)]
     if not any(d is not None and bool(d.any()) for ds in deltas.values() for d in ds):
-        return []  # eager is exact at every jump: so must the kernel be
+        return still, []  # eager is exact at every jump: so must the kernel be
 
     def moved(sign: float) -> Callable[[int, list[Any]], list[Any]]:
         def watch(i: int, args: list[Any]) -> list[Any]:
@@ -198,7 +226,7 @@ def variants(
 
         return watch
 
-    return [oracle(tensors, symbols, moved(sign)) for sign in (1.0, -1.0)]
+    return still, [oracle(tensors, symbols, moved(sign)) for sign in (1.0, -1.0)]
 
 
 def _delta(eager: Any, oracle: Any) -> torch.Tensor | None:
@@ -230,14 +258,3 @@ def _against_the_winner(args: list[Any], delta: torch.Tensor, name: str) -> torc
     moved = x + sign * delta
     winner = (sign * x).argmax(dim, keepdim=True)
     return moved.scatter_add(dim, winner, -2 * sign * delta.gather(dim, winner))
-
-
-def baseline(sub: Subgraph) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """What the kernel must beat: the original operators, called as the executor calls what stays with torch."""
-    if importlib.util.find_spec("akg_dynamo.fusion.reference") is not None:
-        module: Any = importlib.import_module("akg_dynamo.fusion.reference")
-        function: Callable[..., tuple[torch.Tensor, ...]] = module.reference(sub)
-        return function
-    evaluator, n = Evaluator(sub, None), len(sub.inputs)
-    names = [s.name for s in sub.symbols]
-    return lambda *args: evaluator(args[:n], dict(zip(names, args[n:], strict=True)))

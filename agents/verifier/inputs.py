@@ -58,6 +58,12 @@ class Drawer:
             self._pools[key] = x.to(dtype)
         return self._pools[key]
 
+    def fill_pools(self, dtype: torch.dtype) -> None:
+        """Draw the pools of one dtype ahead of need."""
+        for kind in ("normal", "dyadic", "wide", "offset"):
+            for size in (_SMALL_POOL, _POOL):
+                self._pool(kind, dtype, size)
+
     def _floats(self, n: int, dtype: torch.dtype, kind: str, rng: random.Random) -> torch.Tensor:
         base = "normal" if kind in ("nan", "inf") else kind
         pool = self._pool(base, dtype, _SMALL_POOL if n <= 4096 else _POOL)

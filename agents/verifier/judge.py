@@ -167,6 +167,10 @@ class Judge:
         if not self._keep_warm:
             shut_down()
 
+    def close(self) -> None:
+        """End the judge's processes."""
+        shut_down()
+
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until torch is loaded there; only measurements need this."""
         if not self._process.ready.wait(timeout_s):

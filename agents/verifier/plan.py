@@ -65,7 +65,12 @@ def _at(sub: Subgraph, sizes: Mapping[str, int], full: bool) -> list[Group]:
     found = [Group(sizes, "normal", pooled, repeat=True)]
     if not any(s.dtype.startswith(("float", "bfloat")) for s in sub.inputs):
         return [*found, Group(sizes, "normal", 2, slack, misaligned=True)]
-    found += [Group(sizes, "nan", 1, slack), Group(sizes, "dyadic", 1, slack, misaligned=True)]
+    found.append(Group(sizes, "nan", 1, slack, misaligned=True))
+    if total > 1 << 24:
+        return found
+    found.append(Group(sizes, "dyadic", 1, slack, misaligned=True))
+    if total > 1 << 22:
+        return found
     found.append(Group(sizes, "inf", 1, slack))
     if total <= 1 << 17 or (not small and total <= 1 << 20):
         found += [Group(sizes, "wide", pooled), Group(sizes, "offset", pooled)]

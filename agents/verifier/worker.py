@@ -17,7 +17,7 @@ import torch
 
 from akg_dynamo.agents.verifier.arena import Arena, typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
-from akg_dynamo.agents.verifier.evaluate import baseline
+from akg_dynamo.fusion.reference import reference
 
 _M_PERTURB = -6
 _PERTURB = 0x80  # malloc fills new blocks with its complement, 0x7F: 3.4e38 as a float, NaN as a half
@@ -32,8 +32,9 @@ def dtype_of(name: str) -> torch.dtype:
 
 def _poison(on: bool) -> None:
     """Fresh memory holds NaN (torch.empty) or a huge value (malloc), so that relying on it shows."""
-    torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = on  # type: ignore[attr-defined]
+    # torch.use_deterministic_algorithms would load Inductor's configuration, 0.6 s for nothing.
+    torch._C._set_deterministic_algorithms(on, warn_only=True)
+    torch._C._set_deterministic_fill_uninitialized_memory(on)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_PERTURB, _PERTURB if on else 0)
@@ -77,14 +78,14 @@ class _Worker:
                 build()
             self.modules[digest] = module
         if blob:
-            self.references[digest] = baseline(pickle.loads(blob))  # from the judge, who is trusted
+            self.references[digest] = reference(pickle.loads(blob))  # from the judge, who is trusted
         return {}
 
     def _reference(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """Be the process that eager is timed in."""
         if message["threads"]:
             torch.set_num_threads(message["threads"])
-        self.references[message["digest"]] = baseline(pickle.loads(blob))
+        self.references[message["digest"]] = reference(pickle.loads(blob))
         return {}
 
     def _inputs(self, case: dict[str, Any]) -> list[Any]:

@@ -1,0 +1,85 @@
+"""The judge's processes: started lazily, restarted when they die, gone when their program is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from akg_dynamo.agents.verifier import Judge, shut_down
+from akg_dynamo.core.errors import JudgeError
+from akg_dynamo.core.types import Outcome
+
+from .kernels import add_relu, job
+
+RIGHT = "return (torch.relu(args[0] + args[1]),)"
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *_children(int(child))]
+    return found
+
+
+def _wait_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{p}/stat").exists() and " Z " not in Path(f"/proc/{p}/stat").read_text() for p in pids):
+        assert time.monotonic() < deadline, f"still there: {pids}"
+        time.sleep(0.05)
+
+
+def test_a_judge_that_died_is_an_error_and_the_next_job_gets_a_new_one(judge: Judge) -> None:
+    judge.judge([job(add_relu(), RIGHT)])
+    zygote = judge._process.popen.pid
+    referee = _children(zygote)[0]
+    pending = judge.submit(job(add_relu(), "import time; time.sleep(20)"))
+    time.sleep(0.2)
+    os.kill(referee, signal.SIGKILL)
+    with pytest.raises(JudgeError):
+        pending.result(timeout=20)
+    assert judge.judge([job(add_relu(), RIGHT)])[0].outcome is Outcome.RIGHT
+    assert judge._process.popen.pid != zygote
+
+
+def test_nothing_is_left_when_the_program_is_killed() -> None:
+    code = """
+import sys, time
+from akg_dynamo.agents.verifier import Judge
+judge = Judge()
+judge.wait_ready()
+time.sleep(0.5)
+print("up", flush=True)
+time.sleep(60)
+"""
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"up\n"
+    below = _children(program.pid)
+    assert len(below) == 3  # zygote, judge, warm worker
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    _wait_gone(below)
+
+
+def test_shut_down_ends_everything_and_can_be_repeated() -> None:
+    with Judge() as one:
+        one.wait_ready()
+        below = [one._process.popen.pid, *_children(one._process.popen.pid)]
+    shut_down()
+    shut_down()
+    _wait_gone(below)
+
+
+def test_secrets_do_not_reach_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "secret")
+    shut_down()
+    body = "import os; assert 'SOME_API_KEY' not in os.environ; return (torch.relu(args[0] + args[1]),)"
+    with Judge(keep_warm=False) as one:
+        assert one.judge([job(add_relu(), body)])[0].outcome is Outcome.RIGHT

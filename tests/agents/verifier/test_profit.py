@@ -1,0 +1,91 @@
+"""The profit rule: real gains are admitted, luck is not."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+
+import pytest
+
+from akg_dynamo.agents.profiler import compare, interval
+from akg_dynamo.agents.verifier import Judge
+from akg_dynamo.core.types import Outcome
+
+from .kernels import add_relu, contiguous, job, single
+
+GELU = single("aten.gelu.default", contiguous("float32", 64, 256), contiguous("float32", 64, 256))
+
+
+def test_interval_covers_the_median_as_often_as_it_says() -> None:
+    rng = random.Random(0)
+    for n in (6, 9, 20, 40):
+        covered = 0
+        for _ in range(2000):
+            _, low, high = interval([rng.gauss(0, 1) for _ in range(n)])
+            covered += low <= 0 <= high
+        assert covered / 2000 >= 0.94
+
+
+def test_too_few_samples_say_nothing() -> None:
+    _, low, high = interval([1.0] * 5)
+    assert (low, high) == (-math.inf, math.inf)
+
+
+def _noisy(rng: random.Random, gain: float, drift: float):  # type: ignore[no-untyped-def]
+    """A machine whose clock drifts, with heavy-tailed noise; eager takes `gain` times as long as the kernel."""
+    now = 0.0
+
+    def measure(kernel: bool, n_calls: int, index: int) -> float:
+        nonlocal now
+        now += 1
+        noise = math.exp(rng.gauss(0, 0.03)) + (rng.expovariate(2) if rng.random() < 0.05 else 0.0)
+        return 1e-5 * n_calls * (1 if kernel else gain) * noise * (1 + drift * now)
+
+    return measure
+
+
+def test_a_kernel_against_itself_does_not_win() -> None:
+    rng = random.Random(1)
+    wins = sum(compare(_noisy(rng, 1.0, 0.001), 1.0).wins() for _ in range(500))
+    assert wins <= 5
+
+
+def test_a_gain_of_a_fifth_is_seen() -> None:
+    rng = random.Random(2)
+    wins = sum(compare(_noisy(rng, 1.2, 0.001), 1.0).wins() for _ in range(100))
+    assert wins >= 95
+
+
+def test_real_gain_and_real_loss(judge: Judge) -> None:
+    options = {"want_values": False, "want_timing": True}
+    slow = "return (torch.nn.functional.gelu(args[0].double()).float(),)"
+    fast, lost = judge.judge([job(GELU, "return (torch.neg(args[0]),)", **options), job(GELU, slow, **options)])
+    assert fast.outcome is Outcome.RIGHT
+    assert fast.timing is not None
+    assert fast.timing.wins()
+    assert lost.timing is not None
+    assert not lost.timing.wins()
+
+
+def test_timing_stays_within_its_budget(judge: Judge) -> None:
+    started = time.perf_counter()
+    judge.judge([job(add_relu(), "return (torch.relu(args[0]+args[1]),)", want_values=False, want_timing=True)])
+    assert time.perf_counter() - started < 2.0
+
+
+def test_an_untrusted_kernel_is_timed_by_the_judge_beside_eager_in_another_process(judge: Judge) -> None:
+    """It patches every clock of its own process; the ratio stays that of a kernel that sleeps."""
+    top = "import time\nreal = time.sleep\ntime.perf_counter = lambda: 0.0"
+    body = "real(0.002); return (torch.nn.functional.gelu(args[0]),)"
+    (verdict,) = judge.judge([job(GELU, body, top=top, trusted=False, want_values=False, want_timing=True)])
+    assert verdict.timing is not None, verdict
+    assert verdict.timing.ratio < 0.5
+
+
+@pytest.mark.conformance
+def test_real_kernels_against_themselves_win_at_most_once_in_a_hundred(judge: Judge) -> None:
+    body = "return (torch.nn.functional.gelu(args[0]),)"
+    jobs = [job(GELU, body, seed=s, want_values=False, want_timing=True) for s in range(500)]
+    wins = sum(v.timing is not None and v.timing.wins() for v in judge.judge(jobs))
+    assert wins <= 5
