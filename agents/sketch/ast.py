@@ -228,7 +228,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Cast:
-    """Conversion as torch's `.to(dtype)`: float to int truncates, to bool is != 0, rounding is to nearest even."""
+    """Conversion as torch's `.to(dtype)`: float to int truncates, to bool is != 0, rounding is to nearest even.
+
+    A float that does not fit (or NaN) becomes the least i64 or i32; narrower integers go by way of i32 and wrap.
+    """
 
     x: TileExpr
     dtype: DType
@@ -239,6 +242,8 @@ class Reduce:
     """`reduce_<op>(x, axis)` over the live lanes: sum prod max min any all argmax argmin.
 
     max and min propagate NaN. argmax and argmin give the global index (i64) of the first extreme; NaN is an extreme.
+    The result has the operand's dtype (i64 for arg*; any and all take bool); over no lanes it is the identity, and arg*
+    an error. 16-bit floats are accumulated in at least f32 and rounded once.
     """
 
     op: str
@@ -274,7 +279,7 @@ TileExpr: TypeAlias = "Name | Literal | IndexValue | Lanes | Load | Op | Cast | 
 
 @dataclass(frozen=True)
 class Assign:
-    """`name = expr`."""
+    """`name = expr`. A bare literal needs a dtype: `name = f32(0.5)`."""
 
     name: str
     value: TileExpr

@@ -35,7 +35,13 @@ _TABLE = (
     OpInfo("sub", 2, Rule.ARITH, "a - b", "-"),
     OpInfo("mul", 2, Rule.ARITH, "a * b", "*"),
     OpInfo("div", 2, Rule.FLOAT, "a / b, IEEE", "/"),
-    OpInfo("floordiv", 2, Rule.ARITH, "rounded towards minus infinity; floats as torch.floor_divide", "//"),
+    OpInfo(
+        "floordiv",
+        2,
+        Rule.ARITH,
+        "rounded towards minus infinity; floats as torch.floor_divide; an integer by 0 is an error",
+        "//",
+    ),
     OpInfo("mod", 2, Rule.ARITH, "torch.remainder: the sign of b", "%"),
     OpInfo("fmod", 2, Rule.ARITH, "torch.fmod: the sign of a"),
     OpInfo("truncdiv", 2, Rule.INT, "integer division rounded towards zero"),
@@ -96,7 +102,7 @@ _TABLE = (
     OpInfo("xor", 2, Rule.BITS, "bitwise; logical for bool", "^"),
     OpInfo("not", 1, Rule.BITS, "bitwise; logical for bool", "~"),
     OpInfo("shl", 2, Rule.INT, "a << b as torch (0 when b is out of range)", "<<"),
-    OpInfo("shr", 2, Rule.INT, "arithmetic a >> b as torch", ">>"),
+    OpInfo("shr", 2, Rule.INT, "arithmetic a >> b as torch (0 or -1, by the sign, when b is out of range)", ">>"),
     OpInfo("where", 3, Rule.SELECT, "a where the condition holds, else b"),
 )
 

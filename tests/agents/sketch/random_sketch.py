@@ -95,6 +95,9 @@ class _Maker:
     def pick(self, *choices: Any) -> Any:
         return choices[int(self.rng.integers(len(choices)))]
 
+    def pick_tile(self, tiles: list[Tile]) -> Tile:
+        return tiles[int(self.rng.integers(len(tiles)))]
+
     def symbol(self, name: str, low: int = 1, high: int = 40) -> Int:
         """A size; small ones, multiples of tiles and tails all occur."""
         self.sizes[name] = int(self.pick(low, self.rng.integers(low, high), self.rng.integers(low, high), max(low, 16)))
@@ -146,9 +149,10 @@ class _Maker:
     def leaf(self, dtype: DType, leaves: dict[str, tuple[Tile, DType]]) -> Tile:
         own = [t for t, d in leaves.values() if d is dtype]
         if own and self.rng.random() < 0.8:
-            return self.pick(*own)
+            return self.pick_tile(own)
         if self.rng.random() < 0.3 or not leaves:
             return self.literal(dtype)
+        tile: Tile
         tile, source = self.pick(*leaves.values())
         if source.is_float and dtype.is_int:
             tile = op("where", op("abs", tile) < 100.0, tile, 0.0)

@@ -160,11 +160,11 @@ class TorchOracle:
             x, axes = self.expr(e.x)
             return x.to(torch_dtype(e.dtype)), axes
         if isinstance(e, a.Dot):
-            x, y = self.expr(e.a), self.expr(e.b)
-            axes = self.union([x, y])
-            wide = x[0].dtype if x[0].dtype is torch.float64 else torch.float32
+            left, right = self.expr(e.a), self.expr(e.b)
+            axes = self.union([left, right])
+            wide = left[0].dtype if left[0].dtype is torch.float64 else torch.float32
             at = axes.index(e.axis)
-            product = self.aligned(x, axes).double() * self.aligned(y, axes).double()
+            product = self.aligned(left, axes).double() * self.aligned(right, axes).double()
             return product.sum(at).to(wide), axes[:at] + axes[at + 1 :]
         x, axes = self.expr(e.x)
         at = axes.index(e.axis)
