@@ -1,0 +1,222 @@
+"""Blocks, loops and segments as C++ lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from akg_dynamo.agents.lowering.cpp_leaf import LeafEmitter, Place, Registers, lane_name
+from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text
+from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, Value, Variable
+from akg_dynamo.agents.lowering.schedule import Leaf, Nest, Plan, Schedule, operands, shared_parents
+from akg_dynamo.agents.sketch import ast as sk
+
+_PARALLEL_FROM = 150_000  # simple lane operations that pay for waking the other threads
+_STACK_BYTES = 1 << 16
+
+
+@dataclass
+class BlockEmitter:
+    """Writes a program's blocks. `lines` is the result."""
+
+    program: Program
+    schedule: Schedule
+    lines: list[str] = field(default_factory=list)
+    depth: int = 0
+    parallel: bool = False
+
+    def __post_init__(self) -> None:
+        self.ranges = Ranges(self.program.constexprs)
+        self.places: dict[Value, Place] = {}
+        self.variables: dict[Variable, Place] = {}
+        self.stored: set[Value] = set()
+        self._uses: dict[int, dict[Value, int]] = {}
+
+    def line(self, text: str) -> None:
+        """One line at the present indentation."""
+        self.lines.append("  " * self.depth + text if text else "")
+
+    def use_counts(self, plan: Plan) -> dict[Value, int]:
+        """How often each value is an operand in a segment's loops."""
+        if id(plan) not in self._uses:
+            counts: dict[Value, int] = {}
+            for leaf in plan.leaves:
+                for sink in leaf.sinks:
+                    for operand in operands(sink):
+                        counts[operand] = counts.get(operand, 0) + 1
+                    for value in self.schedule.closure(sink):
+                        for arg in value.args:
+                            counts[arg] = counts.get(arg, 0) + 1
+            self._uses[id(plan)] = counts
+        return self._uses[id(plan)]
+
+    # -- blocks and loops
+
+    def block(self, block: Block, registers: Registers) -> None:
+        """A loop's body, or the whole."""
+        for axis in block.axes:
+            self._axis(axis, c_text(axis.start, {}))
+        for variable in block.declared:
+            place = Place(f"{c_name(variable.c_name)}_v", variable.axes, variable.dtype)
+            self.variables[variable] = place
+            self.line(place.declaration(_STACK_BYTES))
+        for item in block.items:
+            if isinstance(item, Loop):
+                self._loop(item, registers)
+            elif self.schedule.plans[item].leaves:
+                SegmentEmitter(self, item, self.schedule.plans[item]).emit(registers)
+
+    def _axis(self, axis: Axis, start: str) -> None:
+        name = c_name(axis.c_name)
+        self.ranges.loops[axis.name] = (axis.start, axis.stop)
+        self.line(f"[[maybe_unused]] const int64_t {name} = {start}, {name}_end = min2<int64_t>({name} + {axis.size}, {c_text(axis.stop, {})});")
+
+    def _loop(self, loop: Loop, registers: Registers) -> None:
+        chain = [loop]
+        starts_team = loop.source.parallel and not self.parallel
+        if starts_team:
+            while (inner := _only_parallel_loop(chain[-1].block, self.schedule)) is not None and not _mentions(inner, chain):
+                chain.append(inner)
+            work = _work(loop, self.schedule)
+            collapse = f" collapse({len(chain)})" if len(chain) > 1 else ""
+            self.line(f"#pragma omp parallel for{collapse} schedule(static) if ({work} > {_PARALLEL_FROM})")
+        was = self.parallel
+        self.parallel = was or starts_team
+        self.depth += 1
+        for each in chain:
+            source = each.source
+            name = c_name(source.var)
+            step = each.axis.size if each.axis is not None else 1
+            self.depth -= 1
+            self.line(f"for (int64_t {name} = {c_text(source.start, {})}; {name} < {c_text(source.stop, {})}; {name} += {step}) {{")
+            self.depth += 1
+            self.ranges.loops[source.var] = (source.start, source.stop)
+        for each in chain:
+            if each.axis is not None:
+                name = c_name(each.axis.c_name)
+                self.line(f"[[maybe_unused]] const int64_t {name}_end = min2<int64_t>({name} + {each.axis.size}, {c_text(each.axis.stop, {})});")
+        self.block(chain[-1].block, dict(registers))
+        self.depth -= 1
+        self.line("}" * len(chain))
+        self.parallel = was
+
+
+def _only_parallel_loop(block: Block, schedule: Schedule) -> Loop | None:
+    items = [i for i in block.items if isinstance(i, Loop) or schedule.plans[i].leaves]
+    if len(items) == 1 and isinstance(items[0], Loop) and items[0].source.parallel and not block.axes and not block.declared:
+        return items[0]
+    return None
+
+
+def _names(expr: sk.IntExpr) -> set[str]:
+    if isinstance(expr, sk.IntVar):
+        return {expr.name}
+    return _names(expr.a) | _names(expr.b) if isinstance(expr, sk.IntBin) else set()
+
+
+def _mentions(loop: Loop, outer: list[Loop]) -> bool:
+    used = _names(loop.source.start) | _names(loop.source.stop)
+    return any(o.source.var in used for o in outer)
+
+
+def _work(loop: Loop, schedule: Schedule) -> str:
+    """An estimate of a loop's work in simple lane operations, as an expression over symbols."""
+    factors: list[str] = []
+    inner: set[str] = set()
+    cost = 1
+    todo: list[tuple[Block, Loop | None]] = [(loop.block, loop)]
+    while todo:
+        block, source = todo.pop()
+        extents = [(source.source.start, source.source.stop)] if source is not None else []
+        extents += [(a.start, a.stop) for a in block.axes]
+        if source is not None:
+            inner.add(source.source.var)
+        for start, stop in extents:
+            if not (_names(start) | _names(stop)) & inner:
+                text = c_text(stop, {}, 2)
+                factors.append(text if isinstance(start, sk.IntConst) and start.value == 0 else f"({text} - {c_text(start, {}, 2)})")
+        for item in block.items:
+            if isinstance(item, Segment):
+                cost += sum(schedule.cost(v) + 1 for s in item.sinks for v in operands(s))
+        loops = [i for i in block.items if isinstance(i, Loop)]
+        cost += 2 * max(0, len(loops) - 1)
+        if loops:
+            todo.append((max(loops, key=lambda item: sum(1 for _ in _descendants(item))).block, max(loops, key=lambda item: sum(1 for _ in _descendants(item)))))
+    return " * ".join([*factors, str(cost)])
+
+
+def _descendants(loop: Loop) -> list[Loop]:
+    found = [loop]
+    for item in loop.block.items:
+        if isinstance(item, Loop):
+            found += _descendants(item)
+    return found
+
+
+class SegmentEmitter:
+    """One segment's loops over lanes."""
+
+    def __init__(self, blocks: BlockEmitter, segment: Segment, plan: Plan) -> None:
+        self.blocks = blocks
+        self.segment = segment
+        self.plan = plan
+        self.schedule = blocks.schedule
+        self.owned: dict[Nest | None, list[Value]] = {}
+        self.dead: set[Value] = set()
+
+    def emit(self, registers: Registers) -> None:
+        """Writes it; what it leaves in scalars is added to `registers`."""
+        self._place()
+        self._declare(None)
+        self._children(self.plan.children, registers, [])
+
+    def _place(self) -> None:
+        """Where each located value is stored, and in which scope."""
+        users: dict[Value, list[Leaf]] = {}
+        for leaf in self.plan.leaves:
+            for sink in leaf.sinks:
+                for value in self.schedule.closure(sink):
+                    if value in self.plan.place and self.plan.place[value] is not leaf:
+                        users.setdefault(value, []).append(leaf)
+        for value, leaf in self.plan.place.items():
+            where = users.get(value, [])
+            if value in self.schedule.outside:
+                common: tuple[Nest, ...] = ()
+            elif where:
+                common = shared_parents([leaf, *where])
+            elif value.kind == "reduce":
+                self.dead.add(value)
+                continue
+            else:
+                continue  # a register is enough
+            bound = {nest.axis for nest in common}
+            dims = tuple(a for a in leaf.path if a in value.axes and a not in bound)
+            hint = c_name(value.hint) if value.hint else value.name or "t"
+            self.blocks.places[value] = Place(f"{hint}_{value.id}{'_tile' if dims else ''}", dims, value.dtype)
+            self.owned.setdefault(common[-1] if common else None, []).append(value)
+
+    def _declare(self, owner: Nest | None) -> None:
+        for value in self.owned.get(owner, []):
+            self.blocks.line(self.blocks.places[value].declaration(_STACK_BYTES))
+
+    def _children(self, children: list[Nest | Leaf], registers: Registers, bound: list[Axis]) -> None:
+        for child in children:
+            leaves = [child] if isinstance(child, Leaf) else list(child.leaves())
+            emitter = LeafEmitter(self.blocks, self.plan, registers, bound, self.dead)
+            for leaf in leaves:
+                emitter.hoist(leaf)
+            if isinstance(child, Leaf):
+                emitter.leaf(child)
+                continue
+            for leaf in leaves:
+                for sink in leaf.sinks:
+                    if isinstance(sink, Value) and sink.axis is child.axis and sink not in self.dead and sink.kind in ("reduce", "scan"):
+                        emitter.start_along(sink, leaf)
+            name = c_name(child.axis.c_name)
+            lane = lane_name(child.axis)
+            self.blocks.line(f"for (int64_t {lane} = {name}; {lane} < {name}_end; {lane}++) {{")
+            self.blocks.depth += 1
+            self._declare(child)
+            self._children(child.children, dict(registers), [*bound, child.axis])
+            self.blocks.depth -= 1
+            self.blocks.line("}")
+

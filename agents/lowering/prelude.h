@@ -1,0 +1,266 @@
+//@ core
+typedef __INT8_TYPE__ int8_t;
+typedef __INT16_TYPE__ int16_t;
+typedef __INT32_TYPE__ int32_t;
+typedef __INT64_TYPE__ int64_t;
+typedef __UINT8_TYPE__ uint8_t;
+typedef __UINT16_TYPE__ uint16_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT64_TYPE__ uint64_t;
+#define INLINE __attribute__((always_inline))
+template <class T> struct Vec { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
+template <class T> using V = typename Vec<T>::type;  // W lanes of T
+typedef V<float> f32v;
+typedef V<double> f64v;
+typedef V<int8_t> i8v;
+typedef V<uint8_t> u8v;
+typedef V<int16_t> i16v;
+typedef V<uint16_t> u16v;
+typedef V<int32_t> i32v;
+typedef V<uint32_t> u32v;
+typedef V<int64_t> i64v;
+typedef V<uint64_t> u64v;
+template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
+template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+//@ lanes
+struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
+struct Tail { int64_t n; };                       // only the first n are
+template <int I> struct Int { constexpr operator int() const { return I; } };
+// Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
+template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
+  int64_t j = j0;
+  if constexpr (U > 1)
+    for (; j + U * W <= j1; j += U * W) {
+      f(j, Full{}, Int<0>{});
+      f(j + W, Full{}, Int<1>{});
+      if constexpr (U > 2) {
+        f(j + 2 * W, Full{}, Int<2>{});
+        f(j + 3 * W, Full{}, Int<3>{});
+      }
+    }
+  for (; j + W <= j1; j += W) f(j, Full{}, Int<0>{});
+  if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
+}
+//@ floordiv_index
+INLINE inline int64_t floordiv_index(int64_t a, int64_t b) { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
+//@ mod_index
+INLINE inline int64_t mod_index(int64_t a, int64_t b) { int64_t m = a % b; return m + ((m != 0) & ((m < 0) != (b < 0)) ? b : 0); }
+//@ splat
+template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
+//@ cvt
+template <class To, class From> INLINE inline To cvt(From x) { return __builtin_convertvector(x, To); }
+//@ bits
+template <class To, class From> INLINE inline To bits(From x) {
+  static_assert(sizeof(To) == sizeof(From), "bits");
+  To y;
+  __builtin_memcpy(&y, &x, sizeof y);
+  return y;
+}
+//@ float_to_int
+// Towards zero; narrow types through int32, so that they wrap. What does not fit gives x86's answer.
+template <class To, class From> INLINE inline To float_to_int(From x) {
+  if constexpr (sizeof(To) == 8) return (To)x;
+  else return (To)(int32_t)x;
+}
+//@ float_to_int_v
+template <class To, class From> INLINE inline V<To> float_to_int_v(From x) {
+  if constexpr (sizeof(To) == 8) return __builtin_convertvector(x, V<To>);
+  else return __builtin_convertvector(__builtin_convertvector(x, i32v), V<To>);
+}
+//@ iota
+template <class T> INLINE inline V<T> iota() {
+  V<T> v;
+  for (int l = 0; l < W; l++) v[l] = l;
+  return v;
+}
+//@ masked_move
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
+#if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
+#define MASKED_MOVES 1
+#endif
+#endif
+#ifdef MASKED_MOVES
+template <int N, class T> struct Raw { typedef T type __attribute__((vector_size(N))); };
+template <int N, class T> using R = typename Raw<N, T>::type;
+// The first n lanes of *p, zero elsewhere; the others are not touched.
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);  // 1 <= n < W <= 64
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, R<BYTES, ELEM>{}, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * E);
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return __builtin_ia32_store##NAME##_mask((ELEM*)p, (R<BYTES, ELEM>)v, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  __builtin_memcpy(p, &v, n * E);
+}
+#else
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * sizeof(T));
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) { __builtin_memcpy(p, &v, n * sizeof(T)); }
+#endif
+//@ load
+template <class T> INLINE inline V<T> load(const T* p, Full) {
+  V<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
+//@ store
+template <class T> INLINE inline void store(T* p, V<T> v, Full) { __builtin_memcpy(p, &v, sizeof v); }
+template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+//@ load_strided
+template <class T, class N> INLINE inline V<T> load_strided(const T* p, int64_t stride, N live) {
+  V<T> v{};
+  if constexpr (__is_same(N, Full)) {
+    for (int l = 0; l < W; l++) v[l] = p[l * stride];
+  } else {
+    T a[W] = {};
+    for (int64_t l = 0; l < live.n; l++) a[l] = p[l * stride];
+    __builtin_memcpy(&v, a, sizeof v);
+  }
+  return v;
+}
+//@ store_strided
+template <class T, class N> INLINE inline void store_strided(T* p, int64_t stride, V<T> v, N live) {
+  if constexpr (__is_same(N, Full)) {
+    for (int l = 0; l < W; l++) p[l * stride] = v[l];
+  } else {
+    T a[W];
+    __builtin_memcpy(a, &v, sizeof v);
+    for (int64_t l = 0; l < live.n; l++) p[l * stride] = a[l];
+  }
+}
+//@ load_range
+// Lanes first <= l < last of those that are live; `other` in the rest.
+template <class T, class N> INLINE inline V<T> load_range(const T* p, int64_t stride, int64_t first, int64_t last, T other, N live) {
+  last = min2<int64_t>(last, live.n);
+  if (__is_same(N, Full) && first <= 0 && last >= W && stride == 1) return load(p, Full{});
+  T a[W];
+  for (int l = 0; l < W; l++) a[l] = other;
+  for (int64_t l = max2<int64_t>(first, 0); l < last; l++) a[l] = p[l * stride];
+  V<T> v;
+  __builtin_memcpy(&v, a, sizeof v);
+  return v;
+}
+//@ load_where
+// Live lanes whose mask is set and that lie in first <= l < last; `other` in the rest, whose memory is not touched.
+template <class T, class M, class N>
+INLINE inline V<T> load_where(const T* p, int64_t stride, M mask, int64_t first, int64_t last, T other, N live) {
+  last = min2<int64_t>(last, live.n);
+  const i8v set = __builtin_convertvector(mask, i8v);
+  int8_t on[W];
+  __builtin_memcpy(on, &set, W);
+  T a[W];
+  for (int l = 0; l < W; l++) a[l] = other;
+  first = max2<int64_t>(first, 0);
+  bool all = first == 0 && last == W && stride == 1;
+  for (int l = 0; l < W; l++) all &= on[l] != 0;
+  if (all) return load(p, Full{});
+  for (int64_t l = first; l < last; l++)
+    if (on[l]) a[l] = p[l * stride];
+  V<T> v;
+  __builtin_memcpy(&v, a, sizeof v);
+  return v;
+}
+//@ load_gather
+// Lane l reads p[at[l]] where its mask is set, else `other`.
+template <class T, class M, class N> INLINE inline V<T> load_gather(const T* p, i64v at, M mask, T other, N live) {
+  const i8v set = __builtin_convertvector(mask, i8v);
+  V<T> v;
+  for (int l = 0; l < W; l++) v[l] = l < live.n && set[l] ? p[at[l]] : other;
+  return v;
+}
+//@ store_scatter
+template <class T, class N> INLINE inline void store_scatter(T* p, i64v at, V<T> v, N live) {
+  for (int l = 0; l < W; l++)
+    if (l < live.n) p[at[l]] = v[l];
+}
+//@ keep
+// v in the live lanes, `other` in the rest.
+template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
+template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
+  typedef decltype(v < v) M;
+  M lane, end;
+  X rest;
+  for (int l = 0; l < W; l++) lane[l] = l, end[l] = t.n, rest[l] = other;
+  return lane < end ? v : rest;
+}
+//@ from_bf16
+INLINE inline float from_bf16(uint16_t x) { return bits<float>((uint32_t)x << 16); }
+INLINE inline f32v from_bf16(u16v x) { return bits<f32v>(cvt<u32v>(x) << 16); }
+//@ round_bf16
+// To the nearest value that bf16 has, ties to even, kept as float.
+INLINE inline float round_bf16(float x) {
+  const uint32_t b = bits<uint32_t>(x);
+  return x != x ? bits<float>(0x7fc00000u) : bits<float>((b + 0x7fff + ((b >> 16) & 1)) & 0xffff0000u);
+}
+INLINE inline f32v round_bf16(f32v x) {
+  const u32v b = bits<u32v>(x);
+  const u32v r = (b + 0x7fff + ((b >> 16) & 1)) & 0xffff0000u;
+  return x != x ? bits<f32v>(u32v{} + 0x7fc00000u) : bits<f32v>(r);
+}
+//@ to_bf16
+// Of a float that is already one of bf16's values.
+INLINE inline uint16_t to_bf16(float x) { return bits<uint32_t>(x) >> 16; }
+INLINE inline u16v to_bf16(f32v x) { return cvt<u16v>(bits<u32v>(x) >> 16); }
+//@ half_bits
+INLINE inline float half_to_float(uint16_t h) {
+  const uint32_t s = (uint32_t)(h & 0x8000) << 16, m = h & 0x7fff;
+  if (m >= 0x7c00) return bits<float>(s | 0x7f800000u | (m & 0x3ff) << 13 | ((m & 0x3ff) ? 0x400000u : 0));
+  if (m >= 0x400) return bits<float>(s | ((m << 13) + (112u << 23)));
+  return bits<float>(s | bits<uint32_t>((float)m * 0x1p-24f));
+}
+INLINE inline uint16_t float_to_half(float x) {
+  const uint32_t b = bits<uint32_t>(x), s = b >> 16 & 0x8000, m = b & 0x7fffffff;
+  if (m > 0x7f800000) return s | 0x7e00;
+  if (m >= 0x47800000) return s | 0x7c00;
+  if (m < 0x38800000) return s | (bits<uint32_t>(bits<float>(m) + 0.5f) - 0x3f000000u);
+  return s | ((m + 0xfff + (m >> 13 & 1) - (112u << 23)) >> 13);
+}
+//@ from_f16
+INLINE inline float from_f16(uint16_t x) { return half_to_float(x); }
+INLINE inline f32v from_f16(u16v x) {
+#if defined(__AVX512F__) && LANES == 16
+  return __builtin_ia32_vcvtph2ps512_mask((i16v)x, f32v{}, -1, 4);
+#elif defined(__F16C__) && LANES == 8
+  return __builtin_ia32_vcvtph2ps256((i16v)x);
+#else
+  f32v y;
+  for (int l = 0; l < W; l++) y[l] = half_to_float(x[l]);
+  return y;
+#endif
+}
+//@ to_f16
+INLINE inline uint16_t to_f16(float x) { return float_to_half(x); }
+INLINE inline u16v to_f16(f32v x) {
+#if defined(__AVX512F__) && LANES == 16
+  return (u16v)__builtin_ia32_vcvtps2ph512_mask(x, 0, i16v{}, -1);
+#elif defined(__F16C__) && LANES == 8
+  return (u16v)__builtin_ia32_vcvtps2ph256(x, 0);
+#else
+  u16v y;
+  for (int l = 0; l < W; l++) y[l] = float_to_half(x[l]);
+  return y;
+#endif
+}
+//@ round_f16
+// To the nearest value that f16 has, ties to even, kept as float.
+INLINE inline float round_f16(float x) { return from_f16(to_f16(x)); }
+INLINE inline f32v round_f16(f32v x) { return from_f16(to_f16(x)); }

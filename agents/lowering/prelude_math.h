@@ -1,0 +1,458 @@
+//@ maximum
+template <class X> INLINE inline X maximum(X a, X b) { return (a > b) | (a != a) ? a : b; }  // NaN if either is
+//@ minimum
+template <class X> INLINE inline X minimum(X a, X b) { return (a < b) | (a != a) ? a : b; }
+//@ fmax_
+template <class X> INLINE inline X fmax_(X a, X b) { return (a > b) | (b != b) ? a : b; }  // the other if one is NaN
+//@ fmin_
+template <class X> INLINE inline X fmin_(X a, X b) { return (a < b) | (b != b) ? a : b; }
+//@ idiv
+// Division towards zero; 0 for a zero divisor, and the wrapped quotient for minimum / -1.
+template <class T> INLINE inline T idiv(T a, T b) { return b == 0 ? T(0) : T(-1) < T(0) && b == T(-1) ? T(0 - (uint64_t)a) : T(a / b); }
+//@ imod
+template <class T> INLINE inline T imod(T a, T b) { return b == 0 || (T(-1) < T(0) && b == T(-1)) ? T(0) : T(a % b); }
+//@ ifloordiv
+template <class T> INLINE inline T ifloordiv(T a, T b) {
+  const T m = imod(a, b);
+  return T(idiv(a, b) - (m != 0 && (m < 0) != (b < 0)));
+}
+//@ ifloormod
+template <class T> INLINE inline T ifloormod(T a, T b) {
+  const T m = imod(a, b);
+  return m != 0 && (m < 0) != (b < 0) ? T(m + b) : m;
+}
+//@ ipow
+template <class T> INLINE inline T ipow(T a, T b) {
+  if (b < 0) return a == 1 ? T(1) : a == T(-1) ? (b % 2 == 0 ? T(1) : T(-1)) : T(0);
+  uint64_t r = 1, x = (uint64_t)a;
+  for (; b; b = T(b / 2), x *= x)
+    if (b % 2 != 0) r *= x;
+  return (T)r;
+}
+//@ ishl
+template <class T> INLINE inline T ishl(T a, T b) { return b < 0 || b >= T(8 * sizeof(T)) ? T(0) : T((uint64_t)a << b); }
+//@ ishr
+template <class T> INLINE inline T ishr(T a, T b) { return b < 0 || b >= T(8 * sizeof(T)) ? (a < 0 ? T(-1) : T(0)) : T(a >> b); }
+//@ isign
+template <class T> INLINE inline T isign(T a) { return T((a > 0) - (a < 0)); }
+//@ per_lane
+// One scalar call per lane, for functions that have no vector form here.
+template <class X, class F> INLINE inline X per_lane(F f, X a) {
+  for (int l = 0; l < W; l++) a[l] = f(a[l]);
+  return a;
+}
+template <class X, class F> INLINE inline X per_lane(F f, X a, X b) {
+  for (int l = 0; l < W; l++) a[l] = f(a[l], b[l]);
+  return a;
+}
+//@ fmod_
+INLINE inline float fmod_(float a, float b) { return __builtin_fmodf(a, b); }
+INLINE inline double fmod_(double a, double b) { return __builtin_fmod(a, b); }
+//@ ffloormod
+template <class T> INLINE inline T ffloormod(T a, T b) {
+  const T m = fmod_(a, b);
+  return m != 0 && (b < 0) != (m < 0) ? m + b : m;
+}
+//@ ffloordiv
+template <class T> INLINE inline T ffloordiv(T a, T b) {
+  if (b == 0) return a / b;
+  const T m = fmod_(a, b);
+  T d = (a - m) / b;
+  if (m != 0 && (b < 0) != (m < 0)) d -= 1;
+  if (d == 0) return (T)__builtin_copysign(0.0, (double)(a / b));
+  const T f = (T)__builtin_floor((double)d);
+  return d - f > T(0.5) ? f + 1 : f;
+}
+//@ fabs_
+INLINE inline float fabs_(float x) { return __builtin_fabsf(x); }
+INLINE inline double fabs_(double x) { return __builtin_fabs(x); }
+INLINE inline f32v fabs_(f32v x) { return bits<f32v>(bits<i32v>(x) & 0x7fffffff); }
+INLINE inline f64v fabs_(f64v x) { return bits<f64v>(bits<i64v>(x) & 0x7fffffffffffffff); }
+//@ copysign_
+INLINE inline float copysign_(float x, float s) { return __builtin_copysignf(x, s); }
+INLINE inline double copysign_(double x, double s) { return __builtin_copysign(x, s); }
+INLINE inline f32v copysign_(f32v x, f32v s) { return bits<f32v>((bits<u32v>(x) & 0x7fffffffu) | (bits<u32v>(s) & 0x80000000u)); }
+INLINE inline f64v copysign_(f64v x, f64v s) { return bits<f64v>((bits<u64v>(x) & 0x7fffffffffffffffull) | (bits<u64v>(s) & 0x8000000000000000ull)); }
+//@ fma_
+INLINE inline float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+INLINE inline double fma_(double a, double b, double c) { return __builtin_fma(a, b, c); }
+INLINE inline f32v fma_(f32v a, f32v b, f32v c) {
+#if defined(__AVX512F__) && LANES == 16
+  return __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4);
+#elif defined(__FMA__) && LANES == 8
+  return __builtin_ia32_vfmaddps256(a, b, c);
+#else
+  for (int l = 0; l < W; l++) a[l] = __builtin_fmaf(a[l], b[l], c[l]);
+  return a;
+#endif
+}
+INLINE inline f64v fma_(f64v a, f64v b, f64v c) {
+#if defined(__AVX512F__) && LANES == 8
+  return __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4);
+#elif defined(__FMA__) && LANES == 4
+  return __builtin_ia32_vfmaddpd256(a, b, c);
+#else
+  for (int l = 0; l < W; l++) a[l] = __builtin_fma(a[l], b[l], c[l]);
+  return a;
+#endif
+}
+//@ sqrt_
+INLINE inline float sqrt_(float x) { return __builtin_sqrtf(x); }
+INLINE inline double sqrt_(double x) { return __builtin_sqrt(x); }
+INLINE inline f32v sqrt_(f32v x) {
+#if defined(__AVX512F__) && LANES == 16
+  return __builtin_ia32_sqrtps512_mask(x, f32v{}, -1, 4);
+#elif defined(__AVX__) && LANES == 8
+  return __builtin_ia32_sqrtps256(x);
+#else
+  for (int l = 0; l < W; l++) x[l] = __builtin_sqrtf(x[l]);
+  return x;
+#endif
+}
+INLINE inline f64v sqrt_(f64v x) {
+#if defined(__AVX512F__) && LANES == 8
+  return __builtin_ia32_sqrtpd512_mask(x, f64v{}, -1, 4);
+#elif defined(__AVX__) && LANES == 4
+  return __builtin_ia32_sqrtpd256(x);
+#else
+  for (int l = 0; l < W; l++) x[l] = __builtin_sqrt(x[l]);
+  return x;
+#endif
+}
+//@ rint_
+INLINE inline float rint_(float x) { return __builtin_rintf(x); }
+INLINE inline double rint_(double x) { return __builtin_rint(x); }
+INLINE inline f32v rint_(f32v x) {
+  const f32v big = copysign_(splat(0x1p23f), x);
+  return fabs_(x) < 0x1p23f ? copysign_((x + big) - big, x) : x;
+}
+INLINE inline f64v rint_(f64v x) {
+  const f64v big = copysign_(splat(0x1p52), x);
+  return fabs_(x) < 0x1p52 ? copysign_((x + big) - big, x) : x;
+}
+//@ trunc_
+INLINE inline float trunc_(float x) { return __builtin_truncf(x); }
+INLINE inline double trunc_(double x) { return __builtin_trunc(x); }
+INLINE inline f32v trunc_(f32v x) { return fabs_(x) < 0x1p23f ? copysign_(cvt<f32v>(cvt<i32v>(x)), x) : x; }
+INLINE inline f64v trunc_(f64v x) { return fabs_(x) < 0x1p52 ? copysign_(cvt<f64v>(cvt<i64v>(x)), x) : x; }
+//@ floor_
+INLINE inline float floor_(float x) { return __builtin_floorf(x); }
+INLINE inline double floor_(double x) { return __builtin_floor(x); }
+template <class X> INLINE inline X floor_(X x) {
+  const X t = trunc_(x);
+  return t > x ? t - 1 : t;
+}
+//@ ceil_
+INLINE inline float ceil_(float x) { return __builtin_ceilf(x); }
+INLINE inline double ceil_(double x) { return __builtin_ceil(x); }
+template <class X> INLINE inline X ceil_(X x) {
+  const X t = trunc_(x);
+  return t < x ? copysign_(t + 1, x) : t;
+}
+//@ scale2
+// p * 2**n for |n| < 300, right down to denormals.
+INLINE inline f32v scale2(f32v p, i32v n) {
+  const i32v a = n >> 1, b = n - a;
+  return (p * bits<f32v>((a + 127) << 23)) * bits<f32v>((b + 127) << 23);
+}
+INLINE inline f64v scale2(f64v p, i64v n) {
+  const i64v a = n >> 1, b = n - a;
+  return (p * bits<f64v>((a + 1023) << 52)) * bits<f64v>((b + 1023) << 52);
+}
+//@ nearest
+// n = x rounded to an integer (|x| < 2**22), as float and as int.
+struct Nearest32 { f32v f; i32v i; };
+INLINE inline Nearest32 nearest(f32v x) {
+  const f32v t = x + 0x1.8p23f;
+  return {t - 0x1.8p23f, bits<i32v>(t) - 0x4b400000};
+}
+struct Nearest64 { f64v f; i64v i; };
+INLINE inline Nearest64 nearest(f64v x) {
+  const f64v t = x + 0x1.8p52;
+  return {t - 0x1.8p52, bits<i64v>(t) - 0x4338000000000000};
+}
+//@ exp_
+INLINE inline f32v exp_(f32v x) {
+  f32v c = x < -104.0f ? splat(-104.0f) : x;
+  c = c > 89.0f ? splat(89.0f) : c;
+  const Nearest32 n = nearest(c * 0x1.715476p+0f);
+  f32v r = fma_(n.f, splat(-0x1.62e400p-1f), c);
+  r = fma_(n.f, splat(-0x1.7f7d1cp-20f), r);
+  f32v p = fma_(splat(0x1.6850e4p-10f), r, splat(0x1.123bccp-7f));
+  p = fma_(p, r, splat(0x1.555b98p-5f));
+  p = fma_(p, r, splat(0x1.55548ep-3f));
+  p = fma_(p, r, splat(0x1.fffff8p-2f));
+  p = fma_(p * r, r, r) + 1;
+  return scale2(p, n.i);  // NaN passes through c
+}
+INLINE inline f64v exp_(f64v x) {
+  f64v c = x < -746.0 ? splat(-746.0) : x;
+  c = c > 710.0 ? splat(710.0) : c;
+  const Nearest64 n = nearest(c * 0x1.71547652b82fep+0);
+  f64v r = fma_(n.f, splat(-0x1.62e42fefa3800p-1), c);
+  r = fma_(n.f, splat(-0x1.ef35793c76730p-45), r);
+  f64v p = splat(1.0 / 6227020800);
+  const double k[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5};
+  for (int i = 0; i < 11; i++) p = fma_(p, r, splat(k[i]));
+  p = fma_(p * r, r, r) + 1;
+  return scale2(p, n.i);
+}
+INLINE inline float exp_(float x) { return __builtin_expf(x); }
+INLINE inline double exp_(double x) { return __builtin_exp(x); }
+//@ expm1_
+INLINE inline f32v expm1_(f32v x) {
+  f32v c = x < -30.0f ? splat(-30.0f) : x;
+  c = c > 89.0f ? splat(89.0f) : c;
+  const Nearest32 n = nearest(c * 0x1.715476p+0f);
+  f32v r = fma_(n.f, splat(-0x1.62e400p-1f), c);
+  r = fma_(n.f, splat(-0x1.7f7d1cp-20f), r);
+  f32v p = fma_(splat(0x1.a01a02p-13f), r, splat(0x1.6c16c2p-10f));
+  p = fma_(p, r, splat(0x1.111112p-7f));
+  p = fma_(p, r, splat(0x1.555556p-5f));
+  p = fma_(p, r, splat(0x1.555556p-3f));
+  p = fma_(p, r, splat(0.5f));
+  p = fma_(p * r, r, r);
+  const i32v a = n.i >> 1;
+  const f32v s = bits<f32v>((a + 127) << 23), t = bits<f32v>((n.i - a + 127) << 23);
+  const f32v y = fma_(p, s, s - bits<f32v>((127 - (n.i - a)) << 23)) * t;
+  return x == 0 ? x : y;
+}
+INLINE inline f64v expm1_(f64v x) { return per_lane([](double v) { return __builtin_expm1(v); }, x); }
+INLINE inline float expm1_(float x) { return __builtin_expm1f(x); }
+INLINE inline double expm1_(double x) { return __builtin_expm1(x); }
+//@ exp2_
+INLINE inline f32v exp2_(f32v x) {
+  f32v c = x < -150.0f ? splat(-150.0f) : x;
+  c = c > 129.0f ? splat(129.0f) : c;
+  const Nearest32 n = nearest(c);
+  const f32v r = c - n.f;
+  f32v p = fma_(splat(0x1.ffcbfcp-17f), r, splat(0x1.43091cp-13f));
+  p = fma_(p, r, splat(0x1.5d87fep-10f));
+  p = fma_(p, r, splat(0x1.3b2ab6p-7f));
+  p = fma_(p, r, splat(0x1.c6b08ep-5f));
+  p = fma_(p, r, splat(0x1.ebfbe0p-3f));
+  p = fma_(p, r, splat(0x1.62e430p-1f));
+  return scale2(fma_(p, r, splat(1.0f)), n.i);
+}
+INLINE inline f64v exp2_(f64v x) { return per_lane([](double v) { return __builtin_exp2(v); }, x); }
+INLINE inline float exp2_(float x) { return __builtin_exp2f(x); }
+INLINE inline double exp2_(double x) { return __builtin_exp2(x); }
+//@ log_parts
+// x = 2**e * (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and the polynomial's part of log(1 + f) = f - f*f/2 + tail.
+struct LogParts { f32v e, f, tail; };
+INLINE inline LogParts log_parts(f32v x) {
+  const i32v tiny = x < 0x1p-126f;
+  const f32v y = tiny ? x * 0x1p25f : x;
+  const i32v k = bits<i32v>(y) - 0x3f3504f3;
+  const f32v e = cvt<f32v>((k >> 23) - (tiny & 25));
+  const f32v f = bits<f32v>((k & 0x7fffff) + 0x3f3504f3) - 1;
+  f32v p = fma_(splat(7.0376836292e-2f), f, splat(-1.1514610310e-1f));
+  p = fma_(p, f, splat(1.1676998740e-1f));
+  p = fma_(p, f, splat(-1.2420140846e-1f));
+  p = fma_(p, f, splat(1.4249322787e-1f));
+  p = fma_(p, f, splat(-1.6668057665e-1f));
+  p = fma_(p, f, splat(2.0000714765e-1f));
+  p = fma_(p, f, splat(-2.4999993993e-1f));
+  p = fma_(p, f, splat(3.3333331174e-1f));
+  return {e, f, p * f * (f * f)};
+}
+INLINE inline f32v log_edges(f32v x, f32v y) {
+  y = x == __builtin_inff() ? x : y;
+  y = x == 0 ? splat(-__builtin_inff()) : y;
+  return x < 0 ? splat(__builtin_nanf("")) : x != x ? x : y;
+}
+//@ log_
+INLINE inline f32v log_(f32v x) {
+  const LogParts l = log_parts(x);
+  f32v t = fma_(l.e, splat(-2.12194440e-4f), l.tail);
+  t = fma_(l.f * l.f, splat(-0.5f), t);
+  return log_edges(x, fma_(l.e, splat(0.693359375f), l.f + t));
+}
+INLINE inline f64v log_(f64v x) {
+  const i64v tiny = x < 0x1p-1022;
+  const f64v y = tiny ? x * 0x1p54 : x;
+  const i64v k = bits<i64v>(y) - 0x3fe6a09e667f3bcd;
+  const f64v e = cvt<f64v>((k >> 52) - (tiny & 54));
+  const f64v f = bits<f64v>((k & 0xfffffffffffff) + 0x3fe6a09e667f3bcd) - 1;
+  const f64v s = f / (2 + f), z = s * s, hfsq = 0.5 * f * f;  // as in fdlibm's log
+  f64v p = fma_(splat(1.479819860511658591e-01), z, splat(1.531383769920937332e-01));
+  p = fma_(p, z, splat(1.818357216161805012e-01));
+  p = fma_(p, z, splat(2.222219843214978396e-01));
+  p = fma_(p, z, splat(2.857142874366239149e-01));
+  p = fma_(p, z, splat(3.999999999940941908e-01));
+  p = fma_(p, z, splat(6.666666666666735130e-01)) * z;
+  f64v r = e * 6.93147180369123816490e-01 - ((hfsq - fma_(s, hfsq + p, e * 1.90821492927058770002e-10)) - f);
+  r = x == __builtin_inf() ? x : r;
+  r = x == 0 ? splat(-__builtin_inf()) : r;
+  return x < 0 ? splat(__builtin_nan("")) : x != x ? x : r;
+}
+INLINE inline float log_(float x) { return __builtin_logf(x); }
+INLINE inline double log_(double x) { return __builtin_log(x); }
+//@ log2_
+INLINE inline f32v log2_(f32v x) {
+  const LogParts l = log_parts(x);
+  const f32v h = l.f * l.f * -0.5f, hi = bits<f32v>(bits<i32v>(l.f + h) & ~0xfff), lo = (l.f - hi) + h + l.tail;
+  const f32v t = fma_(lo, splat(1.44269504f), hi * 1.92596299e-8f);
+  return log_edges(x, l.e + fma_(hi, splat(1.44269502f), t));
+}
+INLINE inline f64v log2_(f64v x) { return per_lane([](double v) { return __builtin_log2(v); }, x); }
+INLINE inline float log2_(float x) { return __builtin_log2f(x); }
+INLINE inline double log2_(double x) { return __builtin_log2(x); }
+//@ log10_
+INLINE inline f32v log10_(f32v x) { return per_lane([](float v) { return __builtin_log10f(v); }, x); }
+INLINE inline f64v log10_(f64v x) { return per_lane([](double v) { return __builtin_log10(v); }, x); }
+INLINE inline float log10_(float x) { return __builtin_log10f(x); }
+INLINE inline double log10_(double x) { return __builtin_log10(x); }
+//@ log1p_
+INLINE inline f32v log1p_(f32v x) {
+  const f32v u = x + 1, lost = u - 1;
+  const f32v err = fabs_(x) > 1 ? 1 - (u - x) : x - lost;  // u + err = 1 + x
+  const f32v y = log_(u);
+  const f32v r = fabs_(x) < 0x1p-12f ? fma_(x * x, splat(-0.5f), x) : y + err / u;
+  return (x == __builtin_inff()) | (u == 0) | (x == 0) ? (x == 0 ? x : y) : r;
+}
+INLINE inline f64v log1p_(f64v x) { return per_lane([](double v) { return __builtin_log1p(v); }, x); }
+INLINE inline float log1p_(float x) { return __builtin_log1pf(x); }
+INLINE inline double log1p_(double x) { return __builtin_log1p(x); }
+//@ sigmoid_
+template <class X> INLINE inline X sigmoid_(X x) { return 1 / (1 + exp_(-x)); }
+//@ tanh_
+INLINE inline f32v tanh_(f32v x) {
+  const f32v a = fabs_(x), z = x * x;
+  f32v p = fma_(splat(-5.70498872745e-3f), z, splat(2.06390887954e-2f));
+  p = fma_(p, z, splat(-5.37397155531e-2f));
+  p = fma_(p, z, splat(1.33314422036e-1f));
+  p = fma_(p, z, splat(-3.33332819422e-1f));
+  const f32v small = fma_(p * z, x, x);
+  const f32v large = copysign_(1 - 2 / (exp_(a + a) + 1), x);
+  return a < 0.625f ? small : x != x ? x : large;
+}
+INLINE inline f64v tanh_(f64v x) {
+  const f64v a = fabs_(x), z = x * x;  // as in cephes' tanh
+  const f64v p = ((-9.64399179425052238628e-1 * z - 9.92877231001918586564e1) * z - 1.61468768441708447952e3) * z;
+  const f64v q = ((z + 1.12811678491632931402e2) * z + 2.23548839060100448583e3) * z + 4.84406305325125486048e3;
+  const f64v small = fma_(p / q, x, x);
+  const f64v large = copysign_(1 - 2 / (exp_(a + a) + 1), x);
+  return a < 0.625 ? small : x != x ? x : large;
+}
+INLINE inline float tanh_(float x) { return __builtin_tanhf(x); }
+INLINE inline double tanh_(double x) { return __builtin_tanh(x); }
+//@ erf_
+INLINE inline f32v erf_(f32v x) {
+  const f32v a = fabs_(x), s = x * x, t = a > 4.0f ? splat(4.0f) : a, t2 = t * t;
+  f32v r = fma_(splat(-1.72853470e-5f), t, splat(3.83197126e-4f));
+  const f32v u = fma_(splat(-3.88396438e-3f), t, splat(2.42546219e-2f));
+  r = fma_(r, t2, u);
+  r = fma_(r, t, splat(-1.06777877e-1f));
+  r = fma_(r, t, splat(-6.34846687e-1f));
+  r = fma_(r, t, splat(-1.28717512e-1f));
+  r = fma_(r, t, -t);
+  const f32v large = copysign_(1 - exp_(r), x);
+  f32v p = fma_(splat(-5.96761703e-4f), s, splat(4.99119423e-3f));
+  p = fma_(p, s, splat(-2.67681349e-2f));
+  p = fma_(p, s, splat(1.12819925e-1f));
+  p = fma_(p, s, splat(-3.76125336e-1f));
+  p = fma_(p, s, splat(1.28379166e-1f));
+  const f32v small = fma_(p, x, x);
+  return a > 0.927734375f ? large : small;
+}
+INLINE inline f64v erf_(f64v x) { return per_lane([](double v) { return __builtin_erf(v); }, x); }
+INLINE inline float erf_(float x) { return __builtin_erff(x); }
+INLINE inline double erf_(double x) { return __builtin_erf(x); }
+//@ sincos_parts
+// sin and cos of |x| < 30000: x = n * pi/2 + r.
+struct SinCos { f32v s, c; i32v n; };
+INLINE inline SinCos sincos_parts(f32v x) {
+  const Nearest32 n = nearest(x * 0x1.45f306p-1f);
+  f32v r = fma_(n.f, splat(-0x1.921fb0p+0f), x);
+  r = fma_(n.f, splat(-0x1.5110b4p-22f), r);
+  r = fma_(n.f, splat(-0x1.846988p-48f), r);
+  const f32v z = r * r;
+  f32v s = fma_(splat(2.86567956e-6f), z, splat(-1.98559923e-4f));
+  s = fma_(s, z, splat(8.33338592e-3f));
+  s = fma_(s, z, splat(-1.66666672e-1f));
+  f32v c = fma_(splat(2.44677067e-5f), z, splat(-1.38877297e-3f));
+  c = fma_(c, z, splat(4.16666567e-2f));
+  c = fma_(c, z, splat(-0.5f));
+  return {fma_(s * z, r, r), fma_(c, z, splat(1.0f)), n.i};
+}
+INLINE inline bool any_beyond(f32v x, float limit) {
+  const i32v far = ~(fabs_(x) < limit);
+  int32_t some = 0;
+  for (int l = 0; l < W; l++) some |= far[l];
+  return some != 0;
+}
+//@ sin_
+INLINE inline f32v sin_(f32v x) {
+  if (__builtin_expect(any_beyond(x, 30000), 0)) return per_lane([](float v) { return __builtin_sinf(v); }, x);
+  const SinCos p = sincos_parts(x);
+  const f32v y = (p.n & 1) != 0 ? p.c : p.s;
+  const f32v z = bits<f32v>(bits<i32v>(y) ^ ((p.n & 2) << 30));
+  return x == 0 ? x : z;
+}
+INLINE inline f64v sin_(f64v x) { return per_lane([](double v) { return __builtin_sin(v); }, x); }
+INLINE inline float sin_(float x) { return __builtin_sinf(x); }
+INLINE inline double sin_(double x) { return __builtin_sin(x); }
+//@ cos_
+INLINE inline f32v cos_(f32v x) {
+  if (__builtin_expect(any_beyond(x, 30000), 0)) return per_lane([](float v) { return __builtin_cosf(v); }, x);
+  const SinCos p = sincos_parts(x);
+  const f32v y = (p.n & 1) != 0 ? p.s : p.c;
+  return bits<f32v>(bits<i32v>(y) ^ (((p.n + 1) & 2) << 30));
+}
+INLINE inline f64v cos_(f64v x) { return per_lane([](double v) { return __builtin_cos(v); }, x); }
+INLINE inline float cos_(float x) { return __builtin_cosf(x); }
+INLINE inline double cos_(double x) { return __builtin_cos(x); }
+//@ pow_
+INLINE inline f32v pow_(f32v x, f32v y) { return per_lane([](float a, float b) { return __builtin_powf(a, b); }, x, y); }
+INLINE inline f64v pow_(f64v x, f64v y) { return per_lane([](double a, double b) { return __builtin_pow(a, b); }, x, y); }
+INLINE inline float pow_(float x, float y) { return __builtin_powf(x, y); }
+INLINE inline double pow_(double x, double y) { return __builtin_pow(x, y); }
+//@ scan_lanes
+// Inclusive scan across the lanes of one vector.
+template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
+  for (int l = 1; l < W; l++) v[l] = f(v[l - 1], v[l]);
+  return v;
+}
+//@ across
+// Combines the lanes of one vector, by halves.
+template <class T, class X, class F> INLINE inline T across(X v, F f) {
+  T a[W];
+  __builtin_memcpy(a, &v, sizeof a);
+  for (int h = W / 2; h; h /= 2)
+    for (int l = 0; l < h; l++) a[l] = f(a[l], a[l + h]);
+  return a[0];
+}
+//@ arg_step
+// Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN. `at` < 0: nothing taken yet.
+template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Full) {
+  const auto take = ((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best))) | cvt<decltype(v < v)>(at < 0);
+  best = take ? v : best;
+  at = cvt<A>(take) ? A{} + here : at;
+}
+template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Tail t) {
+  typedef decltype(v < v) M;
+  const M take = keep((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best)) | cvt<M>(at < 0), 0, t);
+  best = take ? v : best;
+  at = cvt<A>(take) ? A{} + here : at;
+}
+//@ arg_scalar
+template <int SIGN, class T> INLINE inline void arg_scalar(T& best, int64_t& at, T v, int64_t here) {
+  if (at < 0 || (SIGN > 0 ? v > best : v < best) || (v != v && best == best)) best = v, at = here;
+}
+//@ arg_across
+// Of U vectors of candidates: the offset of the best, the first of equals.
+template <int SIGN, int U, class X, class A> INLINE inline int64_t arg_across(const X (&best)[U], const A (&at)[U]) {
+  auto top = best[0][0];
+  int64_t where = -1;
+  for (int u = 0; u < U; u++)
+    for (int l = 0; l < W; l++) {
+      if (at[u][l] < 0) continue;
+      const auto v = best[u][l];
+      const int64_t here = at[u][l] + l;
+      const bool wins = (SIGN > 0 ? v > top : v < top) || (v != v && top == top);
+      const bool ties = v == top || (v != v && top != top);
+      if (where < 0 || wins || (ties && here < where)) top = v, where = here;
+    }
+  return where;
+}
