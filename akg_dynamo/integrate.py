@@ -3,21 +3,25 @@
     exported = capture(model, args, kwargs)          the functional ATen graph, inputs named from the state_dict
     text = write(exported, pieces, model_source…)    Python that needs torch and the kernels' files, nothing of AKG
 
-The graph comes from torch.export, decomposed as AOTAutograd does (composite operators that have kernels of their own are
-kept): the same operators as under torch.compile, so the same subgraphs, digests and cache entries; but with parameters and
-buffers by their names and without Dynamo's guards, since the written file has guards of its own.
+The graph comes from torch.export, decomposed as AOTAutograd does (composite operators that have kernels of their own
+are kept): the same operators as under torch.compile, so the same subgraphs, digests and cache entries; but with
+parameters and buffers by their names and without Dynamo's guards, since the written file has guards of its own.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import heapq
+import keyword
 import re
+import sys
 import traceback
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,10 +30,11 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.utils import _pytree as pytree
 
 from akg_dynamo.core.errors import UserError
 from akg_dynamo.core.types import Candidate, Subgraph
+from akg_dynamo.fusion.ops import OpKind, classify
+from akg_dynamo.spelling import Namespace, Speller
 
 _MAX_LITERAL = 1024
 """A constant tensor of more elements than this is not written out as text."""
@@ -69,7 +74,8 @@ class Captured:
     @property
     def graph_module(self) -> fx.GraphModule:
         """The functional ATen graph; parameters and buffers are inputs."""
-        return self.program.graph_module
+        graph_module: fx.GraphModule = self.program.graph_module
+        return graph_module
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -87,7 +93,8 @@ def _implicit_decompositions() -> dict[Any, Any]:
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
     with torch.no_grad():
         exported = torch.export.export(model, args, kwargs, strict=False)
-        return exported.run_decompositions(_implicit_decompositions())
+        decomposed: ExportedProgram = exported.run_decompositions(_implicit_decompositions())
+        return decomposed
 
 
 def capture(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
@@ -103,14 +110,16 @@ def capture(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         return Captured(program, args, kwargs, _mode_matters(model, args, kwargs, program))
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - torch.export raises dozens of unrelated types
+    except Exception as error:
         raise _explained(error) from error
     finally:
         model.train(was_training)
 
 
-def _mode_matters(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], program: ExportedProgram) -> bool:
-    """Whether training mode changes the graph. KernelBench calls models in training mode, which for most is the same."""
+def _mode_matters(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], program: ExportedProgram
+) -> bool:
+    """Whether training mode changes the graph. KernelBench calls models in training mode; for most it is the same."""
     try:
         model.train()
         return str(_export(model, args, kwargs).graph) != str(program.graph)
@@ -122,7 +131,11 @@ def _explained(error: Exception) -> UserError:
     """torch.export's exception as one paragraph."""
     text = " ".join(str(error).split())
     line = next(
-        (f"{Path(f.filename).name}:{f.lineno}: {f.line}" for f in reversed(traceback.extract_tb(error.__traceback__)) if _is_users(f.filename)),
+        (
+            f"{Path(f.filename).name}:{f.lineno}: {f.line}"
+            for f in reversed(traceback.extract_tb(error.__traceback__))
+            if _is_users(f.filename)
+        ),
         "",
     )
     place = f" at {line}" if line else ""
@@ -135,8 +148,8 @@ def _explained(error: Exception) -> UserError:
         )
     if kind == "UnsupportedOperatorException" or "fake" in text.lower() or "meta" in text.lower():
         return UserError(
-            f"an operator has no meta (fake tensor) function{place}, so its output's shape is not known without running "
-            f"it: {text[:300]}. Register one with torch.library.register_fake, or leave that operator out of the module."
+            f"an operator has no meta (fake tensor) function{place}, so its output's shape is not known without "
+            f"running it: {text[:300]}. Register one with torch.library.register_fake, or leave that operator out."
         )
     return UserError(f"torch.export cannot capture the model{place}: {kind}: {text[:400]}")
 
@@ -150,15 +163,21 @@ def _is_users(filename: str) -> bool:
 # --------------------------------------------------------------------------------------------------------------------
 # Names
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _PLAIN = {
     "native_layer_norm": "layer_norm", "native_group_norm": "group_norm", "_softmax": "softmax",
-    "_log_softmax": "log_softmax", "_native_batch_norm_legit_no_training": "batch_norm", "native_batch_norm": "batch_norm",
+    "_log_softmax": "log_softmax", "_native_batch_norm_legit_no_training": "batch_norm",
+    "native_batch_norm": "batch_norm",
     "_native_batch_norm_legit": "batch_norm", "_fused_rms_norm": "rms_norm", "_safe_softmax": "softmax",
     "rsub": "sub", "var_mean": "var", "linalg_vector_norm": "norm", "nll_loss_forward": "nll_loss",
 }  # fmt: skip
-_SILENT = frozenset(
+_SILENT = _words(
     """getitem _to_copy clone view _unsafe_view expand permute transpose t unsqueeze squeeze select slice alias detach
-    reshape full ones zeros arange scalar_tensor lift_fresh_copy copy split split_with_sizes unbind""".split()
+    reshape full ones zeros arange scalar_tensor lift_fresh_copy copy split split_with_sizes unbind"""
 )
 
 
@@ -198,16 +217,44 @@ def camel(name: str) -> str:
 # --------------------------------------------------------------------------------------------------------------------
 # Text of values, calls and containers
 
-# Operators that torch's Python functions call with the same arguments in the same order. A plain function costs half of
-# what going through torch.ops does; everything else goes through torch.ops, which is always right.
-_FUNCTIONS = {
-    f"aten.{name}": f"torch.{name.partition('.')[0]}"
-    for name in """add.Tensor sub.Tensor mul.Tensor div.Tensor mm.default bmm.default addmm.default t.default transpose.int
-    permute.default unsqueeze.default squeeze.dim relu.default sigmoid.default tanh.default exp.default log.default
-    sqrt.default rsqrt.default neg.default abs.default sin.default cos.default convolution.default cat.default stack.default
-    select.int embedding.default where.self""".split()
-}
-_METHODS = {f"aten.{name}.default": name for name in ("view", "expand")}
+
+class _TextNamespace(Namespace):
+    """Globals of a written file: what generated code elsewhere binds as objects has a text here."""
+
+    def __init__(self, taken: set[str]) -> None:
+        super().__init__(taken)
+        self.texts: dict[str, str] = {}
+        self.target: Any = None
+
+    def bind(self, hint: str, value: Any) -> str:
+        """The name under which `value` is reachable, and how the file gets at it."""
+        name = super().bind(hint, value)
+        self.texts.setdefault(name, self._text(value))
+        return name
+
+    def _text(self, value: Any) -> str:
+        if isinstance(self.target, torch._ops.OpOverload) and value is self.target._op:
+            namespace, _, op = self.target._schema.name.partition("::")
+            if namespace not in _TORCH_NAMESPACES:
+                raise UserError(
+                    f"the model calls {self.target}, which only exists once the library that registers it is imported; "
+                    "a file of its own cannot rely on that. Leave it out of the module."
+                )
+            return f"torch.ops.{namespace}.{op}.{self.target._overloadname}._op"
+        if isinstance(value, torch.device):
+            return f"torch.device({str(value)!r})"
+        module, name = getattr(value, "__module__", None), getattr(value, "__name__", "")
+        if name and getattr(torch._C._nn, name, None) is value:
+            return f"torch._C._nn.{name}"
+        if name and module in sys.modules and getattr(sys.modules[module], name, None) is value:
+            root = module.partition(".")[0]
+            return f"torch.{name}" if module == "torch" else f"__import__({root!r}){module[len(root) :]}.{name}"
+        raise UserError(
+            f"the graph holds a {type(value).__name__} ({value!r:.80}), which cannot be written as Python text."
+        )
+
+
+_TORCH_NAMESPACES = ("aten", "prims", "torchvision", "quantized", "_c10d_functional", "higher_order")
 
 
 class _Writer:
@@ -218,67 +265,26 @@ class _Writer:
         self.pieces = pieces
         self.model_file = model_file
         self.names: dict[fx.Node, str] = {}
-        self.taken = {"self", "torch", "args", "kwargs", "super", "ModelNew", "F", *(p.op for p in pieces)}
-        self.bound: dict[str, str] = {}
+        taken = {"self", "args", "kwargs", "super", "ModelNew", *(p.op for p in pieces), *(camel(p.op) for p in pieces)}
+        self.namespace = _TextNamespace(taken | _RESERVED | _top_level_names(model_file))
+        self.speller = Speller(self.namespace, self.names)
         self.constants: dict[str, str] = {}
+        self.imports: dict[str, None] = {}
         self.lines: list[str] = []
 
     # ---- names
 
     def name(self, node: fx.Node) -> str:
         if node not in self.names:
-            base = name = re.sub(r"\W", "_", node.name)
-            if name in dir(__builtins__) or not name.isidentifier() or name in _KEYWORDS:
-                base = name = f"{name}_"
-            n = 1
-            while name in self.taken:
-                n += 1
-                name = f"{base}_{n}"
-            self.taken.add(name)
-            self.names[node] = name
+            self.names[node] = self.namespace.name(node.name)
         return self.names[node]
 
     def value(self, x: Any) -> str:
-        if isinstance(x, fx.Node):
-            return self.name(x)
-        if isinstance(x, float) and (x != x or x in (float("inf"), float("-inf"))):
-            return f'float("{x}")'
-        if isinstance(x, list | tuple):
-            inner = ", ".join(self.value(v) for v in x)
-            if isinstance(x, list):
-                return f"[{inner}]"
-            return f"({inner},)" if len(x) == 1 else f"({inner})"
-        if isinstance(x, dict):
-            return "{" + ", ".join(f"{k!r}: {self.value(v)}" for k, v in x.items()) + "}"
-        if isinstance(x, torch.device):
-            return f"torch.device({str(x)!r})"
-        if isinstance(x, torch.dtype | torch.layout | torch.memory_format):
-            return str(x)
-        if x is None or isinstance(x, bool | int | float | complex | str):
-            return repr(x)
-        raise UserError(f"the graph holds a {type(x).__name__} ({x!r:.80}), which cannot be written as Python text.")
+        return self.speller.value(x)
 
     def call(self, node: fx.Node) -> str:
-        target = node.target
-        arguments = [self.value(a) for a in node.args]
-        if getattr(target, "__name__", "") == "getitem":
-            return f"{arguments[0]}[{arguments[1]}]"
-        arguments += [f"{k}={self.value(v)}" for k, v in node.kwargs.items()]
-        text = str(target)
-        if text in _METHODS and not node.kwargs:
-            return f"{arguments[0]}.{_METHODS[text]}({', '.join(arguments[1:])})"
-        if not isinstance(target, torch._ops.OpOverload):
-            module = getattr(target, "__module__", "")
-            if not module.startswith(("torch", "_operator", "math")):
-                raise UserError(f"the graph calls {text}, which a file of its own cannot import.")
-            if module == "_operator":
-                return f"__import__('operator').{target.__name__}({', '.join(arguments)})"  # type: ignore[union-attr]
-            return f"{module}.{target.__name__}({', '.join(arguments)})"  # type: ignore[union-attr]
-        if text in _FUNCTIONS:
-            return f"{_FUNCTIONS[text]}({', '.join(arguments)})"
-        alias = "_" + text.removeprefix("aten.").removesuffix(".default").replace(".", "_").replace("::", "_").lstrip("_")
-        self.bound[alias] = f"torch.ops.{text.replace('::', '.')}"
-        return f"{alias}({', '.join(arguments)})"
+        self.namespace.target = node.target
+        return self.speller.call(node)
 
     # ---- inputs
 
@@ -300,15 +306,17 @@ class _Writer:
                 assert spec.target is not None
                 own.append((node, self.constant(spec.target)))
             else:
-                raise UserError(f"the graph has an input of kind {spec.kind.name}, which a file of its own cannot hold.")
+                raise UserError(
+                    f"the graph has an input of kind {spec.kind.name}, which a file of its own cannot hold."
+                )
         return user, own
 
     def constant(self, target: str) -> str:
         tensor = self.captured.program.constants[target]
         if not isinstance(tensor, torch.Tensor) or tensor.numel() > _MAX_LITERAL:
             raise UserError(
-                f"the model builds a constant of {getattr(tensor, 'numel', lambda: 0)()} elements in its forward or keeps it as a plain "
-                f"attribute ({target}). Make it a buffer (self.register_buffer), so that the state_dict has it."
+                f"the model keeps a large tensor as a plain attribute ({target}) or builds it in its forward. "
+                "Make it a buffer (self.register_buffer)."
             )
         name = f"_constant_{len(self.constants)}"
         values = re.sub(r"\b(nan|inf)\b", r'float("\1")', repr(tensor.tolist()))
@@ -317,9 +325,7 @@ class _Writer:
 
     # ---- body
 
-    def body(self) -> None:
-        graph = self.captured.graph_module.graph
-        order = _schedule(graph, self.pieces)
+    def body(self, order: Sequence[fx.Node | Piece]) -> None:
         piece_outputs = {id(p): [self.name(n) for n in p.cut.outputs] for p in self.pieces}
         last = self._last_uses(order)
         where = ""
@@ -347,7 +353,7 @@ class _Writer:
             made = unit.cut.outputs if isinstance(unit, Piece) else (unit,)
             for node in made:
                 last[node] = position
-            for node in unit.cut.inputs if isinstance(unit, Piece) else unit.all_input_nodes:
+            for node in _reads(unit):
                 if node in last:
                     last[node] = position
         drops: dict[int, list[str]] = {}
@@ -386,7 +392,6 @@ class _Writer:
                 self.lines.append(f"{self.name(placeholders[spec.target])}.copy_({self.value(value)})")
             else:
                 raise UserError(f"the graph has an output of kind {spec.kind.name}, which is not written out.")
-        self.imports: dict[str, None] = {}
         self.lines.append(f"return {self.container(program.call_spec.out_spec, iter(results))}")
 
     def container(self, spec: Any, leaves: Any) -> str:
@@ -412,7 +417,16 @@ class _Writer:
         raise UserError(f"the model returns a {kind}; tuples, lists, dicts and transformers' outputs can be written.")
 
 
-_KEYWORDS = frozenset(__import__("keyword").kwlist)
+_RESERVED = frozenset(keyword.kwlist) | frozenset(dir(builtins))
+
+
+def _top_level_names(path: Path) -> set[str]:
+    """Names of the user's file that a global of ours must not replace."""
+    tree = ast.parse(path.read_text())
+    named = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    aliases = [a for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names]
+    return named | defined | {(a.asname or a.name).partition(".")[0] for a in aliases}
 
 
 def _attribute(target: str) -> str:
@@ -423,50 +437,59 @@ def _attribute(target: str) -> str:
     return text
 
 
+def _reads(unit: fx.Node | Piece) -> Sequence[fx.Node]:
+    return unit.cut.inputs if isinstance(unit, Piece) else unit.all_input_nodes
+
+
 def _schedule(graph: fx.Graph, pieces: Sequence[Piece]) -> list[fx.Node | Piece]:
-    """Nodes and kernels in an order that respects data flow, as close to the graph's own as that allows."""
-    owner: dict[fx.Node, Piece] = {n: p for p in pieces for n in p.cut.nodes}
-    units: list[fx.Node | Piece] = []
-    index: dict[int, int] = {}
-    for node in graph.nodes:
-        unit: fx.Node | Piece = owner.get(node, node)
-        if node.op in ("placeholder", "output") or id(unit) in index:
-            continue
-        index[id(unit)] = len(units)
-        units.append(unit)
-    needs: list[set[int]] = []
-    for unit in units:
-        sources = unit.cut.inputs if isinstance(unit, Piece) else unit.all_input_nodes
-        found = {index[id(owner.get(s, s))] for s in sources if s.op != "placeholder"}
-        needs.append(found - {index[id(unit)]})
-    users: list[list[int]] = [[] for _ in units]
-    for i, found in enumerate(needs):
-        for j in found:
-            users[j].append(i)
-    waiting = [len(found) for found in needs]
-    ready = [i for i, n in enumerate(waiting) if n == 0]
+    """What has to run, nodes and kernels, in an order that respects data flow and is close to the graph's own.
+
+    A view or a constant may be computed inside several kernels and outside as well: what nobody asks for is not run.
+    """
+    made_by: dict[fx.Node, Piece] = {node: piece for piece in pieces for node in piece.cut.outputs}
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    needs: dict[int, set[int]] = {}
+    units: dict[int, fx.Node | Piece] = {}
+
+    def unit_of(node: fx.Node) -> int:
+        unit = made_by.get(node, node)
+        # a kernel stands where its first result stood
+        number = min(place[n] for n in unit.cut.outputs) if isinstance(unit, Piece) else place[unit]
+        units[number] = unit
+        return number
+
+    asked = [
+        unit_of(n) for n in next(n for n in graph.nodes if n.op == "output").all_input_nodes if n.op != "placeholder"
+    ]
+    while asked:
+        number = asked.pop()
+        if number not in needs:
+            needs[number] = {unit_of(n) for n in _reads(units[number]) if n.op != "placeholder"}
+            asked += needs[number]
+    random = sorted(n for n in needs if isinstance(node := units[n], fx.Node) and classify(node) is OpKind.RANDOM)
+    for before, after in pairwise(random):
+        needs[after].add(before)  # they draw from one stream
+    users: dict[int, list[int]] = {}
+    for number, found in needs.items():
+        for source in found:
+            users.setdefault(source, []).append(number)
+    waiting = {number: len(found) for number, found in needs.items()}
+    ready = [number for number, count in waiting.items() if count == 0]
     heapq.heapify(ready)
     order: list[fx.Node | Piece] = []
     while ready:
-        i = heapq.heappop(ready)
-        order.append(units[i])
-        for j in users[i]:
-            waiting[j] -= 1
-            if waiting[j] == 0:
-                heapq.heappush(ready, j)
-    assert len(order) == len(units), "the pieces make a cycle"
+        number = heapq.heappop(ready)
+        order.append(units[number])
+        for user in users.get(number, ()):
+            waiting[user] -= 1
+            if waiting[user] == 0:
+                heapq.heappush(ready, user)
+    assert len(order) == len(needs), "the pieces make a cycle"
     return order
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Guards: structure (another one raises) and values (others run the original forward)
-
-
-@dataclass(frozen=True)
-class _Leaf:
-    path: str
-    test: str
-    node: fx.Node
 
 
 def _structure(value: Any, path: str, tests: list[str], leaves: list[tuple[str, Any]]) -> None:
@@ -485,17 +508,14 @@ def _structure(value: Any, path: str, tests: list[str], leaves: list[tuple[str, 
     elif value is None or isinstance(value, bool | int | float | str):
         leaves.append((path, value))
     else:
-        raise UserError(f"an input is a {type(value).__name__}: tensors, numbers, and tuples, lists and dicts of them can be given.")
+        raise UserError(
+            f"an input is a {type(value).__name__}: tensors, numbers, and tuples, lists and dicts of them can be given."
+        )
 
 
 def _tensor_test(path: str, value: torch.Tensor) -> str:
-    stride = f"{path}.stride() == {tuple(value.stride())}"
-    return f"{path}.dtype is {value.dtype} and {path}.shape == {tuple(value.shape)} and {stride} and {path}.device.type == {value.device.type!r}"
-
-
-def _leaves(value: Any) -> list[Any]:
-    """In torch.export's order of inputs."""
-    return pytree.tree_leaves(value, is_leaf=lambda v: v is None)
+    layout = f"{path}.shape == {tuple(value.shape)} and {path}.stride() == {tuple(value.stride())}"
+    return f"{path}.dtype is {value.dtype} and {layout} and {path}.device.type == {value.device.type!r}"
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -531,11 +551,12 @@ def write(
     cls = type(model)
     if "<locals>" in cls.__qualname__:
         raise UserError(f"the model's class {cls.__qualname__} is local to a function; define it at the top of a file.")
+    outermost = cls.__qualname__.partition(".")[0]
     facts: dict[str, Any] = {
         "source": without_main(model_file.read_text()),
         "file": model_file.name,
         "base": cls.__qualname__,
-        "base_import": "" if cls.__module__ == user_module else f"from {cls.__module__} import {cls.__qualname__.partition('.')[0]}",
+        "base_import": "" if cls.__module__ == user_module else f"from {cls.__module__} import {outermost}",
         "note": note,
         "torch_version": torch.__version__.partition("+")[0],
         "kernels": [],
@@ -566,12 +587,17 @@ def _forward(captured: Captured, pieces: Sequence[Piece], model_file: Path) -> M
     needs_grad = []
     for (path, value), node in zip(leaves, user, strict=True):
         if not isinstance(value, torch.Tensor):
-            guards.append(f"type({path}) is {type(value).__name__} and {path} == {value!r}" if value is not None else f"{path} is None")
+            same = f"type({path}) is {type(value).__name__} and {path} == {value!r}"
+            guards.append(f"{path} is None" if value is None else same)
             continue
         guards.append(_tensor_test(path, value))
         reads.append(f"{writer.name(node)} = {path}")
         needs_grad.append(writer.name(node))
-    used = {n for n in captured.graph_module.graph.nodes if n.op == "placeholder" and n.users}
+    graph = captured.graph_module.graph
+    order = _schedule(graph, pieces)
+    used = {n for unit in order for n in _reads(unit)} | set(
+        next(n for n in graph.nodes if n.op == "output").all_input_nodes
+    )
     into_kernels = {n for p in pieces for n in p.cut.inputs}
     for node, expression in own:
         if node not in used:
@@ -579,17 +605,15 @@ def _forward(captured: Captured, pieces: Sequence[Piece], model_file: Path) -> M
         name = writer.name(node)
         reads.append(f"{name} = {expression}")
         needs_grad.append(name)
-    own_guards = [
-        _tensor_test(writer.name(node), node.meta["val"]) for node, _ in own if node in into_kernels
-    ]
-    writer.body()
+    own_guards = [_tensor_test(writer.name(node), node.meta["val"]) for node, _ in own if node in into_kernels]
+    writer.body(order)
     writer.ending()
     distinct: dict[str, Piece] = {}
     for piece in pieces:
         distinct.setdefault(piece.op, piece)
     return {
         "kernels": [{"op": op, "cls": camel(op)} for op in distinct],
-        "bound": sorted(writer.bound.items()),
+        "bound": sorted(writer.namespace.texts.items()),
         "constants": sorted(writer.constants.items()),
         "imports": sorted(writer.imports),
         "arity": len(captured.args),

@@ -119,6 +119,14 @@ class Store:
         )
         return otherwise
 
+    def open_or_raise(self) -> None:
+        """For those who cannot go on without: CacheError when the folder cannot be used."""
+        if not self._on_disk(lambda _: True, False):
+            raise CacheError(
+                f"the kernel cache cannot be used: {self.trouble}. Free or repair the folder, run `akg cache clear`, "
+                "or set AKG_CACHE_DIR to another one."
+            )
+
     @property
     def objects(self) -> Path:
         """Where built objects live (BUILD_DIR): in the cache, or a temporary folder when that is unusable."""

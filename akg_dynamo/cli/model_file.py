@@ -54,7 +54,8 @@ def read(path: Path, name: str | None = None, inputs: str | None = None, specs: 
     model.eval()
     _run_once(model, name, path, args, kwargs)
     named = getattr(module, name)
-    return ModelFile(path, module, name, model, args, kwargs, isinstance(named, type) and hasattr(module, "get_init_inputs"))
+    kernelbench = isinstance(named, type) and hasattr(module, "get_init_inputs")
+    return ModelFile(path, module, name, model, args, kwargs, kernelbench)
 
 
 def parse_spec(text: str) -> torch.Tensor:
@@ -66,8 +67,8 @@ def parse_spec(text: str) -> torch.Tensor:
     match = _SPEC.fullmatch(text.strip())
     if match is None or match["dtype"] not in _DTYPES:
         raise TaskError(
-            f"--input {text!r} is not understood. Write dtype[sizes], such as f32[8,128] or i64[4,16]<1000 for integers "
-            f"below 1000; dtypes: {', '.join(_DTYPES)}."
+            f"--input {text!r} is not understood. Write dtype[sizes], such as f32[8,128], or i64[4,16]<1000 for "
+            f"integers below 1000; dtypes: {', '.join(_DTYPES)}."
         )
     dtype = _DTYPES[match["dtype"]]
     shape = [int(d) for d in match["dims"].split(",") if d.strip()]
@@ -87,7 +88,7 @@ def _execute(path: Path) -> ModuleType:
         return standalone.load_source(path, f"akg_user_{path.stem}")
     except SystemExit as error:
         raise TaskError(f"{path} ends the process when it is imported. Guard it with `if __name__ ==`.") from error
-    except Exception as error:  # noqa: BLE001 - the user's own file may raise anything
+    except Exception as error:
         raise TaskError(f"{path} raises when it is imported: {_where(error, path)}. It must import cleanly.") from error
 
 
@@ -113,7 +114,7 @@ def _construct(module: ModuleType, path: Path, name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     try:
         return standalone.build_model(module, name)
-    except Exception as error:  # noqa: BLE001 - the user's constructor may raise anything
+    except Exception as error:
         raise TaskError(
             f"{name} in {path} cannot be constructed: {_where(error, path)}. A class is called with what "
             "get_init_inputs() returns, or with nothing; or give --module a function that builds the model."
@@ -132,19 +133,20 @@ def _example_inputs(
     make = getattr(module, name, None)
     if not callable(make):
         raise TaskError(
-            f"{path} has no function {name}() that gives example inputs. Add one that returns a list, name another with "
-            "--inputs, or give each tensor on the command line: --input f32[8,128]."
+            f"{path} has no function {name}() that gives example inputs. Add one that returns a list, name another "
+            "with --inputs, or give each tensor on the command line: --input f32[8,128]."
         )
     try:
         made = make()
-    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+    except Exception as error:
         raise TaskError(f"{name}() in {path} raises: {_where(error, path)}.") from error
     if isinstance(made, dict):
         return (), dict(made)
     if isinstance(made, torch.Tensor):
         return (made,), {}
     if not isinstance(made, list | tuple):
-        raise TaskError(f"{name}() in {path} returns a {type(made).__name__}; a list of inputs, or a dict by name, is needed.")
+        kind = type(made).__name__
+        raise TaskError(f"{name}() in {path} returns a {kind}; a list of inputs, or a dict by name, is needed.")
     return tuple(made), {}
 
 
@@ -163,10 +165,10 @@ def _run_once(model: torch.nn.Module, name: str, path: Path, args: tuple[Any, ..
             # on copies: the inputs are used again, and a forward may write into them
             copies = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
             model(*copies[0], **copies[1])
-    except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
+    except Exception as error:
         raise TaskError(
-            f"{name} in {path} raises on its example inputs, without AKG: {_where(error, path)}. Correct the model or the "
-            "inputs first."
+            f"{name} in {path} raises on its example inputs, without AKG: {_where(error, path)}. Correct the model or "
+            "the inputs first."
         ) from error
 
 

@@ -1,11 +1,12 @@
 """Loads a model's file, and compares two of them in a process of its own. Imports torch and nothing of AKG.
 
-Run by path (``python -I standalone.py REQUEST.json``) it answers with one line of JSON: values and times of the original
-against the written file, with AKG made impossible to import: what `akg optimize` wrote must stand alone.
+Run as a program on a request's file it answers with one line of JSON: values and times of the original against the
+written file, with AKG made impossible to import: what `akg optimize` wrote must stand alone.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.abc
 import importlib.util
@@ -25,6 +26,7 @@ _RMS_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2
 
 _ROUNDS = 9
 _ROUND_S = 0.05
+_DRAWS = 5
 
 
 class NotStandalone(importlib.abc.MetaPathFinder):
@@ -39,7 +41,8 @@ class NotStandalone(importlib.abc.MetaPathFinder):
 def load_source(path: Path, name: str) -> ModuleType:
     """Executes a Python file as module `name`; files next to it can be imported by it."""
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file"
+    assert spec is not None, "a .py file"
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look a class's module up
     folder = str(path.resolve().parent)
@@ -93,7 +96,8 @@ def difference(got: object, expected: object) -> tuple[float, str]:
             continue
         wide_a, wide_b = a.double(), b.double()
         finite = torch.isfinite(wide_b)
-        if not torch.equal(torch.where(finite, 0.0, wide_a.nan_to_num()), torch.where(finite, 0.0, wide_b.nan_to_num())):
+        odd_a, odd_b = (wide.masked_fill(finite, 0.0) for wide in (wide_a, wide_b))
+        if not torch.equal(odd_a.nan_to_num(), odd_b.nan_to_num()) or not torch.isfinite(wide_a[finite]).all():
             return float("inf"), f"output {i}: NaN or Inf elsewhere than in the original"
         scale = wide_b[finite].square().mean().sqrt().item() if finite.any() else 0.0
         error = (wide_a - wide_b)[finite].square().mean().sqrt().item() if finite.any() else 0.0
@@ -122,31 +126,60 @@ def race(original: Callable[[], object], new: Callable[[], object]) -> tuple[flo
     return statistics.median(times[0]) * 1e6, statistics.median(times[1]) * 1e6
 
 
+def _input_sets(request: dict[str, Any], original: ModuleType) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The saved example inputs, or for a task several draws of its own."""
+    if request["inputs"] is not None:
+        saved = torch.load(request["inputs"], weights_only=False)
+        return [(saved["args"], saved["kwargs"])]
+    if hasattr(original, "get_inputs_dyn_list"):
+        return [(tuple(inputs), {}) for inputs in original.get_inputs_dyn_list()]
+    sets: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for seed in range(_DRAWS):
+        torch.manual_seed(seed)
+        sets.append((tuple(original.get_inputs()), {}))
+    return sets
+
+
+def _on_copies(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, object]:
+    """The result, and the inputs as the model left them."""
+    args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+    torch.manual_seed(1)
+    return model(*args, **kwargs), (args, kwargs)
+
+
 def compare(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs a request: original file and model name, written file, saved inputs."""
-    saved = torch.load(request["inputs"], weights_only=False)
-    args, kwargs = saved["args"], saved["kwargs"]
+    """Runs a request: original file and model name, written file, saved inputs (or None: the file's own)."""
     torch.manual_seed(0)
-    original = build_model(load_source(Path(request["original"]), "akg_original"), request["name"])
+    module = load_source(Path(request["original"]), "akg_original")
+    original = build_model(module, request["name"])
     written = load_source(Path(request["written"]), "akg_written")
     if request["from_model"]:
-        new = written.ModelNew.from_model(original)
+        new = written.ModelNew.from_model(copy.deepcopy(original))
     else:
+        for name in ("get_init_inputs",):  # a kernel's file need not repeat what its task says
+            if not hasattr(written, name) and hasattr(module, name):
+                setattr(written, name, getattr(module, name))
+        torch.manual_seed(0)
         new = build_model(written, "ModelNew")
-        new.load_state_dict(original.state_dict())
+        if list(new.state_dict()) == list(original.state_dict()):
+            new.load_state_dict(original.state_dict())
     if request["eval"]:
         original, new = original.eval(), new.eval()
+    answer: dict[str, Any] = {"error": 0.0, "wrong": "", "inputs": 0}
     with torch.no_grad():
-        copies = [torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs)) for _ in range(2)]
-        state = {name: value.clone() for name, value in original.state_dict().items()}
-        torch.manual_seed(1)
-        expected = original(*copies[0][0], **copies[0][1])
-        original.load_state_dict(state)  # a buffer that the forward updates starts from the same value
-        torch.manual_seed(1)
-        got = new(*copies[1][0], **copies[1][1])
-        error, wrong = difference(got, expected)
-        answer: dict[str, Any] = {"error": error, "wrong": wrong, "state_dict": list(new.state_dict()) == list(state)}
-        if not wrong and request["time"]:
+        sets = _input_sets(request, module)
+        for args, kwargs in sets:
+            got, expected = _on_copies(new, args, kwargs), _on_copies(original, args, kwargs)
+            # what a model writes into its inputs and buffers is as much its result as what it returns
+            error, wrong = difference(got, expected)
+            if not wrong and list(new.state_dict()) == list(original.state_dict()):
+                state_error, wrong = difference(dict(new.state_dict()), dict(original.state_dict()))
+                error, wrong = max(error, state_error), wrong and f"state_dict: {wrong}"
+            answer = {"error": max(error, answer["error"]), "wrong": wrong, "inputs": answer["inputs"] + 1}
+            if wrong:
+                return answer
+        if request["time"]:
+            args, kwargs = sets[0]
             answer["original_us"], answer["new_us"] = race(
                 lambda: original(*args, **kwargs), lambda: new(*args, **kwargs)
             )

@@ -17,7 +17,7 @@ from akg_dynamo import integrate
 from akg_dynamo.core.errors import UserError
 from akg_dynamo.core.types import Candidate, OpNode, Ref, Subgraph, TensorSpec
 
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 
@@ -43,9 +43,9 @@ def get_inputs():
 
 if __name__ == "__main__":
     raise SystemExit("must not be copied")
-'''
+"""
 
-ADD_RELU = '''
+ADD_RELU = """
 import torch
 
 def build():
@@ -61,7 +61,7 @@ def run(a, b):
 class ModelNew(torch.nn.Module):
     def forward(self, a, b):
         return run(a, b)[0]
-'''
+"""
 
 
 @dataclass
@@ -94,9 +94,8 @@ def written(tmp_path: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
     relu = nodes["relu"]
     add = next(n for n in relu.users if "add" in n.name)
     spec = TensorSpec("float32", (4, 8), (8, 1))
-    sub = Subgraph(
-        (spec, spec), (), (OpNode("aten.relu.default", (Ref(0),), (), spec), OpNode("aten.add.Tensor", (Ref(2), Ref(1)), (), spec)), (3,)
-    )  # fmt: skip
+    relu_node = OpNode("aten.relu.default", (Ref(0),), (), spec)
+    sub = Subgraph((spec, spec), (), (relu_node, OpNode("aten.add.Tensor", (Ref(2), Ref(1)), (), spec)), (3,))
     cut = Cut(sub, (relu.args[0], add.args[1]), (add,), (relu, add))  # type: ignore[arg-type]
     piece = integrate.Piece(cut, "relu_add", Candidate("relu_add", ADD_RELU, "cpp"))
     text = integrate.write(captured, [piece], model=model, model_file=path, user_module="user_block")
@@ -149,7 +148,7 @@ def test_outside_its_guards_the_original_forward_runs(written: tuple[ModuleType,
 
 @torch.no_grad()
 def test_parameters_of_another_dtype_run_the_original_forward(written: tuple[ModuleType, ModuleType]) -> None:
-    user, new = written
+    _, new = written
     ours = new.ModelNew(8).double()
     out = ours(torch.randn(4, 8, dtype=torch.float64))
     assert out["out"].dtype is torch.float64
@@ -166,7 +165,7 @@ def test_a_call_that_needs_gradients_gets_them(written: tuple[ModuleType, Module
 
 @torch.no_grad()
 def test_keywords_and_defaults_are_the_same_call(written: tuple[ModuleType, ModuleType]) -> None:
-    user, new = written
+    _, new = written
     ours = new.ModelNew(8)
     x = torch.randn(4, 8)
     ours(x=x)
@@ -265,5 +264,8 @@ def test_names_are_readable_and_distinct() -> None:
 
     rms = sub("add.Tensor", "pow.Tensor_Scalar", "mean.dim", "add.Scalar", "rsqrt.default", "mul.Tensor", "mul.Tensor")
     assert integrate.op_name(rms) == "add_rms_norm"
-    assert integrate.distinct_names([sub("_softmax.default"), sub("_softmax.default", "clone.default")]) == ["softmax", "softmax_2"]
+    assert integrate.distinct_names([sub("_softmax.default"), sub("_softmax.default", "clone.default")]) == [
+        "softmax",
+        "softmax_2",
+    ]
     assert integrate.camel("add_rms_norm_2") == "AddRmsNorm2"

@@ -1,0 +1,107 @@
+"""What this machine has and lacks: the facts behind `akg doctor`, and the check before anything is generated."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from akg_dynamo.cache.store import Store
+from akg_dynamo.core import settings
+from akg_dynamo.core.errors import ToolchainError
+
+_COMPILERS = ("g++", "c++", "clang++")
+_PROBE = """\
+#include <cmath>
+extern "C" void probe(float* x, long n) {
+#pragma omp parallel for
+  for (long i = 0; i < n; ++i) x[i] = std::exp(x[i]);
+}
+"""
+_OPTIONAL = {
+    "triton": "kernels for CUDA",
+    "torch_npu": "Ascend devices",
+    "litellm": "kernels written by a language model",
+    "transformers": "the example models",
+}
+
+
+def require_compiler() -> str:
+    """The C++ compiler's path, after it has built a small OpenMP library.
+
+    Raises:
+        ToolchainError: there is none, or it fails.
+    """
+    named = settings.cxx()
+    command = shlex.split(named) if named else []
+    path = shutil.which(command[0]) if command else next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if path is None:
+        looked = f"CXX={named}, which is not on PATH" if named else f"none of {', '.join(_COMPILERS)} is on PATH"
+        raise ToolchainError(f"no C++ compiler: {looked}. Install g++ (or clang++ with OpenMP), or set CXX to one.")
+    with tempfile.TemporaryDirectory(prefix="akg-probe-") as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text(_PROBE)
+        build = [path, *command[1:], "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", str(source)]
+        try:
+            done = subprocess.run(
+                [*build, "-o", str(source.with_suffix(".so"))], capture_output=True, text=True, timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ToolchainError(
+                f"the C++ compiler {path} cannot be run: {error}. Set CXX to one that works."
+            ) from error
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise ToolchainError(
+            f"the C++ compiler {path} fails on a small OpenMP program (exit code {done.returncode}): "
+            f"{said[0] if said else 'it says nothing'}. Install a working g++ with OpenMP, or set CXX to one."
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Health:
+    """`missing` stops the product; `optional` does not."""
+
+    facts: Mapping[str, str]
+    missing: tuple[str, ...]
+    optional: Mapping[str, str]
+
+
+def examine() -> Health:
+    """Looks at everything the product depends on."""
+    missing: list[str] = []
+    try:
+        compiler = require_compiler()
+        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+        compiler = f"{compiler} ({version.splitlines()[0]})" if version else compiler
+    except ToolchainError as error:
+        compiler = "none that works"
+        missing.append(str(error))
+    store = Store()
+    problems = store.check()
+    missing += [f"cache: {problem}" for problem in problems]
+    usable = f"{len(store.ls())} entries, {store.size_bytes() / 1e6:.1f} MB"
+    facts = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "backend": "cpu (dsl cpp, arch native)",
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "threads": f"{torch.get_num_threads()} used by torch, {os.cpu_count()} in the machine",
+        "C++ compiler": compiler,
+        "cache": f"{store.folder} ({usable if not store.trouble else 'cannot be used'})",
+    }
+    if torch.cuda.is_available():
+        facts["cuda"] = torch.cuda.get_device_name()
+    absent = {name: why for name, why in _OPTIONAL.items() if importlib.util.find_spec(name) is None}
+    return Health(facts, tuple(missing), absent)

@@ -1,0 +1,368 @@
+"""The command line: ``akg``, and ``akg-optimize`` for ``akg optimize``. Exit codes are in `output`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from akg_dynamo.cli.output import NO, command
+from akg_dynamo.core.errors import CacheError, UserError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Makes PyTorch models faster."
+)
+cache_app = typer.Typer(no_args_is_help=True, help="Look at, move and clear the kernel cache.")
+app.add_typer(cache_app, name="cache")
+
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="MODEL.py", help="A KernelBench file, or any file with an nn.Module.")
+]
+Module = Annotated[
+    str | None,
+    typer.Option("--module", help="The model in the file: a class, a function or an instance. Default: Model."),
+]  # typer reads the annotation at run time; Optional works on every Python
+Inputs = Annotated[
+    str | None, typer.Option(help="A function of the file that gives example inputs. Default: get_inputs.")
+]
+Input = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="One example input, as f32[8,128] or i64[4,16]<1000. Repeat for more."),
+]
+Gate = Annotated[str, typer.Option(help="profit: only kernels that win. correct: every kernel that is right.")]
+Numerics = Annotated[str, typer.Option(help="bounded, eager or fast.")]
+Rtol = Annotated[float | None, typer.Option(help="The tolerance of --numerics fast.")]
+Dsl = Annotated[str, typer.Option(help="What kernels are written in.")]
+Arch = Annotated[str, typer.Option(help="The hardware to generate for.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _options(**chosen: object) -> Any:
+    from akg_dynamo import options
+
+    return options.parse({name: value for name, value in chosen.items() if value is not None})
+
+
+@app.command()
+def optimize(
+    model: ModelPath,
+    *,
+    module: Module = None,
+    inputs: Inputs = None,
+    input: Input = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write. Default: next to the model.")] = None,
+    gate: Gate = "profit",
+    numerics: Numerics = "bounded",
+    rtol: Rtol = None,
+    dsl: Dsl = "cpp",
+    arch: Arch = "native",
+    json: AsJson = False,
+) -> None:
+    """Write a faster version of a model, as files that need neither AKG nor torch.compile."""
+    with command(json) as output:
+        options = _options(gate=gate, numerics=numerics, rtol=rtol, dsl=dsl, arch=arch)
+        _must_exist(model)
+        from akg_dynamo.cli import host
+        from akg_dynamo.cli import optimize as steps
+
+        with output.step("Checking the compiler"):
+            host.require_compiler()
+        done = steps.run(steps.Request(model, module, inputs, tuple(input or ()), out, options), output)
+
+        def show(console: Console) -> None:
+            table = Table("kernel", "uses", "eager µs", "kernel µs", "x eager", box=None)
+            for k in done.kernels:
+                times = [f"{v:.1f}" if v is not None else "-" for v in (k.eager_us, k.kernel_us)]
+                table.add_row(k.op, str(k.uses), *times, f"{k.ratio:.2f}" if k.ratio is not None else "not timed")
+            if done.kernels:
+                console.print(table)
+            console.print(f"{len(done.kernels)} kernels in use, {len(done.refused)} subgraphs tried and left to torch.")
+            console.print(done.note or f"The whole model: {done.end_to_end.ratio:.2f} x the original's speed.")
+            console.print(f"Written: {Path(done.folder) / done.written[0] if not done.kernels else done.folder}")
+            console.print(f"Report: {Path(done.folder) / 'report.md'}")
+
+        output.result(done.as_json(), show)
+
+
+def _must_exist(path: Path) -> None:
+    """Before anything is imported: a misspelt path is answered at once."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a file. Give the path of a Python file that defines the model.")
+
+
+@app.command()
+def explain(
+    model: ModelPath,
+    *,
+    module: Module = None,
+    inputs: Inputs = None,
+    input: Input = None,
+    nodes: Annotated[bool, typer.Option("--nodes", help="List every operator that stays with torch.")] = False,
+    gate: Gate = "profit",
+    json: AsJson = False,
+) -> None:
+    """Say what would be fused in a model, what is known of it, and why the rest stays with torch. Generates nothing."""
+    with command(json) as output:
+        options = dataclasses.replace(_options(gate=gate), generation="cached")
+        _must_exist(model)
+        from akg_dynamo import compiler, integrate
+        from akg_dynamo.cli import model_file
+        from akg_dynamo.cli import optimize as steps
+        from akg_dynamo.core.types import SplitReason
+
+        with output.step("Capturing the graph"):
+            planned = steps.plan_model(model_file.read(model, module, inputs, input or ()), options)
+            solutions = compiler.solve([c.subgraph for c in planned.cuts], options)
+        subs = {c.subgraph.digest: c.subgraph for c in planned.cuts}
+        names = dict(zip(subs, integrate.distinct_names(list(subs.values())), strict=True))
+        rows = []
+        for digest, name in names.items():
+            found = solutions[digest]
+            timing = None if isinstance(found, SplitReason) else found.verdict.timing
+            known = (
+                str(found)
+                if isinstance(found, SplitReason)
+                else f"kernel: {timing.ratio:.2f} x eager"
+                if timing
+                else "kernel"
+            )
+            rows.append(
+                {
+                    "op": name,
+                    "uses": sum(c.subgraph.digest == digest for c in planned.cuts),
+                    "operators": [n.target for n in subs[digest].nodes],
+                    "known": known,
+                }
+            )
+        left = [
+            {"node": n.name, "target": str(n.target), "reason": str(r)}
+            for n, r in planned.plan.reasons.items()
+            if n.op == "call_function"
+        ]
+        counts = steps.left_counts(planned)
+
+        def show(console: Console) -> None:
+            table = Table("subgraph", "uses", "operators", "known", box=None)
+            for row in rows:
+                table.add_row(str(row["op"]), str(row["uses"]), str(len(row["operators"])), str(row["known"]))  # type: ignore[arg-type]
+            console.print(table)
+            console.print(f"\n{len(left)} of {len(planned.operators)} operators stay with torch:")
+            for reason, count in counts:
+                console.print(f"  {count:5}  {reason}", markup=False)
+            if nodes:
+                for each in left:
+                    console.print(f"  {each['node']} ({each['target']}): {each['reason']}", markup=False)
+
+        output.result({"subgraphs": rows, "left": left, "operators": len(planned.operators)}, show)
+
+
+@app.command()
+def verify(
+    task: Annotated[Path, typer.Argument(metavar="TASK.py", help="A KernelBench file with Model and get_inputs.")],
+    kernel: Annotated[Path, typer.Argument(metavar="KERNEL.py", help="A file with ModelNew.")],
+    json: AsJson = False,
+) -> None:
+    """Compare ModelNew with Model in a process of its own. Exit code 0: right, 1: wrong, 2: cannot be compared."""
+    with command(json) as output:
+        from akg_dynamo.cli import verify as steps
+
+        _must_exist(task)
+        _must_exist(kernel)
+        with output.step("Running both"):
+            found = steps.run(task, kernel)
+
+        def show(console: Console) -> None:
+            if found.wrong:
+                console.print(f"wrong: {found.wrong}", markup=False)
+            else:
+                console.print(
+                    f"right on {found.inputs} sets of inputs (largest relative RMS difference {found.error:.2g}); "
+                    f"{found.ratio:.2f} x the speed of Model"
+                )
+
+        output.result({**dataclasses.asdict(found), "right": not found.wrong, "ratio": found.ratio}, show)
+        if found.wrong:
+            raise typer.Exit(NO)
+
+
+@app.command()
+def doctor(json: AsJson = False) -> None:
+    """Say what this machine has and what is missing. Exit code 1 when something that is needed is missing."""
+    with command(json) as output:
+        from akg_dynamo.cli import host
+
+        with output.step("Looking around"):
+            health = host.examine()
+
+        def show(console: Console) -> None:
+            table = Table(show_header=False, box=None)
+            for name, value in health.facts.items():
+                table.add_row(name, value)
+            console.print(table, markup=False)
+            for problem in health.missing:
+                console.print(f"missing: {problem}", markup=False)
+            for name, why in health.optional.items():
+                console.print(f"not installed: {name} (only for {why})", markup=False)
+
+        output.result(dataclasses.asdict(health), show)
+        if health.missing:
+            raise typer.Exit(NO)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# akg cache
+
+
+def _store() -> Any:
+    """The cache, which these commands, unlike a compilation, cannot do without."""
+    from akg_dynamo.cache.store import Store
+
+    store = Store()
+    store.open_or_raise()
+    return store
+
+
+def _one(store: Any, name: str) -> Any:
+    found = store.find(name)
+    if not found:
+        raise CacheError(
+            f"no entry's key starts with {name!r} and none is for an operation of that name: see akg cache ls."
+        )
+    if len(found) > 1:
+        keys = ", ".join(e.key[:12] for e in found[:5])
+        raise CacheError(f"{name!r} stands for {len(found)} entries ({keys}…): give more of the key.")
+    return found[0]
+
+
+def _summary(entry: Any) -> Mapping[str, object]:
+    best = max((w.timing.ratio for w in entry.worth.values()), default=None)
+    state = (
+        "quarantined" if entry.quarantined
+        else "to be judged" if not entry.judged
+        else "kernel" if entry.candidate is not None
+        else "none"
+    )  # fmt: skip
+    reason = entry.reason()
+    return {
+        "key": entry.key,
+        "op": entry.provenance.op,
+        "state": state,
+        "ratio": best,
+        "reason": str(reason) if reason else "",
+        "age_days": round((time.time() - entry.provenance.created_at) / 86400, 1)
+        if entry.provenance.created_at
+        else None,
+    }
+
+
+@cache_app.command("ls")
+def cache_ls(json: AsJson = False) -> None:
+    """List the entries."""
+    with command(json) as output:
+        store = _store()
+        rows = [_summary(e) for e in store.ls()]
+
+        def show(console: Console) -> None:
+            table = Table("key", "operation", "state", "x eager", "why not", box=None)
+            for row in rows:
+                ratio = row["ratio"]
+                table.add_row(
+                    str(row["key"])[:12], str(row["op"]), str(row["state"]),
+                    f"{ratio:.2f}" if isinstance(ratio, float) else "-", str(row["reason"]),
+                )  # fmt: skip
+            console.print(table)
+            console.print(f"{len(rows)} entries, {store.size_bytes() / 1e6:.1f} MB in {store.folder}", markup=False)
+
+        output.result({"folder": str(store.folder), "entries": rows}, show)
+
+
+@cache_app.command("show")
+def cache_show(
+    name: Annotated[str, typer.Argument(help="The start of a key, or an operation.")], json: AsJson = False
+) -> None:
+    """Show one entry: verdicts, where it came from, and its source."""
+    with command(json) as output:
+        from akg_dynamo.cache.entry import to_json
+
+        entry = _one(_store(), name)
+
+        def show(console: Console) -> None:
+            for key, value in _summary(entry).items():
+                console.print(f"{key}: {value}", markup=False)
+            for device, worth in entry.worth.items():
+                t = worth.timing
+                console.print(f"on {device}: {t.ratio:.2f} x eager ({t.low:.2f} to {t.high:.2f})", markup=False)
+            if entry.right is not None:
+                console.print(f"{entry.right.outcome.value}; checked: {'; '.join(entry.right.checked)}", markup=False)
+            if entry.candidate is not None:
+                console.print(f"\n{entry.candidate.source}", markup=False)
+
+        output.result(to_json(entry), show)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    name: Annotated[str | None, typer.Argument(help="One entry's key or operation. Default: everything.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Remove one entry, or everything, also from a damaged folder."""
+    with command(json) as output:
+        from akg_dynamo.cache.store import Store
+
+        if name is None:
+            store = Store()
+            count = store.clear()
+        else:
+            store = _store()
+            count = store.clear([_one(store, name).key])
+        output.result({"removed": count}, lambda console: console.print(f"{count} entries removed from {store.folder}"))
+
+
+@cache_app.command("check")
+def cache_check(json: AsJson = False) -> None:
+    """Look for damage; damaged entries are dropped. Exit code 1 when there was any."""
+    with command(json) as output:
+        problems = _store().check()
+        output.result(
+            {"problems": problems}, lambda console: console.print("\n".join(problems) or "sound", markup=False)
+        )
+        if problems:
+            raise typer.Exit(NO)
+
+
+@cache_app.command("export")
+def cache_export(file: Annotated[Path, typer.Argument(help="The file to write.")], json: AsJson = False) -> None:
+    """Write every kernel to one file."""
+    with command(json) as output:
+        count = _store().export(file)
+        output.result({"exported": count}, lambda console: console.print(f"{count} kernels in {file}"))
+
+
+@cache_app.command("import")
+def cache_import(
+    file: Annotated[Path, typer.Argument(help="A file by akg cache export.")], json: AsJson = False
+) -> None:
+    """Add the kernels of an exported file. They are judged here before any is used."""
+    with command(json) as output:
+        count = _store().import_(file)
+        output.result(
+            {"imported": count}, lambda console: console.print(f"{count} kernels imported, to be judged on use")
+        )
+
+
+def main() -> None:
+    """Entry point of ``akg``."""
+    app()
+
+
+def optimize_main() -> None:
+    """Entry point of ``akg-optimize``."""
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command()(optimize)
+    single()

@@ -1,0 +1,235 @@
+"""`akg optimize`: from a model's file to a faster file, written once it has proved itself in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from akg_dynamo import compiler, integrate
+from akg_dynamo.cli import model_file, standalone
+from akg_dynamo.cli.model_file import ModelFile
+from akg_dynamo.cli.output import Output
+from akg_dynamo.core.errors import JudgeError, UserError
+from akg_dynamo.core.types import Kernel, SplitReason
+from akg_dynamo.fusion.extract import Cut, extract
+from akg_dynamo.fusion.ops import classify
+from akg_dynamo.fusion.partition import FusionPlan, plan
+from akg_dynamo.options import Options
+from akg_dynamo.report import markdown
+from akg_dynamo.report.markdown import EndToEnd, KernelRow, Optimized, RefusedRow
+
+_SLOWER = 0.98
+_FRESH_S = 1200
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line said."""
+
+    path: Path
+    module: str | None
+    inputs: str | None
+    specs: tuple[str, ...]
+    out: Path | None
+    options: Options
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A captured model and what was cut out of it."""
+
+    captured: integrate.Captured
+    plan: FusionPlan
+    cuts: list[Cut]
+
+    @property
+    def operators(self) -> list[fx.Node]:
+        """The nodes that call something."""
+        return [n for n in self.captured.graph_module.graph.nodes if n.op == "call_function"]
+
+
+def plan_model(model: ModelFile, options: Options) -> Planned:
+    """Captures a model's inference graph and plans what to fuse."""
+    captured = integrate.capture(model.model, model.args, model.kwargs)
+    planned = plan(captured.graph_module, target=options.target, options=options)
+    return Planned(captured, planned, extract(captured.graph_module, planned))
+
+
+def left_counts(planned: Planned) -> list[tuple[str, int]]:
+    """Why nodes were not chosen for any kernel, the most frequent reason first."""
+    counts = Counter(reason.kind.value for node, reason in planned.plan.reasons.items() if node.op == "call_function")
+    return counts.most_common()
+
+
+def run(request: Request, out: Output) -> Optimized:
+    """Everything, in order. What existed before is replaced last, and kept in ``backup/``."""
+    with out.step("Reading the model"):
+        model = model_file.read(request.path, request.module, request.inputs, request.specs)
+    target = request.out or request.path.parent
+    with out.step("Capturing the graph"):
+        planned = plan_model(model, request.options)
+    with out.step(f"Generating and judging kernels for {len({c.subgraph.digest for c in planned.cuts})} subgraphs"):
+        solutions = compiler.solve([c.subgraph for c in planned.cuts], request.options)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".akg-", dir=target))
+    except OSError as error:
+        raise UserError(f"cannot write into {target}: {error.strerror}. Choose another folder with --out.") from error
+    try:
+        with out.step("Writing the files and running them on their own"):
+            return _write(request, model, planned, _pieces(planned.cuts, solutions), (staging, target))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _pieces(
+    cuts: Sequence[Cut], solutions: dict[str, Kernel | SplitReason]
+) -> tuple[list[tuple[integrate.Piece, Kernel]], list[RefusedRow]]:
+    subs = {c.subgraph.digest: c.subgraph for c in cuts}
+    names = dict(zip(subs, integrate.distinct_names(list(subs.values())), strict=True))
+    uses = Counter(c.subgraph.digest for c in cuts)
+    pieces, refused = [], []
+    for digest, name in names.items():
+        solution = solutions[digest]
+        if isinstance(solution, SplitReason):
+            refused.append(RefusedRow(name, uses[digest], len(subs[digest].nodes), str(solution)))
+        else:
+            of_digest = [c for c in cuts if c.subgraph.digest == digest]
+            pieces += [(integrate.Piece(cut, name, solution.candidate), solution) for cut in of_digest]
+    return pieces, refused
+
+
+def _write(
+    request: Request,
+    model: ModelFile,
+    planned: Planned,
+    found: tuple[list[tuple[integrate.Piece, Kernel]], list[RefusedRow]],
+    folders: tuple[Path, Path],
+) -> Optimized:
+    """Writes the files into the staging folder, lets them prove themselves there, and moves them into place."""
+    (pieces, refused), (staging, target) = found, folders
+    name = f"{request.path.stem}_generated.py"
+    (staging / name).write_text(_text(planned, model, [p for p, _ in pieces], note=""))
+    for piece, _ in pieces:
+        (staging / f"{piece.op}_generated.py").write_text(piece.candidate.source)
+    answer = _fresh(model, staging / name, staging)
+    if answer["wrong"]:
+        raise JudgeError(
+            f"the written file does not compute what {request.path} computes: {answer['wrong']}. Nothing was written. "
+            "Each kernel alone was right: this is a defect of AKG, or a model that amplifies rounding without bound."
+        )
+    note = ""
+    end_to_end = EndToEnd(answer["original_us"], answer["new_us"], answer["error"])
+    if not pieces:
+        note = "No kernel won against torch: forward is the original one."
+    elif request.options.gate == "profit" and end_to_end.ratio < _SLOWER:
+        took = f"{1 / end_to_end.ratio:.2f} x the original's time"
+        note = f"Kernels won alone, but the whole model took {took} with them: forward is the original one."
+        refused += [
+            RefusedRow(p.op, 1, len(p.cut.subgraph.nodes), "won alone, but the whole model was slower")
+            for p, _ in pieces
+        ]
+        pieces = []
+        for leftover in staging.glob("*_generated.py"):
+            leftover.unlink()
+        (staging / name).write_text(_text(planned, model, [], note))
+    done = Optimized(
+        model=str(request.path),
+        inputs=tuple(_describe(v) for v in standalone.tensors_of([model.args, model.kwargs])),
+        gate=request.options.gate,
+        numerics=request.options.numerics,
+        kernels=tuple(_rows(pieces)),
+        refused=tuple(refused),
+        left=tuple(left_counts(planned)),
+        operators=len(planned.operators),
+        covered=len({n for p, _ in pieces for n in p.cut.nodes if classify(n).computes}),
+        end_to_end=end_to_end,
+        note=note,
+        folder=str(target),
+        written=tuple(sorted(p.name for p in staging.glob("*_generated.py"))),
+        replaced=(),
+    )
+    return _promote(done, staging, target)
+
+
+def _text(planned: Planned, model: ModelFile, pieces: list[integrate.Piece], note: str) -> str:
+    return integrate.write(
+        planned.captured, pieces, model=model.model, model_file=model.path, user_module=model.module.__name__, note=note
+    )
+
+
+def _rows(pieces: list[tuple[integrate.Piece, Kernel]]) -> list[KernelRow]:
+    uses = Counter(p.op for p, _ in pieces)
+    rows = {p.op: KernelRow.of(p.op, uses[p.op], p.cut.subgraph, kernel) for p, kernel in pieces}
+    return list(rows.values())
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _fresh(model: ModelFile, written: Path, scratch: Path) -> dict[str, Any]:
+    """Values and times of the written file against the original, in a new process that cannot import AKG."""
+    inputs, request = scratch / "inputs.pt", scratch / "request.json"
+    torch.save({"args": model.args, "kwargs": model.kwargs}, inputs)
+    facts = {
+        "original": str(model.path.resolve()),
+        "written": str(written.resolve()),
+        "name": model.name,
+        "inputs": str(inputs.resolve()),
+        "from_model": not model.kernelbench,
+        "eval": True,
+        "time": True,
+    }
+    request.write_text(json.dumps(facts))
+    # run_path, not the path itself: the program's own folder must not be importable
+    start = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    command = [sys.executable, "-c", start, str(Path(standalone.__file__).resolve()), str(request.resolve())]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_FRESH_S, cwd=scratch, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise JudgeError(f"the written file did not finish within {_FRESH_S} s. Nothing was written.") from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise JudgeError(f"the written file fails in a process of its own: {last}. Nothing was written.")
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
+
+
+def _promote(done: Optimized, staging: Path, target: Path) -> Optimized:
+    """Moves the finished files into place; what they replace goes to ``backup/`` first."""
+    names = [*done.written, "report.md"]
+    replaced = tuple(n for n in names if (target / n).exists())
+    done = done.with_replaced(replaced)
+    (staging / "report.md").write_text(markdown.render(done))
+    try:
+        for name in replaced:
+            shutil.copy2(target / name, _free(target / "backup", name))
+        for name in names:
+            os.replace(staging / name, target / name)
+    except OSError as error:
+        raise UserError(f"cannot write into {target}: {error.strerror}. Choose another folder with --out.") from error
+    return done
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A path in the backup folder that nothing has yet: an earlier backup is not overwritten."""
+    folder.mkdir(exist_ok=True)
+    path, n = folder / name, 0
+    while path.exists():
+        n += 1
+        path = folder / f"{name}.{n}"
+    return path

@@ -1,0 +1,69 @@
+"""How commands speak: results on stdout, progress and errors on stderr, JSON when asked, and these exit codes.
+
+0  done
+1  the answer is no: a kernel is wrong, the written file does not hold up, something is missing or damaged
+2  the command could not be carried out: bad input, no compiler, a folder that cannot be used
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from akg_dynamo.core.errors import AkgError, EnvironmentFault, UserError
+
+NO = 1
+CANNOT = 2
+
+
+class Output:
+    """One command's output."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.progress = Console(stderr=True, highlight=False)
+
+    def result(self, data: Mapping[str, object], show: Callable[[Console], None]) -> None:
+        """The command's answer: as one JSON object, or for people."""
+        if self.as_json:
+            print(json.dumps(data, indent=2, sort_keys=True))
+        else:
+            show(self.console)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """A spinner while something takes time, on a terminal only."""
+        if self.progress.is_terminal and not self.as_json:
+            with self.progress.status(what):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def command(as_json: bool) -> Iterator[Output]:
+    """The frame of every command: where our own exceptions become a paragraph and an exit code."""
+    out = Output(as_json)
+    logging.basicConfig(
+        level=logging.WARNING, handlers=[RichHandler(console=out.progress, show_time=False, show_path=False)]
+    )
+    try:
+        yield out
+    except AkgError as error:
+        if as_json:
+            print(json.dumps({"error": str(error), "kind": type(error).__name__}))
+        else:
+            out.progress.print(f"[red]error:[/red] {_escaped(str(error))}", soft_wrap=True)
+        raise typer.Exit(CANNOT if isinstance(error, UserError | EnvironmentFault) else NO) from error
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
