@@ -260,6 +260,9 @@ def fusible(node: fx.Node, device: str = "cpu") -> SplitReason | None:
     """
     if node.op != "call_function":
         return SplitReason(SplitReasonType.NOT_TENSOR, node.op)
+    kept = node.meta.get("stays_with_torch")  # decided before fusion: an update that is put back in place
+    if isinstance(kept, SplitReason):
+        return kept
     kind = classify(node)
     if kind is OpKind.GETITEM:
         producer = node.args[0]
