@@ -11,8 +11,6 @@ Names, module paths and symbol numbers are gone; sizes, strides and dtypes are e
 from __future__ import annotations
 
 import contextlib
-import heapq
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -53,77 +51,6 @@ def extract(gm: fx.GraphModule, plan: FusionPlan) -> list[Cut]:
     sources = symbol_sources(gm.graph)
     with _no_new_guards(gm.graph):
         return [_Cutter(tag, members[tag], plan, sources).cut() for tag in sorted(members)]
-
-
-def schedule(gm: fx.GraphModule, plan: FusionPlan, cuts: Iterable[Cut]) -> list[fx.Node | Cut]:
-    """The order in which to run what the plan leaves: untagged nodes and cuts.
-
-    A cut runs as soon as its inputs are there. The graph's order is kept where data allows, and always around a
-    mutation and among nodes that draw random numbers.
-    """
-    of_tag = {cut.tag: cut for cut in cuts}
-    items: list[fx.Node | Cut] = []
-    where: dict[fx.Node, int] = {}
-    for node in gm.graph.nodes:
-        if node not in plan.tags:
-            where[node] = len(items)
-            items.append(node)
-        elif plan.tags[node] in of_tag and classify(node) is not OpKind.SYMBOLIC:
-            cut = of_tag.pop(plan.tags[node])
-            for output in cut.outputs:
-                where[output] = len(items)
-            items.append(cut)
-    after: list[set[int]] = [set() for _ in items]
-    waiting = [0] * len(items)
-
-    def edge(a: int, b: int) -> None:
-        if a != b and b not in after[a]:
-            after[a].add(b)
-            waiting[b] += 1
-
-    barrier = random = -1
-    since: list[int] = []
-    for i, item in enumerate(items):
-        inputs = item.inputs if isinstance(item, Cut) else item.all_input_nodes
-        for producer in inputs:
-            edge(where[producer], i)
-        if isinstance(item, Cut):
-            for source in item.symbols:
-                edge(where[source.node], i)
-    position = {n: i for i, n in enumerate(gm.graph.nodes)}
-    by_place = sorted(range(len(items)), key=lambda i: position[_last(items[i])])
-    for i in by_place:
-        item = items[i]
-        kind = classify(item) if isinstance(item, fx.Node) else OpKind.POINTWISE
-        if barrier >= 0:
-            edge(barrier, i)
-        if kind is OpKind.RANDOM:
-            if random >= 0:
-                edge(random, i)
-            random = i
-        if kind is OpKind.MUTATION or (isinstance(item, fx.Node) and item.op == "output"):
-            for earlier in since:
-                edge(earlier, i)
-            barrier, since = i, []
-        else:
-            since.append(i)
-    ready = [i for i in range(len(items)) if not waiting[i]]
-    heapq.heapify(ready)
-    order: list[fx.Node | Cut] = []
-    while ready:
-        i = heapq.heappop(ready)
-        order.append(items[i])
-        for j in after[i]:
-            waiting[j] -= 1
-            if not waiting[j]:
-                heapq.heappush(ready, j)
-    if len(order) != len(items):
-        raise AssertionError("the plan makes a cycle")
-    return order
-
-
-def _last(item: fx.Node | Cut) -> fx.Node:
-    return item.nodes[-1] if isinstance(item, Cut) else item
 
 
 class _Cutter:

@@ -147,7 +147,7 @@ def _reduced_dims(node: fx.Node, kind: OpKind, rank: int) -> set[int]:
     if isinstance(dim, int):
         return {dim % max(rank, 1)}
     if isinstance(dim, list | tuple) and dim:
-        return {d % rank for d in dim if isinstance(d, int)}
+        return {d % max(rank, 1) for d in dim if isinstance(d, int)}
     return everything
 
 
@@ -208,6 +208,8 @@ class _Grower:
         self.group_of: dict[fx.Node, _Group] = {}
         # for views inside a kernel and constants: the node whose value they show, and None once it is a constant
         self.root: dict[fx.Node, fx.Node | None] = {}
+        # what torch must have run before it can make a constant "like" something, or read a size from it
+        self.needs: dict[fx.Node, frozenset[_Group]] = {}
         self.epoch = 0
         self.top = 0
         self.floor = 0
@@ -222,9 +224,10 @@ class _Grower:
             reason = self._reason(node, kind)
             if reason is not None:
                 self.reason[node] = reason
-            if kind is OpKind.SYMBOLIC or node.op in ("placeholder", "get_attr", "output"):
-                continue  # sizes reach a kernel as symbols: an edge through them is not one
-            if self._transparent(node, kind):
+            if node.op in ("placeholder", "get_attr", "output"):
+                continue
+            if kind is OpKind.SYMBOLIC or self._transparent(node, kind):
+                self._note_needs(node)
                 continue
             if kind is OpKind.GETITEM and node.args[0] in self.group_of:
                 self._getitem(node)
@@ -286,6 +289,12 @@ class _Grower:
                 return True
         return False
 
+    def _note_needs(self, node: fx.Node) -> None:
+        if self.kind[node] is OpKind.SYMBOLIC or self.root[node] is None:
+            needs = frozenset(self._producers(node, sizes=True))
+            if needs:
+                self.needs[node] = needs
+
     def _plain_constant(self, node: fx.Node, value: torch.Tensor) -> bool:
         if _no_constant(value, self.device) or self._symbols_known(node):
             return False
@@ -300,13 +309,19 @@ class _Grower:
 
     # -- levels --------------------------------------------------------------------------------------------------
 
-    def _producers(self, node: fx.Node) -> dict[_Group, list[fx.Node]]:
-        """Groups this node reads, with the values it reads of each (through views of them)."""
+    def _producers(self, node: fx.Node, *, sizes: bool = False) -> dict[_Group, list[fx.Node]]:
+        """Groups this node depends on, with the values it reads of each (through views of them).
+
+        sizes: also those it reads sizes from; a kernel has them as symbols.
+        """
         found: dict[_Group, list[fx.Node]] = {}
         for p in node.all_input_nodes:
             value: fx.Node | None = self.root.get(p, p)
             if value is not None and value in self.group_of:
                 found.setdefault(_find(self.group_of[value]), []).append(value)
+            elif p in self.needs and (sizes or self.kind[p] is not OpKind.SYMBOLIC):
+                for group in self.needs[p]:
+                    found.setdefault(_find(group), [])
         return found
 
     def _new_group(self, producers: Iterable[_Group]) -> _Group:
@@ -319,7 +334,7 @@ class _Grower:
         return group
 
     def _stay(self, node: fx.Node, kind: OpKind) -> None:
-        producers = set(self._producers(node))
+        producers = set(self._producers(node, sizes=True))
         if kind is OpKind.RANDOM and self.last_random is not None:
             producers.add(_find(self.last_random))  # the stream is drawn in the graph's order
         group = self.group_of[node] = self._new_group(producers)
@@ -375,7 +390,9 @@ class _Grower:
             return
         by_gain = sorted(producers, key=lambda g: -sum(_bytes(v.meta["val"]) for v in producers[g]))
         for g in by_gain:
-            if not g.members or g.epoch != self.epoch or not self._worth(g, node, kind, facts, producers[g]):
+            if not producers[g] or not g.members or g.epoch != self.epoch:
+                continue
+            if not self._worth(g, node, kind, facts, producers[g]):
                 continue
             if region is None:
                 others = {o for o in producers if o is not g}
@@ -396,7 +413,7 @@ class _Grower:
         the sum's loops recompute cheap values, where a region of its own would have them written and read back."""
         for node in self.columns:
             own = _find(self.group_of[node])
-            values = {g: v for g, v in self._producers(node).items() if g is not own and g.members}
+            values = {g: v for g, v in self._producers(node).items() if v and g is not own and g.members}
             for g, summed in values.items():
                 others = {o for member in own.members for o in self._producers(member)} - {g, own}
                 room = len(g.members) + len(own.members) <= _MAX_NODES and len(g.open | own.open) <= _MAX_OPEN
@@ -541,7 +558,9 @@ class _Finisher:
             if node not in self.tags and node not in self.reasons:
                 self.reasons[node] = self.g.reason.get(node) or SplitReason(SplitReasonType.TOO_SMALL)
         plan = FusionPlan(self.tags, self.reasons, self.copies)
-        _check(self.g.graph, plan)
+        while cyclic := _cyclic(self.g.graph, plan):
+            # Levels exclude this for what regions read; a size or a constant read through a refused region can do it.
+            plan = _without(self.g.graph, plan, min(cyclic))
         return plan
 
     def _keep(self, region: _Group) -> bool:
@@ -600,8 +619,27 @@ class _Finisher:
         return self.copies.get(node) or (self.tags[node],)
 
 
-def _check(graph: fx.Graph, plan: FusionPlan) -> None:
-    """The contracted graph has no cycle (Kahn's algorithm), and every node has a tag or a reason, never both."""
+def _without(graph: fx.Graph, plan: FusionPlan, tag: int) -> FusionPlan:
+    """The plan with one subgraph given back to torch."""
+    reason = SplitReason(SplitReasonType.UNSUPPORTED, "a kernel would have to run before what it reads")
+    refused: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        follows = node in plan.copies or classify(node) is OpKind.SYMBOLIC
+        if plan.tags.get(node) == tag or (node in plan.tags and follows and not refused.isdisjoint(node.users)):
+            refused.add(node)  # of what only kernels read, torch now needs some
+    copies = {n: kept for n, tags in plan.copies.items() if (kept := tuple(t for t in tags if t != tag))}
+    return FusionPlan(
+        {n: t for n, t in plan.tags.items() if n not in refused},
+        {**plan.reasons, **dict.fromkeys(refused, reason)},
+        copies,
+    )
+
+
+def _cyclic(graph: fx.Graph, plan: FusionPlan) -> set[int]:
+    """The tags on or behind a cycle of the contracted graph: none, if all is well (Kahn's algorithm).
+
+    Also checks the plan's contract: every node has a tag or a reason, never both.
+    """
     item: dict[fx.Node, object] = {n: plan.tags.get(n, n) for n in graph.nodes}
     after: dict[object, list[object]] = {}
     waiting: dict[object, int] = dict.fromkeys(item.values(), 0)
@@ -618,13 +656,10 @@ def _check(graph: fx.Graph, plan: FusionPlan) -> None:
             after.setdefault(item[p], []).append(item[node])
             waiting[item[node]] += 1
     ready = [i for i, n in waiting.items() if not n]
-    done = 0
     while ready:
         i = ready.pop()
-        done += 1
         for j in after.get(i, ()):
             waiting[j] -= 1
             if not waiting[j]:
                 ready.append(j)
-    if done != len(waiting):
-        raise AssertionError("the partition makes a cycle")
+    return {i for i, n in waiting.items() if n and isinstance(i, int)}

@@ -19,6 +19,13 @@ from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, SymInt, TensorSpec
 _ROUNDING = frozenset({"torch.float16", "torch.bfloat16", "torch.float32"})
 # Python methods where torch has no function of that name.
 _METHODS = frozenset({"view", "expand", "repeat"})
+# torch's functions of these names do not take the operator's arguments: an index of None, a default reduction.
+_OPERATORS = frozenset(
+    {
+        "index", "_unsafe_index", "binary_cross_entropy_with_logits", "binary_cross_entropy", "mse_loss", "huber_loss",
+        "smooth_l1_loss", "soft_margin_loss", "nll_loss_forward", "nll_loss2d_forward",
+    }
+)  # fmt: skip
 
 
 def reference(sub: Subgraph, upcast: bool = False) -> Callable[..., tuple[torch.Tensor, ...]]:
@@ -100,7 +107,7 @@ def _call(sub: Subgraph, node: OpNode, names: list[str], upcast: bool) -> str:
         return f"{args[0]}.to({kwargs['dtype']}, copy=True)"
     function = getattr(torch, base, None)
     # only what is bound from the operator's own schema takes these arguments as they stand
-    if type(function).__name__ == "builtin_function_or_method" and not base.endswith("_"):
+    if type(function).__name__ == "builtin_function_or_method" and base not in _OPERATORS:
         return f"torch.{base}({call})"
     return f"torch.ops.{node.target}({call})"
 

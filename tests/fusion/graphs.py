@@ -12,10 +12,11 @@ from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 
 from akg_dynamo.core.types import Target
-from akg_dynamo.fusion.extract import Cut, schedule
+from akg_dynamo.fusion.extract import Cut
 from akg_dynamo.fusion.partition import FusionPlan
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.task import evaluate
+from akg_dynamo.schedule import Region, schedule
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,14 @@ def run_plan(gm: fx.GraphModule, plan: FusionPlan, cuts: list[Cut], args: Sequen
     def value(a: Any) -> Any:
         return fx.map_arg(a, lambda n: values[n])
 
-    for item in schedule(gm, plan, cuts):
+    assert not set(plan.tags) & set(plan.reasons)
+    of_region = {
+        Region(str(c.tag), frozenset(c.nodes), c.inputs, c.symbols, c.outputs, reference(c.subgraph)): c for c in cuts
+    }
+    steps, given_up = schedule(gm.graph, list(of_region))
+    assert not given_up
+    for step in steps:
+        item = of_region[step] if isinstance(step, Region) else step
         if isinstance(item, Cut):
             sizes = {s: eval(s.text("v"), {"v": values[s.node]}) for s in item.symbols}
             inputs = [values[n] for n in item.inputs]
@@ -93,11 +101,10 @@ def run_plan(gm: fx.GraphModule, plan: FusionPlan, cuts: list[Cut], args: Sequen
                 assert all(n == 1 or a == b for n, a, b in zip(out.shape, out.stride(), wanted, strict=True)), node
                 assert out.untyped_storage().data_ptr() not in {t.untyped_storage().data_ptr() for t in inputs}, node
                 values[node] = out
-        elif item.op == "placeholder":
-            continue
-        elif item.op == "output":
-            return tuple(value(item.args[0]))
+        elif item.op == "get_attr":
+            values[item] = getattr(gm, str(item.target))
         else:
             assert item.op == "call_function"
             values[item] = item.target(*value(item.args), **value(item.kwargs))
-    raise AssertionError("no output")
+    (output,) = [n for n in gm.graph.nodes if n.op == "output"]
+    return tuple(value(output.args[0]))

@@ -12,7 +12,8 @@ from graphs import CORRECT, CPU, PROFIT, capture, capture_with_inputs, run_plan
 from torch import fx, nn
 
 from akg_dynamo.core.types import SplitReasonType, Subgraph
-from akg_dynamo.fusion.extract import Cut, extract, schedule
+from akg_dynamo.fusion import partition
+from akg_dynamo.fusion.extract import Cut, extract
 from akg_dynamo.fusion.ops import OpKind, classify
 from akg_dynamo.fusion.partition import FusionPlan, plan
 
@@ -119,6 +120,26 @@ def test_no_cycle_when_two_regions_meet() -> None:
     torch.testing.assert_close(run_plan(gm, found, cuts, args)[0], f(*args), rtol=0, atol=0)
 
 
+def test_no_cycle_through_a_constant_like_a_value_inside() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        return torch.cumsum(torch.zeros_like(y), 0) + y  # cumsum stays, and its operand is like y
+
+    ((gm, args),) = capture_with_inputs(f, torch.randn(4, 4))
+    found, cuts = cut_all(gm)
+    torch.testing.assert_close(run_plan(gm, found, cuts, args)[0], f(*args), rtol=0, atol=0)
+
+
+def test_no_cycle_through_a_size_of_a_value_inside() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        y = (x * 2).relu()
+        return torch.arange(y.shape[0]).cumsum(0)[:, None] + y
+
+    ((gm, args),) = capture_with_inputs(f, torch.randn(6, 4), dynamic=True)
+    found, cuts = cut_all(gm)
+    torch.testing.assert_close(run_plan(gm, found, cuts, args)[0], f(*args[-1:]), rtol=0, atol=0)
+
+
 def test_unrelated_chains_are_not_joined() -> None:
     _, _, cuts = only(lambda x, y: (x.sin() + 1, y.cos() * 2), torch.randn(4, 4), torch.randn(4, 4))
     assert len(cuts) == 2
@@ -135,12 +156,9 @@ def test_a_mutation_is_a_barrier() -> None:
     found, cuts = cut_all(gm)
     mutation = next(n for n in gm.graph.nodes if classify(n) is OpKind.MUTATION)
     assert found.reasons[mutation].kind is SplitReasonType.MUTATION
-    order = schedule(gm, found, cuts)
-    at = order.index(mutation)
     position = {n: i for i, n in enumerate(gm.graph.nodes)}
-    for i, item in enumerate(order):
-        if isinstance(item, Cut):
-            assert all((position[n] < position[mutation]) == (i < at) for n in item.nodes if n not in found.copies)
+    for cut in cuts:
+        assert len({position[n] < position[mutation] for n in cut.nodes if n not in found.copies}) == 1
     inputs = [a.clone() for a in args]
     run_plan(gm, found, cuts, inputs)
     assert any(torch.equal(i, x.sin()) for i in inputs)
@@ -194,6 +212,19 @@ def test_an_output_is_never_a_view_of_an_input() -> None:
     for cut in cuts:
         for out in cut.outputs:
             assert classify(out) is not OpKind.VIEW
+
+
+def test_a_refused_subgraph_leaves_a_plan_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    function, args = small_llama()
+    gm, inputs = capture_with_inputs(function, *args, dynamic=True, backward=True)[0]
+    refuse = [{1}, {0, 2}]
+    cyclic = partition._cyclic
+    monkeypatch.setattr(partition, "_cyclic", lambda graph, p: refuse.pop() if refuse else cyclic(graph, p))
+    found, cuts = cut_all(gm)
+    assert not {0, 1} & {c.tag for c in cuts}
+    expected = gm(*inputs)
+    for e, g in zip(expected, run_plan(gm, found, cuts, inputs), strict=True):
+        torch.testing.assert_close(g, e, rtol=0, atol=0)
 
 
 class Synthetic:
