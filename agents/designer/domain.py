@@ -30,10 +30,16 @@ class Tile:
     kinds: const, size, index (an `Index` as a number), load, red (a reduction's result), op, cast.
     """
 
-    __slots__ = ("args", "attr", "axes", "dtype", "kind")
+    __slots__ = ("args", "attr", "axes", "below", "dtype", "has_red", "kind")
 
     def __init__(self, kind: str, dtype: DType, args: tuple[Tile, ...], attr: Any, axes: frozenset[Axis]) -> None:
         self.kind, self.dtype, self.args, self.attr, self.axes = kind, dtype, args, attr, axes
+        below = args
+        if kind in ("load", "red"):
+            below += tuple(i.tile for i in attr.indices if i.tile is not None)
+        self.below = below
+        """Operands and computed indices."""
+        self.has_red = kind == "red" or any(t.has_red for t in below)
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,10 @@ class Tiles:
         return self.op("add", index.tile, self.index(rest))
 
     def size(self, size: Size) -> Tile:
-        """A size as an i64 number."""
-        return self.index(Index(const=size))
+        """A size as an i64 number: not folded, since a sketch serves all sizes."""
+        if size in (0, 1):
+            return self.index(Index(const=size))
+        return self.make("index", DType.I64, attr=Index(const=size))
 
     def all(self, conditions: Sequence[Tile]) -> Tile:
         """The conjunction."""
@@ -497,11 +505,9 @@ def leaves(tile: Tile) -> tuple[list[RedRef], list[Access]]:
         if id(t) in seen:
             continue
         seen.add(id(t))
-        stack.extend(t.args)
-        if t.kind in ("load", "red"):
-            stack.extend(i.tile for i in t.attr.indices if i.tile is not None)
-            if t.kind == "load":
-                loads.append(t.attr)
-            else:
-                reds.append(t.attr)
+        stack.extend(t.below)
+        if t.kind == "load":
+            loads.append(t.attr)
+        elif t.kind == "red":
+            reds.append(t.attr)
     return reds, loads

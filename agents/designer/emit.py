@@ -176,7 +176,7 @@ class Emitter:
                 text = inner[1]
             else:
                 quotient = exact_div(stride, inner[0]) if texts else None
-                text = self.size(stride) if quotient is None else _times(self.size(quotient), texts[-1])
+                text = self.size(stride) if quotient is None else _times(self.size(quotient), inner[1])
             texts.append(text)
             inner = (stride * size, _times(text, self.size(size)))
         return None if dense else tuple(reversed(texts))
@@ -400,12 +400,9 @@ class _NestEmitter:
             if id(t) in seen:
                 continue
             seen.add(id(t))
-            below = [*t.args]
-            if t.kind == "load":
-                below += [i.tile for i in t.attr.indices if i.tile is not None]
-            for a in below:
+            for a in t.below:
                 self._uses[id(a)] = self._uses.get(id(a), 0) + 1
-            stack.extend(below)
+            stack.extend(t.below)
 
     def _value(self, tile: Tile) -> TileExpr:
         """The tile's value: a name, a literal, or the expression itself where it is used once and here."""
@@ -420,13 +417,10 @@ class _NestEmitter:
             tile, ready = stack.pop()
             if id(tile) in done:
                 continue
-            below = list(tile.args)
-            if tile.kind == "load":
-                below += [i.tile for i in tile.attr.indices if i.tile is not None]
             if not ready:
                 if self._named(tile) is None:
                     stack.append((tile, True))
-                    stack.extend((a, False) for a in reversed(below))
+                    stack.extend((a, False) for a in reversed(tile.below))
                 continue
             done.add(id(tile))
             if tile.kind in ("const", "red") or self._named(tile) is not None:
@@ -436,10 +430,22 @@ class _NestEmitter:
                     if index.tile is not None:
                         self._gather_name(index)
             home = self._home(tile)
-            here = self._scopes[-1]
-            shared = self._uses.get(id(tile), 0) > 1 and not (tile.kind == "index" and not self._lanes_of(tile))
-            if (home is not here and tile.kind != "index") or shared or self._height(tile) >= 5:
+            for operand in tile.args:
+                self._hoist(operand, home)
+            if (self._uses.get(id(tile), 0) > 1 and not self._is_integer(tile)) or self._height(tile) >= 5:
                 self._name(tile, home)
+        self._hoist(root, self._scopes[-1])
+
+    def _hoist(self, tile: Tile, here: _Scope) -> None:
+        """Name a tile that is known further out than where it is used."""
+        if tile.kind not in ("const", "red") and not self._is_integer(tile) and self._named(tile) is None:
+            home = self._home(tile)
+            if home is not here:
+                self._name(tile, home)
+
+    def _is_integer(self, tile: Tile) -> bool:
+        """Whether it is an index over scalar loops only, which costs nothing where it stands."""
+        return tile.kind == "index" and not any(a in self._steps for a in tile.axes)
 
     def _height(self, tile: Tile) -> int:
         """How deep the expression would be if written in place."""
@@ -457,7 +463,7 @@ class _NestEmitter:
 
     def _reds_known(self, tile: Tile, scope: _Scope) -> bool:
         outer = len(self._nest.outer)
-        return not _has_red(tile) or self._scopes.index(scope) >= outer
+        return not tile.has_red or self._scopes.index(scope) >= outer
 
     def _name(self, tile: Tile, home: _Scope) -> Name:
         stem = "x" if tile.kind == "load" else "v"
@@ -495,9 +501,6 @@ class _NestEmitter:
         elif tile.attr == "where" and isinstance(args[0], Literal):
             args[0] = Literal(args[0].value, DType.BOOL)
         return Op(tile.attr, tuple(args))
-
-    def _lanes_of(self, tile: Tile) -> bool:
-        return any(a in self._steps for a in tile.axes)
 
     def _number(self, index: Index) -> TileExpr:
         """An affine index as an i64 tile."""
@@ -581,21 +584,6 @@ def _identity(op: str, dtype: DType) -> Number:
     low = 0 if dtype is DType.U8 else -(1 << (8 * dtype.size_bytes - 1))
     high = (1 << (8 * dtype.size_bytes - (0 if dtype is DType.U8 else 1))) - 1
     return low if op == "max" else high
-
-
-def _has_red(tile: Tile) -> bool:
-    stack, seen = [tile], set()
-    while stack:
-        t = stack.pop()
-        if id(t) in seen:
-            continue
-        seen.add(id(t))
-        if t.kind == "red":
-            return True
-        stack.extend(t.args)
-        if t.kind == "load":
-            stack.extend(i.tile for i in t.attr.indices if i.tile is not None)
-    return False
 
 
 def _times(a: IntExpr, b: IntExpr) -> IntExpr:

@@ -53,7 +53,7 @@ def _named(names: str) -> None:
 
 _named("acos acosh asin asinh atan atan2 atanh copysign cos cosh erf erfc exp exp2 expm1 hypot lgamma log log10 log1p")
 _named("log2 nextafter pow reciprocal sigmoid sin sinh sqrt tan tanh")
-_named("maximum minimum fmax fmin fmod")
+_named("maximum minimum fmod")
 
 
 @rule("neg", "abs", "sign", "sgn", "floor", "ceil", "trunc", "round")
@@ -90,7 +90,7 @@ def _add(c: Call) -> Result:
         a, b = b, a
     alpha = c.get("alpha", 1)
     if c.dtype is DType.BOOL:
-        return (a | b).expand(c.shape)
+        return (a | b if alpha else a).expand(c.shape)
     scaled = b if isinstance(alpha, int | float) and alpha == 1 else b * alpha
     return (a + scaled if c.name == "add" else a - scaled).expand(c.shape)
 
@@ -112,6 +112,12 @@ def _div(c: Call) -> Result:
     if c.dtype.is_float:
         return fn("trunc", a / b).expand(c.shape)
     return a.op("truncdiv", b).expand(c.shape)
+
+
+@rule("fmax", "fmin")
+def _fmax(c: Call) -> Result:
+    bits = {"fmax": "or", "fmin": "and"}
+    return c.value("self").op(bits[c.name] if c.dtype is DType.BOOL else c.name, c.value("other")).expand(c.shape)
 
 
 @rule("remainder")

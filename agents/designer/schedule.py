@@ -556,11 +556,9 @@ def _index_tiles(nest: Nest) -> Iterator[Index]:
         if id(t) in seen:
             continue
         seen.add(id(t))
-        stack.extend(t.args)
+        stack.extend(t.below)
         if t.kind == "index":
             yield t.attr
-        elif t.kind in ("load", "red"):
-            stack.extend(i.tile for i in t.attr.indices if i.tile is not None)
 
 
 def _collapse(nest: Nest) -> None:

@@ -93,7 +93,7 @@ def _split(c: Call) -> Result:
 @rule("flip")
 def _flip(c: Call) -> Result:
     x = c["self"]
-    for dim in c.dims(len(x.shape), "dims"):
+    for dim in sorted({d % len(x.shape) for d in c["dims"]}):
         x = x.slice(dim, x.shape[dim] - 1, x.shape[dim], -1)
     return x
 
