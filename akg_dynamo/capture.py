@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -77,8 +76,25 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     report = records.add(kind, len(operators))
     reports.append(report)
     graph = _Graph(gm, kind, options, report)
+    _drop_detaches(gm)
     with _no_new_guards(gm):
         return graph.compile()
+
+
+def _drop_detaches(gm: fx.GraphModule) -> None:
+    """Autograd's detach() of a saved value means nothing where no gradient is recorded, and hides it from kernels.
+
+    One stays: of an input or another returned value, which must not be returned twice as the same object.
+    """
+    output = next(n for n in reversed(gm.graph.nodes) if n.op == "output")
+    for node in list(gm.graph.nodes):
+        if node.target is not torch.ops.aten.detach.default:
+            continue
+        source = node.args[0]
+        if output in node.users and (source.op == "placeholder" or output in source.users):
+            continue
+        node.replace_all_uses_with(source)
+        gm.graph.erase_node(node)
 
 
 class _Graph:
@@ -108,15 +124,10 @@ class _Graph:
         return forward
 
     def _cut(self) -> tuple[FusionPlan, list[Cut]]:
+        in_place = SplitReason(SplitReasonType.MUTATION, "updates an input in place")
+        for node in updates(self.gm.graph):
+            node.meta["stays_with_torch"] = in_place
         chosen = plan(self.gm, target=self.options.target, options=self.options)
-        in_place = updates(self.gm.graph) & chosen.tags.keys()
-        if in_place:
-            reason = SplitReason(SplitReasonType.MUTATION, "updates an input in place")
-            chosen = replace(
-                chosen,
-                tags={n: t for n, t in chosen.tags.items() if n not in in_place},
-                reasons={**chosen.reasons, **dict.fromkeys(in_place, reason)},
-            )
         return chosen, extract(self.gm, chosen)
 
     def _write(

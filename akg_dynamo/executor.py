@@ -31,7 +31,7 @@ from torch import fx
 from akg_dynamo.fusion.symbols import SymbolSource
 from akg_dynamo.reinplace import Write, reinplace
 from akg_dynamo.schedule import Region, Step, SymbolSources, is_view, schedule, step_inputs
-from akg_dynamo.spelling import Namespace, Speller
+from akg_dynamo.spelling import Namespace, Speller, is_whole
 
 aten = torch.ops.aten
 _INDENT = "    "
@@ -185,8 +185,15 @@ class _Writer:
     def _write_in_place(self, write: Write) -> str:
         text = self.names[write.base]
         for overload, where in write.path:
+            if overload is aten.slice.Tensor and is_whole(where):
+                continue
             text = self._piece(text, overload, where)
-        return f"{text}.{write.method}({self.speller.arguments(write.args, dict(write.kwargs))})"
+        arguments = self.speller.arguments(write.args, dict(write.kwargs))
+        namespace, _, operator_name = write.method.rpartition("::")
+        if namespace:
+            overload = getattr(aten, operator_name).default
+            return f"{self.namespace.bind(f'aten_{operator_name}', overload._op)}({text}, {arguments})"
+        return f"{text}.{write.method}({arguments})"
 
     def _piece(self, text: str, overload: Any, where: tuple[Any, ...]) -> str:
         arguments = self.speller.arguments(where, {})

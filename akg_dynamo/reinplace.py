@@ -30,9 +30,9 @@ from akg_dynamo.schedule import Region, Step, is_mutating, is_view, step_inputs
 
 aten = torch.ops.aten
 
-# Each writes its base only where the in-place method of the same arguments does.
+# Each writes its base only where the in-place method of the same arguments does; "aten::x_" is an overload, no method.
 _METHODS: dict[Any, str] = {
-    aten.index_put.default: "index_put_",
+    aten.index_put.default: "aten::index_put_",  # Tensor.index_put_ takes no None among its indices
     aten.index_copy.default: "index_copy_",
     aten.index_add.default: "index_add_",
     aten.index_fill.int_Scalar: "index_fill_",
@@ -277,7 +277,7 @@ class _Pass:
         region = source.args[0]
         if not isinstance(region, fx.Node) or region.target is not _REGIONS[node.target]:
             return False
-        return region.args[0] is node.args[0] and _padded(region) == where
+        return _padded(region) == where and _place(region.args[0]) == _place(node.args[0])
 
     def _drop_unread(self) -> None:
         """Views that only described where a write goes are left without readers."""
@@ -289,6 +289,15 @@ class _Pass:
                 r in self.writes and step not in self.writes[r].inputs for r in readers if isinstance(r, fx.Node)
             ) and not any(isinstance(r, Region) for r in readers):
                 self.dropped.add(step)
+
+
+def _place(node: Any) -> tuple[Any, ...]:
+    """What a view shows, as its base and the slices taken: functionalisation makes the same view again for each use."""
+    path: list[Any] = []
+    while isinstance(node, fx.Node) and node.target in (aten.slice.Tensor, aten.select.int):
+        path.append((node.target, _padded(node)))
+        node = node.args[0]
+    return (node, *path)
 
 
 def _same_geometry(node: fx.Node, base: fx.Node) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ _FUNCTIONS = frozenset(
     """abs acos acosh add addbmm addcdiv addcmul addmm addmv all amax amin any arange argmax argmin asin asinh atan atan2
     atanh baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clamp_max clamp_min convolution cos
     cosh cumprod cumsum div dot embedding empty empty_like empty_strided eq erf erfc exp exp2 expm1 eye fill flip floor
-    floor_divide fmod full full_like gather ge gt hypot index_add index_copy index_put index_select isinf isnan le lerp
+    floor_divide fmod full full_like gather ge gt hypot index_add index_copy index_select isinf isnan le lerp
     log log10 log1p log2 logical_and logical_not logical_or logical_xor logsumexp lt masked_fill max maximum mean min
     minimum mm mul mv native_batch_norm native_dropout native_group_norm native_layer_norm ne neg nonzero ones ones_like
     permute pow prod rand rand_like randn randn_like reciprocal relu remainder repeat_interleave roll round rsqrt rsub
@@ -178,12 +179,20 @@ def _to_copy(speller: Speller, node: fx.Node) -> str | None:
     return f"{speller.value(node.args[0])}.to({speller.value(node.kwargs['dtype'])})"
 
 
+def is_whole(arguments: tuple[Any, ...]) -> bool:
+    """Whether slice's dim, start, end and step leave nothing out, whatever the size."""
+    _, start, end, step = arguments
+    return start in (None, 0) and (end is None or (isinstance(end, int) and end >= sys.maxsize)) and step in (None, 1)
+
+
 def _slice(speller: Speller, node: fx.Node) -> str | None:
     """x.narrow(dim, start, length) for a slice of step 1 whose bounds are known."""
     source, result = _tensor_meta(node.args[0]), _tensor_meta(node)
     arguments = (*node.args[1:], *(None,) * (5 - len(node.args)))
     dim, start, _, step = arguments
     dim, start = dim or 0, start or 0
+    if is_whole(arguments):
+        return speller.value(node.args[0])
     if source is None or result is None or node.kwargs or step not in (None, 1):
         return None
     if not isinstance(dim, int) or not isinstance(start, int) or not 0 <= start:
