@@ -346,9 +346,9 @@ class LeafEmitter:
         total = [f"{name}[{u}]" for u in range(unroll)]
         while len(total) > 1:
             total = [combine(value.name, a, b, x.dtype, True) for a, b in zip(total[::2], total[1::2], strict=True)]
-        lane = f"int{8 * self.mask_width(x)}_t" if x.dtype is DType.BOOL else HELD[x.dtype]
-        step = combine(value.name, "a", "b", x.dtype, False)
-        text = f"across<{lane}>({total[0]}, []({lane} a, {lane} b) {{ return {lane}{step if _wrapped(step) else f'({step})'}; }})"
+        vector = f"V<int{8 * self.mask_width(x)}_t>" if x.dtype is DType.BOOL else cpp_ops.vector_type(x.dtype)
+        step = combine(value.name, "a", "b", x.dtype, True)
+        text = f"across({total[0]}, []({vector} a, {vector} b) INLINE {{ return {step}; }})"
         if x.dtype is DType.BOOL:
             text = f"({text} != 0)"
         self.blocks.line(place.write(Reg(text, _held_as(value.dtype), False), None))
@@ -409,9 +409,9 @@ class LeafEmitter:
         reg = registers[x]
         name = f"scan_{value.id}"
         if value.axis is self.vector:
-            lane = HELD[held]
-            step = combine(value.name, "a", "b", held, False)
-            inner = f"scan_lanes({cpp_ops.spread(reg).text}, []({lane} a, {lane} b) {{ return {step}; }})"
+            vector_type = cpp_ops.vector_type(held)
+            step = combine(value.name, "a", "b", held, True)
+            inner = f"scan_lanes({cpp_ops.spread(reg).text}, []({vector_type} a, {vector_type} b) INLINE {{ return {step}; }})"
             text = combine(value.name, cpp_ops.spread(Reg(f"carry_{value.id}", held, False)).text, inner, held, True)
             self.blocks.line(f"const {cpp_ops.vector_type(held)} {name} = {text};")
             self.blocks.line(f"carry_{value.id} = {name}[n.n - 1];")

@@ -244,9 +244,17 @@ def _numeric(name: str, t: list[str], dtype: DType, vector: bool) -> str:
     if name in _FLOAT_LANES:
         function = f"{_FLOAT_LANES[name]}<{held}>"
         return f"per_lane({function}, {t[0]}, {t[1]})" if vector else f"{function}({t[0]}, {t[1]})"
+    if name == "nextafter" and dtype in _HALVES:
+        return _nextafter_half(t, dtype, vector)
     if name in _LIBM:
         return _libm_call(_LIBM[name], t, held, vector)
     raise LoweringError(f"no C++ for {name} of {dtype.value}")
+
+
+def _nextafter_half(t: list[str], dtype: DType, vector: bool) -> str:
+    function = f"nextafter_half<{0x7C00 if dtype is DType.F16 else 0x7F80}>"
+    a, b = (f"to_{dtype.value}({x})" for x in t)
+    return f"from_{dtype.value}({f'per_lane({function}, {a}, {b})' if vector else f'{function}({a}, {b})'})"
 
 
 def _libm_call(function: str, t: list[str], held: str, vector: bool) -> str:
@@ -269,7 +277,7 @@ def _integer(name: str, t: list[str], dtype: DType, vector: bool) -> str:
         negative = f"-{t[0]}" if vector else f"{held}(-{t[0]})"
         return f"({t[0]} < 0 ? {negative} : {t[0]})"
     if name == "sign":
-        return f"per_lane(isign<{held}>, {t[0]})" if vector else f"isign<{held}>({t[0]})"
+        return f"isign_v({t[0]})" if vector else f"isign<{held}>({t[0]})"
     if name in _INT_LANES:
         function = f"{_INT_LANES[name]}<{held}>"
         return f"per_lane({function}, {t[0]}, {t[1]})" if vector else f"{function}({t[0]}, {t[1]})"

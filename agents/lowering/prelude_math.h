@@ -35,6 +35,18 @@ template <class T> INLINE inline T ishl(T a, T b) { return b < 0 || b >= T(8 * s
 template <class T> INLINE inline T ishr(T a, T b) { return b < 0 || b >= T(8 * sizeof(T)) ? (a < 0 ? T(-1) : T(0)) : T(a >> b); }
 //@ isign
 template <class T> INLINE inline T isign(T a) { return T((a > 0) - (a < 0)); }
+//@ isign_v
+template <class X> INLINE inline X isign_v(X a) { return (X)((a < 0) - (a > 0)); }  // true is -1 in a lane
+//@ nextafter_half
+// The 16-bit float after a towards b; INF is the format's bits of infinity.
+template <int INF> INLINE inline uint16_t nextafter_half(uint16_t a, uint16_t b) {
+  const uint16_t x = a & 0x7fff, y = b & 0x7fff;
+  if (x > INF || y > INF) return 0x7fff;
+  if (a == b || (x == 0 && y == 0)) return b;
+  if (x == 0) return (b & 0x8000) | 1;
+  const int p = a & 0x8000 ? -(int)x : x, q = b & 0x8000 ? -(int)y : y;
+  return (p < q) == (p > 0) ? a + 1 : a - 1;
+}
 //@ per_lane
 // One scalar call per lane, for functions that have no vector form here.
 template <class X, class F> INLINE inline X per_lane(F f, X a) {
@@ -409,19 +421,27 @@ INLINE inline f64v pow_(f64v x, f64v y) { return per_lane([](double a, double b)
 INLINE inline float pow_(float x, float y) { return __builtin_powf(x, y); }
 INLINE inline double pow_(double x, double y) { return __builtin_pow(x, y); }
 //@ scan_lanes
-// Inclusive scan across the lanes of one vector.
+// Inclusive scan across the lanes of one vector, in log2(W) steps.
 template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
-  for (int l = 1; l < W; l++) v[l] = f(v[l - 1], v[l]);
+  typedef decltype(v < v) M;
+  M lane;
+  for (int l = 0; l < W; l++) lane[l] = l;
+#pragma GCC unroll 8
+  for (int h = 1; h < W; h *= 2) {
+    const M from = lane >= h ? lane - h : lane;
+    v = lane >= h ? f(__builtin_shuffle(v, from), v) : v;
+  }
   return v;
 }
 //@ across
 // Combines the lanes of one vector, by halves.
-template <class T, class X, class F> INLINE inline T across(X v, F f) {
-  T a[W];
-  __builtin_memcpy(a, &v, sizeof a);
-  for (int h = W / 2; h; h /= 2)
-    for (int l = 0; l < h; l++) a[l] = f(a[l], a[l + h]);
-  return a[0];
+template <class X, class F> INLINE inline auto across(X v, F f) {
+  typedef decltype(v < v) M;
+  M lane;
+  for (int l = 0; l < W; l++) lane[l] = l;
+#pragma GCC unroll 8
+  for (int h = W / 2; h; h /= 2) v = f(v, __builtin_shuffle(v, lane ^ h));
+  return v[0] + 0;
 }
 //@ arg_step
 // Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN. `at` < 0: nothing taken yet.
