@@ -3,8 +3,8 @@
     look up -> (misses) design -> lower -> build, all together -> judge the values while others still build
             -> time the right ones on quiet cores -> file the verdicts -> load
 
-`solve` is called once per graph with every subgraph that was cut out of it. A subgraph for which no kernel was right and
-worth it gets a `SplitReason`, and stays with torch.
+`solve` is called once per graph with every subgraph that was cut out of it. A subgraph for which no kernel was right
+and worth it gets a `SplitReason`, and stays with torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from akg_dynamo.agents.coder import module as kernel_module
+import akg_dynamo.agents.coder.module as kernel_module
 from akg_dynamo.agents.coder import toolchain
 from akg_dynamo.cache import signature
 from akg_dynamo.cache.entry import Entry, Provenance, Right, Worth, refused
@@ -44,7 +44,7 @@ from akg_dynamo.core.types import (
 from akg_dynamo.options import Options
 
 if TYPE_CHECKING:
-    from akg_dynamo.agents.verifier import Judge
+    from akg_dynamo.agents.verifier import Job, Judge
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,6 @@ class _Work:
     key: str
     claim: Claim | None = None
     candidate: Candidate | None = None
-    built: Future[None] | None = None
     right: Future[Verdict] | None = None
     entry: Entry | None = None
 
@@ -69,7 +68,7 @@ class _Work:
 # What outlives one call: the cache folders in use, and one judge per process.
 
 _stores: dict[Path | None, Store] = {}
-_judge: Judge | None = None
+_judges: list[Judge] = []  # none or one
 _lock = threading.Lock()
 
 
@@ -83,22 +82,21 @@ def store_for(options: Options) -> Store:
 
 def warm_judge() -> Judge:
     """The process's judge. Starting it takes a second or two of another core: ask early, use late."""
-    global _judge  # noqa: PLW0603 -- one judge per process, closed at exit
     with _lock:
-        if _judge is None:
+        if not _judges:
             from akg_dynamo.agents.verifier import Judge
 
-            _judge = Judge()
+            _judges.append(Judge())
             atexit.register(close_judge)
-        return _judge
+        return _judges[0]
 
 
 def close_judge() -> None:
     """Ends the judge's processes; the next use starts them again."""
-    global _judge  # noqa: PLW0603
     with _lock:
-        judge, _judge = _judge, None
-    if judge is not None:
+        judges = list(_judges)
+        _judges.clear()
+    for judge in judges:
         judge.close()
 
 
@@ -126,14 +124,12 @@ def solve(subgraphs: Iterable[Subgraph], options: Options, target: Target | None
         else:
             misses.append(_Work(sub, key, entry=entry))
     if misses:
-        generated = _generate(misses, options, target, store, device)
-        solutions.update(generated)
+        run = _Run(options, target, store, device, warm_judge(), torch.get_num_threads())
+        solutions.update(_generate(misses, run))
     return solutions
 
 
-def _from_entry(
-    entry: Entry | None, sub: Subgraph, options: Options, store: Store, device: str
-) -> Solution | None:
+def _from_entry(entry: Entry | None, sub: Subgraph, options: Options, store: Store, device: str) -> Solution | None:
     """What the cache says; None when there is something left to find out."""
     if entry is None:
         return None
@@ -149,7 +145,9 @@ def _from_entry(
         if not timing.wins():
             return SplitReason(SplitReasonType.NO_GAIN, _describe(timing))
     checked = entry.right.checked if entry.right else ()
-    return _load(entry.candidate, entry.key, sub, Verdict(Outcome.RIGHT, checked=checked, timing=timing), store, cached=True)
+    return _load(
+        entry.candidate, entry.key, sub, Verdict(Outcome.RIGHT, checked=checked, timing=timing), store, cached=True
+    )
 
 
 def _load(
@@ -166,47 +164,74 @@ def _load(
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _generate(
-    works: Sequence[_Work], options: Options, target: Target, store: Store, device: str
-) -> dict[str, Solution]:
+@dataclass(frozen=True)
+class _Run:
+    """What every step of one generation needs."""
+
+    options: Options
+    target: Target
+    store: Store
+    device: str
+    judge: Judge
+    threads: int
+
+    def job(self, work: _Work, *, timing: bool = False) -> Job:
+        """The judge's question: are the values right, or (asked later, on quiet cores) does it pay?"""
+        from akg_dynamo.agents.verifier import Job
+
+        assert work.candidate is not None
+        return Job(
+            work.sub,
+            work.candidate,
+            numerics=self.options.numerics,
+            rtol=self.options.rtol if self.options.rtol is not None else 1e-2,
+            build_dir=self.store.objects,
+            want_values=not timing,
+            want_timing=timing,
+            seed=int.from_bytes(os.urandom(4), "little"),
+            threads=self.threads,
+        )
+
+
+def _generate(works: Sequence[_Work], run: _Run) -> dict[str, Solution]:
     """Designs, builds and judges what the cache did not have."""
-    started = time.monotonic()
     solutions: dict[str, Solution] = {}
-    judge = warm_judge()
-    pending: list[_Work] = []
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(max_workers=_jobs(), thread_name_prefix="akg-build") as pool:
-        try:
-            for work in works:
-                if options.compile_budget_s is not None and time.monotonic() - started > options.compile_budget_s:
-                    solutions[work.sub.digest] = SplitReason(SplitReasonType.BUDGET)
-                    continue
-                work.claim = store.claim(work.key)
-                if work.claim is None:
-                    solutions[work.sub.digest] = SplitReason(SplitReasonType.ELSEWHERE)
-                    continue
-                candidate = _candidate(work, target)
-                if isinstance(candidate, SplitReason):
-                    solutions[work.sub.digest] = candidate
-                    store.put(refused(work.key, work.sub.text, candidate, _provenance(work.sub)))
-                    continue
-                work.candidate = candidate
-                work.built = pool.submit(_build, candidate, store.objects)
-                work.right = _then(work.built, lambda w=work: judge.submit(_job(w, options, store, threads)))  # type: ignore[misc]
-                pending.append(work)
-            right = [(work, _settle(work)) for work in pending]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
     try:
-        for work, verdict in right:
-            if verdict.outcome is Outcome.RIGHT and options.gate == "profit":
-                verdict = _timed(work, verdict, judge, options, store, threads)
-            solutions[work.sub.digest] = _file(work, verdict, options, store, device)
+        for work, verdict in _judged(works, run, solutions):
+            if verdict.outcome is Outcome.RIGHT and run.options.gate == "profit":
+                verdict = _timed(work, verdict, run)
+            solutions[work.sub.digest] = _file(work, verdict, run)
     finally:
         for work in works:
             if work.claim is not None:
                 work.claim.release()
     return solutions
+
+
+def _judged(works: Sequence[_Work], run: _Run, solutions: dict[str, Solution]) -> list[tuple[_Work, Verdict]]:
+    """The values' verdict of everything that could be designed; the others' reasons go into `solutions`."""
+    started = time.monotonic()
+    budget_s = run.options.compile_budget_s
+    pending: list[_Work] = []
+    with ThreadPoolExecutor(max_workers=_jobs(), thread_name_prefix="akg-build") as pool:
+        for work in works:
+            if budget_s is not None and time.monotonic() - started > budget_s:
+                solutions[work.sub.digest] = SplitReason(SplitReasonType.BUDGET)
+                continue
+            work.claim = run.store.claim(work.key)
+            if work.claim is None:
+                solutions[work.sub.digest] = SplitReason(SplitReasonType.ELSEWHERE)
+                continue
+            candidate = _candidate(work, run.target)
+            if isinstance(candidate, SplitReason):
+                solutions[work.sub.digest] = candidate
+                run.store.put(refused(work.key, work.sub.text, candidate, _provenance(work.sub)))
+                continue
+            work.candidate = candidate
+            built = pool.submit(_build, candidate, run.store.objects)
+            work.right = _then(built, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
+            pending.append(work)
+        return [(work, _settle(work)) for work in pending]
 
 
 def _candidate(work: _Work, target: Target) -> Candidate | SplitReason:
@@ -267,31 +292,12 @@ def _settle(work: _Work) -> Verdict:
         return Verdict(Outcome.NOT_JUDGED, str(error))
 
 
-def _job(work: _Work, options: Options, store: Store, threads: int, *, timing: bool = False):  # type: ignore[no-untyped-def]
-    from akg_dynamo.agents.verifier import Job
-
-    assert work.candidate is not None
-    return Job(
-        work.sub,
-        work.candidate,
-        numerics=options.numerics,
-        rtol=options.rtol if options.rtol is not None else 1e-2,
-        build_dir=store.objects,
-        want_values=not timing,
-        want_timing=timing,
-        seed=int.from_bytes(os.urandom(4), "little"),
-        threads=threads,
-    )
-
-
-def _timed(
-    work: _Work, verdict: Verdict, judge: Judge, options: Options, store: Store, threads: int
-) -> Verdict:
+def _timed(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
     """The same verdict with its timing; winners are timed again on fresh data, and keep the worse of the two."""
     timing: Timing | None = None
     try:
         for _ in range(2):
-            measured = judge.submit(_job(work, options, store, threads, timing=True)).result()
+            measured = run.judge.submit(run.job(work, timing=True)).result()
             if measured.timing is None:
                 return measured
             timing = measured.timing if timing is None or measured.timing.low < timing.low else timing
@@ -302,7 +308,7 @@ def _timed(
     return replace(verdict, timing=timing)
 
 
-def _file(work: _Work, verdict: Verdict, options: Options, store: Store, device: str) -> Solution:
+def _file(work: _Work, verdict: Verdict, run: _Run) -> Solution:
     """Files what was found, and says what it means under these options."""
     sub, candidate = work.sub, work.candidate
     assert candidate is not None
@@ -312,10 +318,10 @@ def _file(work: _Work, verdict: Verdict, options: Options, store: Store, device:
         kind = SplitReasonType.BUILD if verdict.outcome is Outcome.BUILD_FAILED else SplitReasonType.NOT_RIGHT
         reason = SplitReason(kind, f"{verdict.outcome.value}: {verdict.detail}")
         log.warning("%s is not used: %s", candidate.name, reason)
-        store.put(refused(work.key, sub.text, reason, _provenance(sub)))
+        run.store.put(refused(work.key, sub.text, reason, _provenance(sub)))
         return reason
-    worth = {device: Worth(verdict.timing, time.time())} if verdict.timing is not None else {}
-    store.put(
+    worth = {run.device: Worth(verdict.timing, time.time())} if verdict.timing is not None else {}
+    run.store.put(
         Entry(
             work.key,
             sub.text,
@@ -325,9 +331,9 @@ def _file(work: _Work, verdict: Verdict, options: Options, store: Store, device:
             provenance=_provenance(sub, verdict),
         )
     )
-    if options.gate == "profit" and (verdict.timing is None or not verdict.timing.wins()):
+    if run.options.gate == "profit" and (verdict.timing is None or not verdict.timing.wins()):
         return SplitReason(SplitReasonType.NO_GAIN, _describe(verdict.timing) if verdict.timing else "")
-    return _load(candidate, work.key, sub, verdict, store, cached=False)
+    return _load(candidate, work.key, sub, verdict, run.store, cached=False)
 
 
 def _provenance(sub: Subgraph, verdict: Verdict | None = None) -> Provenance:
@@ -362,5 +368,8 @@ def op_name(sub: Subgraph) -> str:
 
 
 _QUIET = frozenset(
-    "view expand permute transpose reshape unsqueeze squeeze alias detach t slice select to_copy clone full unsafe_view".split()
+    {
+        *("view", "expand", "permute", "transpose", "reshape", "unsqueeze", "squeeze", "alias", "detach", "t"),
+        *("slice", "select", "to_copy", "clone", "full", "unsafe_view"),
+    }
 )

@@ -71,7 +71,7 @@ class TorchConst:
     text: str
 
 
-Arg: TypeAlias = "None | bool | int | float | complex | str | Ref | SymInt | TorchConst | tuple[Arg, ...]"
+Arg: TypeAlias = "bool | int | float | complex | str | Ref | SymInt | TorchConst | tuple[Arg, ...] | None"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class OpNode:
 class Subgraph:
     """A functional piece of an ATen graph: original operators, canonical numbering, no reference to any module.
 
-    inputs: the tensors it reads, in order of first use. At run time it is called with these and then one int per symbol.
+    inputs: the tensors it reads, in order of first use. It is called with these, and then one int per symbol.
     outputs: value numbers it returns, always as a tuple. No output is an input or a view of one.
     """
 
@@ -222,7 +222,7 @@ class Candidate:
       ``run(*tensors, *symbols) -> tuple[Tensor, ...]``   the subgraph's inputs, then one int per symbol; fresh outputs
                                                           with exactly the shape, strides and dtype of `output_specs`
       ``class ModelNew(torch.nn.Module)``                 the same, as KernelBench calls it
-      ``build() -> None``                                 compiles what is not compiled yet (idempotent, safe in parallel)
+      ``build() -> None``                                 compiles what is not compiled yet (safe in parallel)
     Before executing the module a global ``BUILD_DIR`` may be set: where compiled objects are kept.
     """
 
