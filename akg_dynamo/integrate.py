@@ -17,6 +17,7 @@ import keyword
 import re
 import sys
 import traceback
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ def _implicit_decompositions() -> dict[Any, Any]:
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.export's own use of deprecated parts of torch
         exported = torch.export.export(model, args, kwargs, strict=False)
         decomposed: ExportedProgram = exported.run_decompositions(_implicit_decompositions())
         return decomposed
@@ -221,13 +223,17 @@ def camel(name: str) -> str:
 class _TextNamespace(Namespace):
     """Globals of a written file: what generated code elsewhere binds as objects has a text here."""
 
-    def __init__(self, taken: set[str]) -> None:
+    def __init__(self, taken: set[str], users: set[str]) -> None:
         super().__init__(taken)
+        self._users = users
         self.texts: dict[str, str] = {}
         self.target: Any = None
 
     def bind(self, hint: str, value: Any) -> str:
         """The name under which `value` is reachable, and how the file gets at it."""
+        hint = f"_{hint.lstrip('_')}"
+        while hint in self._users:
+            hint += "_"
         name = super().bind(hint, value)
         self.texts.setdefault(name, self._text(value))
         return name
@@ -265,8 +271,10 @@ class _Writer:
         self.pieces = pieces
         self.model_file = model_file
         self.names: dict[fx.Node, str] = {}
-        taken = {"self", "args", "kwargs", "super", "ModelNew", *(p.op for p in pieces), *(camel(p.op) for p in pieces)}
-        self.namespace = _TextNamespace(taken | _RESERVED | _top_level_names(model_file))
+        users = _names_used(model_file)
+        self.aliases = {p.op: _aliases(p.op, users) for p in pieces}
+        kernels = {name for pair in self.aliases.values() for name in pair}
+        self.namespace = _TextNamespace({"self", "args", "kwargs", "ModelNew"} | kernels | _RESERVED, users)
         self.speller = Speller(self.namespace, self.names)
         self.constants: dict[str, str] = {}
         self.imports: dict[str, None] = {}
@@ -338,7 +346,8 @@ class _Writer:
             if isinstance(unit, Piece):
                 made = piece_outputs[id(unit)]
                 left = ", ".join(made) + ("," if len(made) == 1 else "")
-                self.lines.append(f"{left} = {unit.op}({', '.join(self.name(n) for n in unit.cut.inputs)})")
+                function = self.aliases[unit.op][1]
+                self.lines.append(f"{left} = {function}({', '.join(self.name(n) for n in unit.cut.inputs)})")
             else:
                 self.lines.append(f"{self.name(unit)} = {self.call(unit)}")
             if dead := last.get(position):
@@ -420,8 +429,13 @@ class _Writer:
 _RESERVED = frozenset(keyword.kwlist) | frozenset(dir(builtins))
 
 
-def _top_level_names(path: Path) -> set[str]:
-    """Names of the user's file that a global of ours must not replace."""
+def _aliases(op: str, users: set[str]) -> tuple[str, str]:
+    """What a kernel's class and function are called in the written file: never a name that the user's code uses."""
+    return camel(op) + ("Kernel" if camel(op) in users else ""), op + ("_kernel" if op in users else "")
+
+
+def _names_used(path: Path) -> set[str]:
+    """Names in the user's file, which a global of ours must not replace."""
     tree = ast.parse(path.read_text())
     named = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
@@ -608,11 +622,9 @@ def _forward(captured: Captured, pieces: Sequence[Piece], model_file: Path) -> M
     own_guards = [_tensor_test(writer.name(node), node.meta["val"]) for node, _ in own if node in into_kernels]
     writer.body(order)
     writer.ending()
-    distinct: dict[str, Piece] = {}
-    for piece in pieces:
-        distinct.setdefault(piece.op, piece)
     return {
-        "kernels": [{"op": op, "cls": camel(op)} for op in distinct],
+        "kernels": [{"op": op, "cls": cls, "run": run} for op, (cls, run) in writer.aliases.items()],
+        "literals": sorted(name for name in ("inf", "nan") if re.search(rf"\b{name}\b", "\n".join(writer.lines))),
         "bound": sorted(writer.namespace.texts.items()),
         "constants": sorted(writer.constants.items()),
         "imports": sorted(writer.imports),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -15,11 +13,10 @@ from pathlib import Path
 
 import torch
 
+from akg_dynamo.agents.coder import toolchain
 from akg_dynamo.cache.store import Store
-from akg_dynamo.core import settings
 from akg_dynamo.core.errors import ToolchainError
 
-_COMPILERS = ("g++", "c++", "clang++")
 _PROBE = """\
 #include <cmath>
 extern "C" void probe(float* x, long n) {
@@ -41,16 +38,11 @@ def require_compiler() -> str:
     Raises:
         ToolchainError: there is none, or it fails.
     """
-    named = settings.cxx()
-    command = shlex.split(named) if named else []
-    path = shutil.which(command[0]) if command else next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if path is None:
-        looked = f"CXX={named}, which is not on PATH" if named else f"none of {', '.join(_COMPILERS)} is on PATH"
-        raise ToolchainError(f"no C++ compiler: {looked}. Install g++ (or clang++ with OpenMP), or set CXX to one.")
+    path = toolchain.compiler()
     with tempfile.TemporaryDirectory(prefix="akg-probe-") as folder:
         source = Path(folder) / "probe.cpp"
         source.write_text(_PROBE)
-        build = [path, *command[1:], "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", str(source)]
+        build = [path, *toolchain.FLAGS, str(source)]
         try:
             done = subprocess.run(
                 [*build, "-o", str(source.with_suffix(".so"))], capture_output=True, text=True, timeout=60, check=False

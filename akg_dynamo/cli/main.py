@@ -186,7 +186,7 @@ def verify(
                     f"{found.ratio:.2f} x the speed of Model"
                 )
 
-        output.result({**dataclasses.asdict(found), "right": not found.wrong, "ratio": found.ratio}, show)
+        output.result({**dataclasses.asdict(found), "right": not found.wrong}, show)
         if found.wrong:
             raise typer.Exit(NO)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -30,7 +31,6 @@ from akg_dynamo.options import Options
 from akg_dynamo.report import markdown
 from akg_dynamo.report.markdown import EndToEnd, KernelRow, Optimized, RefusedRow
 
-_SLOWER = 0.98
 _FRESH_S = 1200
 
 
@@ -131,10 +131,10 @@ def _write(
             "Each kernel alone was right: this is a defect of AKG, or a model that amplifies rounding without bound."
         )
     note = ""
-    end_to_end = EndToEnd(answer["original_us"], answer["new_us"], answer["error"])
+    end_to_end = EndToEnd(**{f.name: answer[f.name] for f in dataclasses.fields(EndToEnd)})
     if not pieces:
         note = "No kernel won against torch: forward is the original one."
-    elif request.options.gate == "profit" and end_to_end.ratio < _SLOWER:
+    elif request.options.gate == "profit" and end_to_end.slower:
         took = f"{1 / end_to_end.ratio:.2f} x the original's time"
         note = f"Kernels won alone, but the whole model took {took} with them: forward is the original one."
         refused += [

@@ -11,6 +11,7 @@ import dataclasses
 import importlib.abc
 import importlib.util
 import json
+import math
 import statistics
 import sys
 import time
@@ -25,6 +26,7 @@ _RMS_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2
 """Whole models: errors of many operators add up. Each kernel on its own was held to the judge's contract before."""
 
 _ROUNDS = 9
+_T95 = 2.306  # Student's t for that many rounds
 _ROUND_S = 0.05
 _DRAWS = 5
 
@@ -115,15 +117,24 @@ def _seconds(call: Callable[[], object], n: int) -> float:
     return (time.perf_counter() - start) / n
 
 
-def race(original: Callable[[], object], new: Callable[[], object]) -> tuple[float, float]:
-    """Microseconds per call of both, interleaved ABBA."""
+def race(original: Callable[[], object], new: Callable[[], object]) -> dict[str, float]:
+    """Microseconds per call of both, and the ratio with its 95% interval: ABBA, compared within each round."""
     n = max(1, int(_ROUND_S / 2 / max(_seconds(original, 2), 1e-7)))
     _seconds(new, 2)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):
-        for which in (0, 1, 1, 0):
-            times[which].append(_seconds((original, new)[which], n))
-    return statistics.median(times[0]) * 1e6, statistics.median(times[1]) * 1e6
+        once = [_seconds((original, new)[which], n) for which in (0, 1, 1, 0)]
+        times[0].append((once[0] + once[3]) / 2)
+        times[1].append((once[1] + once[2]) / 2)
+    logs = [math.log(a / b) for a, b in zip(*times, strict=True)]
+    middle, half = statistics.median(logs), _T95 * statistics.stdev(logs) / math.sqrt(len(logs))
+    return {
+        "original_us": statistics.median(times[0]) * 1e6,
+        "new_us": statistics.median(times[1]) * 1e6,
+        "ratio": math.exp(middle),
+        "low": math.exp(middle - half),
+        "high": math.exp(middle + half),
+    }
 
 
 def _input_sets(request: dict[str, Any], original: ModuleType) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -180,9 +191,7 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
                 return answer
         if request["time"]:
             args, kwargs = sets[0]
-            answer["original_us"], answer["new_us"] = race(
-                lambda: original(*args, **kwargs), lambda: new(*args, **kwargs)
-            )
+            answer |= race(lambda: original(*args, **kwargs), lambda: new(*args, **kwargs))
     return answer
 
 

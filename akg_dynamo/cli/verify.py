@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -23,12 +24,12 @@ class Found:
     error: float
     original_us: float
     new_us: float
+    ratio: float
     inputs: int
 
-    @property
-    def ratio(self) -> float:
-        """Model's time over ModelNew's; 0 when it was not timed."""
-        return self.original_us / self.new_us if self.new_us else 0.0
+
+def _failed(why: str) -> Found:
+    return Found(why, float("inf"), 0.0, 0.0, 0.0, 0)
 
 
 def run(task: Path, kernel: Path) -> Found:
@@ -55,12 +56,10 @@ def run(task: Path, kernel: Path) -> Found:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=folder, check=False)
         except subprocess.TimeoutExpired:
-            return Found(f"it did not finish within {_TIMEOUT_S} s", float("inf"), 0.0, 0.0, 0)
+            return _failed(f"it did not finish within {_TIMEOUT_S} s")
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, and it said nothing"])[-1]
-        return Found(f"it fails: {last}", float("inf"), 0.0, 0.0, 0)
+        return _failed(f"it fails: {last}")
     answer = json.loads(lines[-1])
-    return Found(
-        answer["wrong"], answer["error"], answer.get("original_us", 0.0), answer.get("new_us", 0.0), answer["inputs"]
-    )
+    return Found(**{f.name: answer.get(f.name, 0.0) for f in dataclasses.fields(Found)})

@@ -12,6 +12,8 @@ import torch
 
 from akg_dynamo.core.types import Kernel, Subgraph
 
+_SLOWER = 0.98
+
 
 @dataclass(frozen=True)
 class KernelRow:
@@ -57,12 +59,15 @@ class EndToEnd:
 
     original_us: float
     new_us: float
+    ratio: float
+    low: float
+    high: float
     error: float
 
     @property
-    def ratio(self) -> float:
-        """The original's time over the new one's."""
-        return self.original_us / self.new_us
+    def slower(self) -> bool:
+        """Slower beyond what is allowed, and not by chance."""
+        return self.ratio < _SLOWER and self.high < 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,6 @@ class Optimized:
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         data = dataclasses.asdict(self)
-        data["end_to_end"]["ratio"] = self.end_to_end.ratio
         data["left"] = dict(self.left)
         return data
 

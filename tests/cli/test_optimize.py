@@ -1,0 +1,176 @@
+"""akg optimize on real files, kernels and all: what is written stands alone, and what was there is kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from akg_dynamo import options
+from akg_dynamo.cli import optimize
+from akg_dynamo.cli.output import Output
+from akg_dynamo.report.markdown import Optimized
+
+KERNELBENCH = """
+import torch
+from torch import nn
+
+class RMSNorm(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width))
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+
+class Model(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norms = nn.ModuleList([RMSNorm(width), RMSNorm(width)])
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x):
+        x = self.norms[0](x)
+        return torch.softmax(self.norms[1](self.linear(x)) + x, -1)
+
+def get_init_inputs():
+    return [48]
+
+def get_inputs():
+    return [torch.randn(6, 48)]
+"""
+
+ALONE = """
+import json, sys
+sys.modules["akg_dynamo"] = None  # importing it raises
+import torch, {name}_generated as g
+torch.manual_seed(0)
+new = g.ModelNew(48).eval()
+old = g.Model(48).eval()
+old.load_state_dict(new.state_dict())
+x = torch.randn(6, 48)
+with torch.no_grad():
+    torch.testing.assert_close(new(x), old(x))
+    torch.testing.assert_close(new(x[:2]), old(x[:2]))
+print(json.dumps([k.__module__ for k in g.ModelNew.KERNELS]))
+"""
+
+
+def run(path: Path, cache: Path, *specs: str, gate: str = "correct", **request: str) -> Optimized:
+    chosen = options.parse({"gate": gate, "cache_dir": str(cache)})
+    made = optimize.Request(path, request.get("module"), request.get("inputs"), specs, None, chosen)
+    return optimize.run(made, Output(as_json=True))
+
+
+def alone(folder: Path, code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=folder, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_a_kernelbench_file(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "block.py"
+    path.write_text(KERNELBENCH)
+    (tmp_path / "block_generated.py").write_text("# what the user had\n")
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup" / "block_generated.py").write_text("# from before that\n")
+    done = run(path, cache)
+    assert len(done.kernels) >= 2
+    assert done.end_to_end.error < 1e-4
+    assert path.read_text() == KERNELBENCH
+    modules = json.loads(alone(tmp_path, ALONE.format(name="block")))
+    assert sorted(f"{m}.py" for m in modules) == sorted(set(done.written) - {"block_generated.py"})
+    assert any("rms_norm" in m for m in modules)
+    assert done.replaced == ("block_generated.py",)
+    assert (tmp_path / "backup" / "block_generated.py").read_text() == "# from before that\n"
+    assert (tmp_path / "backup" / "block_generated.py.1").read_text() == "# what the user had\n"
+    report = (tmp_path / "report.md").read_text()
+    assert "kept in `backup/`: block_generated.py" in report
+    assert all(f"| {k.op} |" in report for k in done.kernels)
+    assert not list(tmp_path.glob(".akg-*"))
+
+
+def test_any_module_with_inputs_from_the_command_line(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "net.py"
+    # names that the kernels would like to have are the user's: `Softmax`, `softmax`
+    path.write_text(
+        "import torch\n\nclass Softmax(torch.nn.Module):\n    def forward(self, x, y):\n"
+        "        return softmax(x * 2 + y), (x > y)\n\ndef softmax(x):\n    return torch.softmax(x, -1)\n\n"
+        "net = Softmax()\n"
+    )
+    done = run(path, cache, "f32[5,33]", "f32[33]", module="net")
+    assert done.kernels
+    code = """
+import torch, net_generated as g
+assert issubclass(g.Softmax, torch.nn.Module) and g.softmax.__module__ == "net_generated"
+x, y = torch.randn(5, 33), torch.randn(33)
+new = g.ModelNew.from_model(g.Softmax())
+torch.testing.assert_close(new(x, y), g.Softmax()(x, y))
+"""
+    alone(tmp_path, code)
+
+
+def test_nothing_to_win_is_the_original_forward(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "product.py"
+    path.write_text(
+        "import torch\n\nclass Model(torch.nn.Module):\n    def forward(self, a, b):\n        return a @ b\n\n"
+        "def example():\n    return {'a': torch.randn(4, 8), 'b': torch.randn(8, 4)}\n"
+    )
+    done = run(path, cache, inputs="example")
+    assert done.kernels == ()
+    assert done.written == ("product_generated.py",)
+    assert "forward is the original one" in (tmp_path / "report.md").read_text()
+    alone(tmp_path, "import product_generated as g; assert g.ModelNew.forward is g.Model.forward")
+
+
+def test_a_cache_that_cannot_be_used_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "small.py"
+    path.write_text(
+        "import torch\n\nclass Model(torch.nn.Module):\n    def forward(self, a):\n"
+        "        return torch.tanh(a) * a + 1\n\n"
+        "def get_inputs():\n    return [torch.randn(32, 8)]\n"
+    )
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING):
+        done = run(path, tmp_path / "file")
+    assert len(done.kernels) == 1
+    assert [r.message for r in caplog.records if "kernel cache cannot be used" in r.message] != []
+
+
+def test_a_wrong_file_replaces_nothing(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from akg_dynamo.core.errors import JudgeError
+
+    path = tmp_path / "block.py"
+    path.write_text(KERNELBENCH)
+    (tmp_path / "block_generated.py").write_text("# what the user had\n")
+    right = optimize.integrate.write
+    monkeypatch.setattr(
+        optimize.integrate,
+        "write",
+        lambda *a, **k: right(*a, **k) + "\n    forward = lambda self, x: Model.forward(self, x) * 1.5\n",
+    )
+    with pytest.raises(JudgeError, match="does not compute what"):
+        run(path, cache)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__") == ["block.py", "block_generated.py"]
+    assert (tmp_path / "block_generated.py").read_text() == "# what the user had\n"
+
+
+def test_a_pipe_gets_no_progress(tmp_path: Path) -> None:
+    out = Output(as_json=False)
+    out.progress = Console(file=(tmp_path / "stderr").open("w"))
+    with out.step("working"):
+        pass
+    out.progress.file.close()
+    assert (tmp_path / "stderr").read_text() == ""
