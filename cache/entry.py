@@ -104,7 +104,7 @@ class Entry:
     def reason(self) -> SplitReason | None:
         """Why there is nothing to run, for the ones who asked; None when the kernel is usable or still to be judged."""
         if self.quarantined:
-            return SplitReason(SplitReasonType.NOT_RIGHT, f"quarantined: {self.quarantined}")
+            return SplitReason(SplitReasonType.RAISED, f"quarantined: {self.quarantined}")
         return self.refusal
 
     def expired(self, now: float | None = None) -> bool:

@@ -111,16 +111,17 @@ def explain(
     with command(json) as output:
         options = dataclasses.replace(_options(gate=gate), generation="cached")
         _must_exist(model)
-        from akg_dynamo import compiler, integrate
+        from akg_dynamo import compiler
         from akg_dynamo.cli import model_file
         from akg_dynamo.cli import optimize as steps
+        from akg_dynamo.core.naming import distinct_names
         from akg_dynamo.core.types import SplitReason
 
         with output.step("Capturing the graph"):
             planned = steps.plan_model(model_file.read(model, module, inputs, input or ()), options)
             solutions = compiler.solve([c.subgraph for c in planned.cuts], options)
         subs = {c.subgraph.digest: c.subgraph for c in planned.cuts}
-        names = dict(zip(subs, integrate.distinct_names(list(subs.values())), strict=True))
+        names = dict(zip(subs, distinct_names(list(subs.values())), strict=True))
         rows = []
         for digest, name in names.items():
             found = solutions[digest]

@@ -23,6 +23,7 @@ from akg_dynamo.cli import model_file, standalone
 from akg_dynamo.cli.model_file import ModelFile
 from akg_dynamo.cli.output import Output
 from akg_dynamo.core.errors import JudgeError, UserError
+from akg_dynamo.core.naming import distinct_names
 from akg_dynamo.core.types import Kernel, SplitReason
 from akg_dynamo.fusion.extract import Cut, extract
 from akg_dynamo.fusion.ops import classify
@@ -98,7 +99,7 @@ def _pieces(
     cuts: Sequence[Cut], solutions: dict[str, Kernel | SplitReason]
 ) -> tuple[list[tuple[integrate.Piece, Kernel]], list[RefusedRow]]:
     subs = {c.subgraph.digest: c.subgraph for c in cuts}
-    names = dict(zip(subs, integrate.distinct_names(list(subs.values())), strict=True))
+    names = dict(zip(subs, distinct_names(list(subs.values())), strict=True))
     uses = Counter(c.subgraph.digest for c in cuts)
     pieces, refused = [], []
     for digest, name in names.items():

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from akg_dynamo import integrate
+from akg_dynamo.core import naming
 from akg_dynamo.core.errors import UserError
 from akg_dynamo.core.types import Candidate, OpNode, Ref, Subgraph, TensorSpec
 
@@ -263,9 +264,9 @@ def test_names_are_readable_and_distinct() -> None:
         return Subgraph((spec,), (), tuple(OpNode(f"aten.{t}", (Ref(0),), (), spec) for t in targets), (1,))
 
     rms = sub("add.Tensor", "pow.Tensor_Scalar", "mean.dim", "add.Scalar", "rsqrt.default", "mul.Tensor", "mul.Tensor")
-    assert integrate.op_name(rms) == "add_rms_norm"
-    assert integrate.distinct_names([sub("_softmax.default"), sub("_softmax.default", "clone.default")]) == [
+    assert naming.op_name(rms) == "add_rms_norm"
+    assert naming.distinct_names([sub("_softmax.default"), sub("_softmax.default", "clone.default")]) == [
         "softmax",
         "softmax_2",
     ]
-    assert integrate.camel("add_rms_norm_2") == "AddRmsNorm2"
+    assert naming.camel("add_rms_norm_2") == "AddRmsNorm2"
