@@ -66,7 +66,7 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
 
 def _nothing_gained(reports: Sequence[GraphReport]) -> bool:
     kinds = {report.kind for report in reports}
-    whole = kinds == {"inference"} or kinds == {"forward", "backward"}
+    whole = kinds in ({"inference"}, {"forward", "backward"})
     return whole and all(not report.kernels and report.state == "ready" for report in reports)
 
 

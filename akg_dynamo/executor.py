@@ -242,7 +242,7 @@ class _Writer:
     # -- layout -----------------------------------------------------------------------------------------------------
 
     def _expected_stride(self, step: Step) -> fx.Node | None:
-        """The step, if its strides are to be checked: a kernel reads them, and the meta function may have them wrong."""
+        """The step, if its strides are to be checked: a kernel reads by them, and a meta function may be wrong."""
         if isinstance(step, Region) or step not in self.read_by_kernel or step in self.writes:
             return None
         value = step.meta.get("val")
@@ -281,8 +281,8 @@ def _stride_of(node: fx.Node) -> tuple[Any, ...]:
 
 
 _FAITHFUL = frozenset(
-    "mm addmm bmm baddbmm mv addmv dot cat stack embedding index_select clone native_layer_norm native_dropout"
-    " full empty zeros ones arange rand randn copy _to_copy empty_strided new_zeros new_full scalar_tensor".split()
+    """mm addmm bmm baddbmm mv addmv dot cat stack embedding index_select clone native_layer_norm native_dropout full
+    empty zeros ones arange rand randn copy _to_copy empty_strided new_zeros new_full scalar_tensor""".split()  # noqa: SIM905
 )
 """Operators whose meta function gives the strides the kernel really returns."""
 
@@ -301,7 +301,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-_PYTHON_NAMES = frozenset("forward error Exception repr slice min max int".split())
+_PYTHON_NAMES = frozenset("forward error Exception repr slice min max int".split())  # noqa: SIM905
 
 
 def _identifier(name: str) -> str:

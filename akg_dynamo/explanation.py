@@ -41,6 +41,11 @@ class LeftNode:
     target: str
     reason: SplitReason
 
+    @property
+    def why(self) -> str:
+        """The reason, without a detail that only repeats the operator."""
+        return self.reason.kind.value if self.reason.detail == self.target else str(self.reason)
+
 
 @dataclass(frozen=True)
 class Fallback:
@@ -79,7 +84,7 @@ class GraphReport:
             yield _kernel_table(self.kernels)
         if self.left:
             table = Table("stays with torch", "nodes", "why")
-            for (target, reason), count in Counter((n.target, str(n.reason)) for n in self.left).most_common():
+            for (target, reason), count in Counter((n.target, n.why) for n in self.left).most_common():
                 table.add_row(target, str(count), reason)
             yield table
         for fallback in self.fallbacks:

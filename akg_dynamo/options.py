@@ -62,7 +62,7 @@ class Options:
 
 MODES: Mapping[str, Mapping[str, object]] = {
     "default": {},
-    # Calls go through generated Python with nothing to interpret and no CUDA graph to record: nothing is left to turn on.
+    # Calls go through generated Python, with nothing to interpret and no CUDA graph to record: nothing to turn on.
     "reduce-overhead": {},
     "max-autotune": {"compile_budget_s": None},
     "max-autotune-no-cudagraphs": {"compile_budget_s": None},

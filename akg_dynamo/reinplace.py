@@ -220,7 +220,9 @@ class _Pass:
         if reads:
             return
         position = self.at[node]
-        ignored: set[Step] = {node, *absorbed} | ({copy} if copy is not None else set())
+        ignored: set[Step] = {node, *absorbed}
+        if copy is not None:
+            ignored.add(copy)
         if self._read_after(root, position, ignored):
             return
         if copy is not None and self._root_is_read_by(copy, root, node):

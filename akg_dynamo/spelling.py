@@ -1,8 +1,8 @@
 """How an FX node is written as Python source: the fastest plain spelling of each ATen overload.
 
-Per call, against ``torch.mul`` = 1, an OpOverload costs 1.5 and a registered custom operator 7; so what stays with torch
-is written as ``torch.mul(a, b)`` or ``a.view(2, 3)``. An operator is spelled as a function only when it is in the tables
-below, each entry of which is tested to dispatch to the very overload it stands for; everything else calls its overload.
+Per call, against ``torch.mul`` = 1, an OpOverload costs 1.5 and a registered custom operator 7; so what stays with
+torch is written as ``torch.mul(a, b)`` or ``a.view(2, 3)``. An operator is spelled as a function only when it is in the
+tables below, each entry of which is tested to run the very operator it stands for; everything else calls its overload.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from torch import fx
 
 # Bound as torch.<name> with the schema's own argument order, and dispatching to the same overload.
 _FUNCTIONS = frozenset(
-    """abs acos acosh add addbmm addcdiv addcmul addmm addmv all amax amin any arange argmax argmin asin asinh atan atan2
-    atanh baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clamp_max clamp_min convolution cos
-    cosh cumprod cumsum div dot embedding empty empty_like empty_strided eq erf erfc exp exp2 expm1 eye fill flip floor
-    floor_divide fmod full full_like gather ge gt hypot index_add index_copy index_select isinf isnan le lerp
-    log log10 log1p log2 logical_and logical_not logical_or logical_xor logsumexp lt masked_fill max maximum mean min
-    minimum mm mul mv native_batch_norm native_dropout native_group_norm native_layer_norm ne neg nonzero ones ones_like
-    permute pow prod rand rand_like randn randn_like reciprocal relu remainder repeat_interleave roll round rsqrt rsub
-    scalar_tensor scatter scatter_add select_scatter sigmoid sign sin sinh slice_scatter sort sqrt squeeze std sub sum tan
-    tanh topk transpose tril triu trunc unbind unsqueeze var var_mean where zeros zeros_like _softmax _log_softmax
-    _native_batch_norm_legit _native_batch_norm_legit_no_training""".split()
+    """abs acos acosh add addbmm addcdiv addcmul addmm addmv all amax amin any arange argmax argmin asin asinh atan
+    atan2 atanh baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clamp_max clamp_min
+    convolution cos cosh cumprod cumsum div dot embedding empty empty_like empty_strided eq erf erfc exp exp2
+    expm1 eye fill flip floor floor_divide fmod full full_like gather ge gt hypot index_add index_copy
+    index_select isinf isnan le lerp log log10 log1p log2 logical_and logical_not logical_or logical_xor
+    logsumexp lt masked_fill max maximum mean min minimum mm mul mv native_batch_norm native_dropout
+    native_group_norm native_layer_norm ne neg nonzero ones ones_like permute pow prod rand rand_like randn
+    randn_like reciprocal relu remainder repeat_interleave roll round rsqrt rsub scalar_tensor scatter
+    scatter_add select_scatter sigmoid sign sin sinh slice_scatter sort sqrt squeeze std sub sum tan tanh topk
+    transpose tril triu trunc unbind unsqueeze var var_mean where zeros zeros_like _softmax _log_softmax
+    _native_batch_norm_legit _native_batch_norm_legit_no_training""".split()  # noqa: SIM905 -- a table is read as words
 )
 
-_NN_FUNCTIONS = frozenset("elu gelu hardtanh leaky_relu linear log_sigmoid silu softplus".split())
+_NN_FUNCTIONS = frozenset("elu gelu hardtanh leaky_relu linear log_sigmoid silu softplus".split())  # noqa: SIM905
 """The same, bound in torch._C._nn."""
 
-_METHODS = frozenset("view expand new_zeros new_ones new_empty new_full clone detach repeat select".split())
+_METHODS = frozenset("view expand new_zeros new_ones new_empty new_full clone detach repeat select".split())  # noqa: SIM905
 
-_INPLACE_METHODS = frozenset("copy_ add_ mul_ sub_ div_ zero_ fill_".split())
+_INPLACE_METHODS = frozenset("copy_ add_ mul_ sub_ div_ zero_ fill_".split())  # noqa: SIM905
 
 _INFIX: Mapping[Any, str] = {
     operator.add: "+",
@@ -195,7 +196,7 @@ def _slice(speller: Speller, node: fx.Node) -> str | None:
         return speller.value(node.args[0])
     if source is None or result is None or node.kwargs or step not in (None, 1):
         return None
-    if not isinstance(dim, int) or not isinstance(start, int) or not 0 <= start:
+    if not isinstance(dim, int) or not isinstance(start, int) or start < 0:
         return None
     length, size = result.shape[dim], source.shape[dim]
     if not isinstance(length, int) or not isinstance(size, int) or start > size:

@@ -79,7 +79,7 @@ def test_every_spelling_dispatches_to_its_overload(part: int) -> None:
             continue
         for sample in itertools.islice(op.sample_inputs("cpu", torch.float32), 2):
             try:
-                gm = make_fx(lambda s: op(s.input, *s.args, **s.kwargs), tracing_mode="real")(sample)
+                gm = make_fx(lambda s, op=op: op(s.input, *s.args, **s.kwargs), tracing_mode="real")(sample)
             except (RuntimeError, TypeError, ValueError, NotImplementedError):
                 continue  # not traceable without its data
             evaluator = Evaluator(gm)
