@@ -95,10 +95,14 @@ def without_dropout(model: nn.Module) -> nn.Module:
 
 
 def coverage(graphs: list[GraphReport]) -> tuple[int, int, Counter[str]]:
-    """Operators in our kernels, operators that could be (all but products, convolutions, … and views), and the rest."""
+    """Operators in our kernels, operators that could be (all but products, convolutions, … and views), and the rest.
+
+    Copies into inputs are not the model's operators: AOTAutograd ends a graph with them where an input was changed.
+    """
     ours = sum(not VIEWS.fullmatch(node) for graph in graphs for kernel in graph.kernels for node in kernel.nodes)
-    rest = [left for graph in graphs for left in graph.left if left.reason.kind not in THEIRS]
-    return ours, ours + len(rest), Counter(f"{left.target}: {left.reason}" for left in rest)
+    left = [left for graph in graphs for left in graph.left if left.reason.kind not in THEIRS]
+    rest = [x for x in left if not VIEWS.fullmatch(x.node) and x.target != "aten.copy_.default"]
+    return ours, ours + len(rest), Counter(f"{x.target}: {x.reason}" for x in rest)
 
 
 def assert_covered(graphs: list[GraphReport]) -> None:
