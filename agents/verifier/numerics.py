@@ -6,7 +6,10 @@ element's error, A being the oracle on absolute values. Seeds of one kind are po
 has more than twice eager's error every seventh time, thirty-two of them together never.
 
 For float64 outputs nothing better than fp64 is at hand operator by operator. There E stands for O, and eager's error is
-measured one precision down: the same program in float32 against float64, times 2^-29.
+measured twice, and the larger counts: one precision down (the same program in float32 against float64, times 2^-29),
+and by evaluating it on reversed inputs (all dims flipped: sums run the other way, values that do not depend on
+positions come out reversed). The first alone misses operators that accumulate float32 in double, as `var` does. With E
+in the place of O the kernel may differ by three of eager's errors: twice its own, and once eager's.
 
 Where a kind has too few elements to compare two errors statistically, the floor is `slack` times as high.
 """

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from akg_dynamo.agents.verifier import shapes
 from akg_dynamo.core.types import Subgraph
 
-SMALL_OUTPUT = 1024
-POOLED_SEEDS = 32
-UNPOOLED_SLACK = 4.0
+SMALL_OUTPUT = 1024  # fewer elements than this are too few to compare two errors statistically
+POOLED_SEEDS = 32  # for outputs of a few elements; larger ones get as many as make up SMALL_OUTPUT
+_FEW_ELEMENTS = 64
+UNPOOLED_SLACK = 16.0
 _MEMBER_BYTES = 64 << 20  # the most a member of a shape class may take, besides the traced one
 _WORKING_BYTES_PER_ELEMENT = 64  # inputs twice, outputs, eager, fp64 oracle and its intermediates
 
@@ -58,7 +59,8 @@ def _at(sub: Subgraph, sizes: Mapping[str, int], full: bool) -> list[Group]:
     total = shapes.elements(sub, sizes)
     smallest = min((math.prod(shapes.values(s.shape, sizes)) for s in sub.output_specs), default=1)
     small = smallest < SMALL_OUTPUT
-    pooled, slack = (POOLED_SEEDS if small else 1), (UNPOOLED_SLACK if small else 1.0)
+    pooled = POOLED_SEEDS if smallest < _FEW_ELEMENTS else -(-SMALL_OUTPUT // smallest)
+    slack = UNPOOLED_SLACK if small else 1.0
     if not full:
         found = [Group(sizes, "normal", 1, slack, repeat=True)]
         return [*found, Group(sizes, "nan", 1, slack)] if total <= 1 << 16 else found

@@ -58,13 +58,11 @@ class _Worker:
     def serve(self) -> None:
         while True:
             message, blob = self.channel.receive()
-            started = time.perf_counter()
             reply: dict[str, Any] = {}
             try:
                 reply = getattr(self, "_" + message["op"])(message, blob)
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever a candidate raises is reported
                 reply = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
-            reply["seconds"] = time.perf_counter() - started
             self.channel.send(reply)
 
     def _load(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:

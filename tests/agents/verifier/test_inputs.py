@@ -1,0 +1,89 @@
+"""Which inputs are drawn: positions in range, layouts spanned, sizes at their boundaries, jumps found."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from akg_dynamo.agents.verifier import plan, shapes
+from akg_dynamo.agents.verifier.evaluate import jumps, variants
+from akg_dynamo.agents.verifier.inputs import KINDS, Drawer, Range, positions
+from akg_dynamo.core.types import OpNode, Ref, Subgraph, TensorSpec
+
+from .kernels import contiguous, dynamic_softmax, op, row_sum, single
+
+
+def test_positions_are_found_through_other_operators() -> None:
+    index, table = contiguous("int64", 7), contiguous("float32", 50, 8)
+    nodes = (
+        op("aten.where.self", index, Ref(2), Ref(0), Ref(0)),
+        op("aten.embedding.default", contiguous("float32", 7, 8), Ref(1), Ref(3)),
+    )
+    sub = Subgraph((index, table, contiguous("bool", 7)), (), nodes, (4,))
+    assert positions(sub, {}) == {0: Range(0, 50)}
+
+
+def test_negative_positions_only_where_torch_takes_them() -> None:
+    table, index = contiguous("float32", 50, 8), contiguous("int64", 7)
+    out = contiguous("float32", 7, 8)
+    sub = Subgraph((table, index), (), (op("aten.index.Tensor", out, Ref(0), (Ref(1),)),), (2,))
+    assert positions(sub, {}) == {1: Range(-50, 50)}
+
+
+def test_every_kind_of_every_dtype_can_be_drawn_and_follows_from_the_seed() -> None:
+    drawer = Drawer()
+    for dtype in ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int64", "bool"):
+        for kind in KINDS:
+            spec = TensorSpec(dtype, (5, 7), (1, 8))
+            a, b = (drawer.draw(spec, {}, kind, random.Random(3), None) for _ in range(2))
+            assert a.numel() == 1 + 4 + 6 * 8
+            assert str(a.dtype) == f"torch.{dtype}"
+            assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) if a.is_floating_point() else torch.equal(a, b)
+
+
+def test_large_tensors_are_filled_and_not_constant() -> None:
+    flat = Drawer().draw(contiguous("float32", 3_000_000), {}, "normal", random.Random(0), None)
+    assert flat.numel() == 3_000_000
+    assert 0.9 < float(flat[2_500_000:].std()) < 1.1
+
+
+def test_members_of_a_shape_class_have_its_ends_and_stay_inside() -> None:
+    sub = dynamic_softmax()
+    found = shapes.members(sub, 1 << 24, 0)
+    assert found[0] == {"s0": 12, "s1": 200}
+    assert any(m["s1"] == 4096 for m in found)
+    assert any(m["s1"] == 3 for m in found)
+    assert all(m["s0"] >= 2 and 2 <= m["s1"] <= 4096 for m in found)
+
+
+def test_a_task_too_big_is_judged_on_smaller_members() -> None:
+    found = shapes.members(dynamic_softmax(), 1000, 0)
+    assert found
+    assert all(shapes.elements(dynamic_softmax(), m) <= 1000 for m in found)
+
+
+def test_small_outputs_are_pooled_over_many_seeds() -> None:
+    (first, *_) = plan.groups(row_sum(1, 1000), 0)
+    assert first.seeds == plan.POOLED_SEEDS
+    (first, *_) = plan.groups(row_sum(4096, 33), 0)
+    assert first.seeds == 1
+
+
+def test_jumps_count_only_after_a_rounding() -> None:
+    s = contiguous("float32", 64)
+    direct = single("aten.round.default", s, s)
+    assert jumps(direct) == []
+    computed = Subgraph((s,), (), (op("aten.exp.default", s, Ref(0)), op("aten.round.default", s, Ref(1))), (2,))
+    assert jumps(computed) == [1]
+
+
+def test_a_near_tie_is_undecided_and_a_clear_maximum_is_not() -> None:
+    """x + 0.1 rounds: two elements closer than that rounding may come out in either order."""
+    s = contiguous("float32", 2, 3)
+    argmax = OpNode("aten.argmax.default", (Ref(1), 1), (), contiguous("int64", 2))
+    sub = Subgraph((s,), (), (op("aten.add.Tensor", s, Ref(0), 0.1), argmax), (2,))
+    near = torch.tensor([[1.0, 1.0 + 2**-23, 0.3], [1.0, 5.0, 0.3]])
+    still, moved = variants(sub, [near], {}, jumps(sub))
+    undecided = torch.stack([m[0] != still[0] for m in moved]).any(0)
+    assert undecided.tolist() == [True, False]
