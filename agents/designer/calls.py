@@ -1,4 +1,4 @@
-"""One ATen call as a rule sees it: arguments by the name the schema gives them, tensors as values; and the rule table."""
+"""One ATen call as a rule sees it: arguments by their names in the schema, tensors as values; and the rule table."""
 
 from __future__ import annotations
 
@@ -127,6 +127,13 @@ class Call:
         if found is None:
             raise NoRule(f"{self.node.target} without {name}")
         return value_of(found, dtype or self.dtype).to(dtype or self.dtype)
+
+    def raw(self, name: str) -> V:
+        """A tensor argument as it is."""
+        found = self.args[name]
+        if not isinstance(found, V):
+            raise NoRule(f"{self.node.target}: {name} is no tensor")
+        return found
 
     def maybe(self, name: str, dtype: DType | None = None) -> V | None:
         """The same, for an argument that may be None or missing."""

@@ -1,4 +1,4 @@
-"""Norms, softmaxes, losses and their gradients, each as the algorithm we want rather than the one torch decomposes to."""
+"""Norms, softmaxes, losses and their gradients: the algorithm we want, not the one torch decomposes to."""
 
 from __future__ import annotations
 
@@ -214,7 +214,8 @@ def _batch_norm(c: Call) -> Result:
                 _as_result(c, 4, unbiased.reshape(flat) * momentum + running_var * (1.0 - momentum)),
             ]
     else:
-        assert running_mean is not None and running_var is not None
+        if running_mean is None or running_var is None:
+            raise NoRule("a batch norm without statistics")
         mean, scale = _per_channel(running_mean, rank), rsqrt(_per_channel(running_var, rank) + eps)
         saved = [full(0.0, c.dtype_of(k), c.shape_of(k)) if c.wants(k) else None for k in (1, 2)]
         updates = [_as_result(c, 3, running_mean), _as_result(c, 4, running_var)]
@@ -268,7 +269,7 @@ def _reduced(c: Call, loss: V) -> V:
 def _spread(c: Call, grad: V, like: V) -> V:
     """A loss's gradient per element, before the elementwise factor."""
     grad = grad.expand(like.shape)
-    return grad / like.count(range(len(like.shape))) if c["reduction"] == 1 else grad  # type: ignore[arg-type]
+    return grad / like.count(range(len(like.shape))) if c["reduction"] == 1 else grad
 
 
 def _both(c: Call) -> tuple[V, V]:
@@ -349,7 +350,7 @@ def _bce_logits(c: Call) -> Result:
 
 @rule("nll_loss_forward", "nll_loss2d_forward")
 def _nll(c: Call) -> Result:
-    x, target = c.value("self"), c["target"].to(DType.I64)
+    x, target = c.value("self"), c.raw("target").to(DType.I64)
     rank = len(x.shape)
     channel = 0 if rank == 1 else 1
     shape = tuple(s for d, s in enumerate(x.shape) if d != channel)

@@ -32,7 +32,8 @@ def decompose(sub: Subgraph) -> list[tuple[Prim, Storage]]:
     for node in sub.nodes:
         if node.target == "getitem":
             producer, index = node.args[0], node.args[1]
-            assert isinstance(producer, Ref) and isinstance(index, int)
+            assert isinstance(producer, Ref)
+            assert isinstance(index, int)
             several = values[producer.index]
             item = several[index] if isinstance(several, tuple) else several
             if item is None:

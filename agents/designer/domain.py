@@ -39,7 +39,7 @@ class Tile:
             below += tuple(i.tile for i in attr.indices if i.tile is not None)
         self.below = below
         """Operands and computed indices."""
-        self.has_red = kind == "red" or any(t.has_red for t in below)
+        self.has_red: bool = kind == "red" or any(t.has_red for t in below)
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def _known(index: Index) -> Index:
 class Sink:
     """A value that is computed for itself, not inlined: an output, a reduction, or scratch for a later phase.
 
-    prim: the value, computed from `operand` (a reduction's operand, reduced by `op` over `dims`; else the value itself).
+    prim: the value, computed from `operand`: a reduction's operand, reduced by `op` over `dims`; else the value.
     factors: per dim of the domain, the extents of the axes that make it up, outermost first.
     chunk: the axis that numbers chunks, when a reduction stores one partial result for each.
     """
@@ -470,7 +470,7 @@ def trace_sink(sink: Sink, tiles: Tiles, facts: SizeFacts, stored: Callable[[Pri
         sink.axes = [[Axis(e) for e in f] for f in sink.factors]
         tracer = Tracer(tiles, facts, stored, sink.prim)
         if attempt == 63:
-            tracer._divide_affine = lambda whole, by: None  # type: ignore[method-assign, assignment]
+            tracer._divide_affine = lambda whole, by: None  # type: ignore[method-assign]
         at = sink.indices(range(len(sink.domain)))
         try:
             sink.tile = tracer.trace(sink.operand, at)

@@ -43,7 +43,7 @@ from akg_dynamo.core.types import Design, Dim, Role, TensorBinding
 
 ROW_TILE = 1024
 _SMALL = 8  # sizes up to this are written into the sketch: loops over them unroll
-_SUM_BLOCK = 64  # how many terms one scalar accumulator of a sum takes before it is added to the next
+_SUM_BLOCK = 16  # how many terms an f32 accumulator takes before it is added to a wider one
 
 
 @dataclass
@@ -53,6 +53,25 @@ class _Scope:
     axes: frozenset[Axis]
     body: list[Stmt] = field(default_factory=list)
     named: dict[int, TileExpr] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A scalar loop is cut into blocks of `size` terms."""
+
+    axis: Axis
+    size: int
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What stays the same, or nearly so, while the loops of a pass are written."""
+
+    group: Pass
+    vector: Axis | None
+    bounds: dict[Axis, tuple[IntExpr, IntExpr]]
+    block: _Block | None
+    accumulators: dict[int, list[str]]
 
 
 class Emitter:
@@ -231,70 +250,72 @@ class _NestEmitter:
 
     def _pass(self, group: Pass) -> None:
         self._count_uses(group)
-        accumulators = {id(m): self._accumulators(m) for m in group.members if m.sink.is_reduction}
-        bounds = self._chunk_bounds(group)
         vector = group.inner[-1] if group.inner and self._nest.vector is None else None
         if vector is not None:
             self._steps[vector] = self._tile("BN")
-        blocked = self._block_axis(group, vector, bounds)
-        self._loops(group, list(group.inner), vector, bounds, blocked, accumulators)
-        for member in group.members:
-            if member.sink.is_reduction:
-                result = accumulators[id(member)][-1]
-                self._results[member.sink.prim] = result
-                if member.sink.target is not None:
-                    self._store(member, Name(result), member.sink.prim.dtype)
+        block = self._block(group, vector)
+        wide = vector is not None or block is not None
+        reductions = [m for m in group.members if m.sink.is_reduction]
+        accumulators = {id(m): self._accumulators(m, wide) for m in reductions}
+        walk = _Walk(group, vector, self._chunk_bounds(group), block, accumulators)
+        self._loops(walk, list(group.inner))
+        for member in reductions:
+            result, dtype = accumulators[id(member)][-1], member.tile.dtype
+            if member.sink.op.startswith("arg"):
+                dtype = DType.I64
+            elif wide and _is_rounded_sum(member):
+                dtype = DType.F64
+            if dtype is not member.sink.prim.dtype:
+                narrow = self._whole.fresh("total")
+                dtype = member.sink.prim.dtype
+                self._scopes[-1].body.append(Assign(narrow, Cast(Name(result), dtype)))
+                result = narrow
+            self._results[member.sink.prim] = result
+            if member.sink.target is not None:
+                self._store(member, Name(result), dtype)
 
-    def _loops(
-        self,
-        group: Pass,
-        axes: list[Axis],
-        vector: Axis | None,
-        bounds: dict[Axis, tuple[IntExpr, IntExpr]],
-        blocked: Axis | None,
-        accumulators: dict[int, list[str]],
-    ) -> None:
+    def _loops(self, walk: _Walk, axes: list[Axis]) -> None:
         if not axes:
-            for member in group.members:
+            for member in walk.group.members:
                 if member.sink.is_reduction:
-                    self._accumulate(member, accumulators[id(member)], vector)
+                    self._accumulate(member, walk.accumulators[id(member)], walk)
                 else:
                     self._store(member, self._value(member.tile), member.tile.dtype)
             return
         axis, rest = axes[0], axes[1:]
-        if axis is not blocked:
-            self._open(axis, "k" if axis is vector else "r")
-            self._loops(group, rest, vector, bounds, blocked, accumulators)
-            self._close(axis, False, bounds.get(axis))
+        if walk.block is None or axis is not walk.block.axis:
+            self._open(axis, "k" if axis is walk.vector else "r")
+            self._loops(walk, rest)
+            self._close(axis, False, walk.bounds.get(axis))
             return
-        # A long scalar sum: blocks of terms are summed first, so that the error grows with the logarithm's order.
-        lo, hi = bounds.get(axis, (IntConst(0), self._whole.size(axis.extent)))
-        block = self._whole.fresh("b")
-        count = IntBin("//", _plus(_minus(hi, lo), IntConst(_SUM_BLOCK - 1)), IntConst(_SUM_BLOCK))
+        lo, hi = walk.bounds.get(axis, (IntConst(0), self._whole.size(axis.extent)))
+        block, size = self._whole.fresh("b"), IntConst(walk.block.size)
+        count = IntBin("//", _plus(_minus(hi, lo), IntConst(walk.block.size - 1)), size)
         self._scopes.append(_Scope(self._scopes[-1].axes))
-        inner: dict[int, list[str]] = {}
-        for member in group.members:
-            if member.sink.is_reduction:
-                inner[id(member)] = self._accumulators(member) if _blocks(member) else accumulators[id(member)]
-        start = _plus(lo, _times(IntVar(block), IntConst(_SUM_BLOCK)))
-        stop = IntBin("min", hi, _plus(start, IntConst(_SUM_BLOCK)))
+        sums = [m for m in walk.group.members if m.sink.is_reduction and _accumulates_error(m)]
+        parts = {**walk.accumulators, **{id(m): self._accumulators(m, False) for m in sums}}
+        start = _plus(lo, _times(IntVar(block), size))
         self._open(axis, "r")
-        self._loops(group, rest, vector, bounds, None, inner)
-        self._close(axis, False, (start, stop))
-        for member in group.members:
-            if member.sink.is_reduction and _blocks(member):
-                total, part = accumulators[id(member)][0], inner[id(member)][0]
-                self._scopes[-1].body.append(Assign(total, Op("add", (Name(total), Name(part)))))
+        self._loops(_Walk(walk.group, walk.vector, walk.bounds, None, parts), rest)
+        self._close(axis, False, (start, IntBin("min", hi, _plus(start, size))))
+        for member in sums:
+            total, part = walk.accumulators[id(member)][0], Name(parts[id(member)][0])
+            term = Cast(part, DType.F64) if _is_rounded_sum(member) else part
+            self._scopes[-1].body.append(Assign(total, Op("add", (Name(total), term))))
         scope = self._scopes.pop()
         self._scopes[-1].body.append(For(block, IntConst(0), count, None, tuple(scope.body)))
 
-    def _block_axis(self, group: Pass, vector: Axis | None, bounds: dict[Axis, tuple[IntExpr, IntExpr]]) -> Axis | None:
-        """The scalar loop whose sums are blocked, if one is long."""
-        if not any(m.sink.is_reduction and _blocks(m) for m in group.members):
+    def _block(self, group: Pass, vector: Axis | None) -> _Block | None:
+        """Where long sums over scalar loops are interrupted, so that no accumulator takes many terms."""
+        if vector is not None or not any(m.sink.is_reduction and _accumulates_error(m) for m in group.members):
             return None
-        scalars = [a for a in group.inner if a is not vector]
-        long = [a for a in scalars if self._facts.value(a.extent) > 2 * _SUM_BLOCK]
-        return max(long, key=lambda a: self._facts.value(a.extent)) if long else None
+        terms = 1
+        for axis in reversed(group.inner):
+            extent = self._facts.value(axis.extent)
+            if terms * extent > 2 * _SUM_BLOCK:
+                return _Block(axis, max(1, _SUM_BLOCK // terms))
+            terms *= extent
+        return None
 
     def _chunk_bounds(self, group: Pass) -> dict[Axis, tuple[IntExpr, IntExpr]]:
         """The range of the chunked axis, for the partial results of one chunk."""
@@ -312,9 +333,14 @@ class _NestEmitter:
     # ----------------------------------------------------------------------------------------------------------------
     # Reductions
 
-    def _accumulators(self, member: Member) -> list[str]:
-        """Allocate what a reduction carries: the result last (arg-max carries the extreme first)."""
+    def _accumulators(self, member: Member, wide: bool) -> list[str]:
+        """Allocate what a reduction carries: the result last (arg-max carries the extreme first).
+
+        wide: partial sums in f32 are added up in f64, so that the error does not grow with their number.
+        """
         op, value = member.sink.op, member.tile.dtype
+        if wide and _is_rounded_sum(member):
+            value = DType.F64
         axes = (self._vars[self._nest.vector],) if self._nest.vector is not None else ()
         names: list[str] = []
 
@@ -330,8 +356,8 @@ class _NestEmitter:
             alloc({"sum": "s", "max": "m", "min": "m", "prod": "p"}.get(op, "b"), value, _identity(op, value))
         return names
 
-    def _accumulate(self, member: Member, names: list[str], vector: Axis | None) -> None:
-        op = member.sink.op
+    def _accumulate(self, member: Member, names: list[str], walk: _Walk) -> None:
+        op, vector = member.sink.op, walk.vector
         value = self._value(member.tile)
         along = self._vars[vector] if vector is not None else None
         if along is not None and vector not in member.tile.axes:  # the same number in every lane
@@ -340,8 +366,8 @@ class _NestEmitter:
         body = self._scopes[-1].body
         if not op.startswith("arg"):
             part: TileExpr = Reduce(op, value, along) if along is not None else value
-            if op in ("max", "min") and member.tile.dtype is DType.BOOL:
-                op = "any" if op == "max" else "all"
+            if along is not None and _is_rounded_sum(member):
+                part = Cast(part, DType.F64)
             body.append(Assign(names[0], Op(_COMBINE[op], (Name(names[0]), part))))
             return
         best, at = names
@@ -563,9 +589,13 @@ class _NestEmitter:
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum", "any": "or", "all": "and"}
 
 
-def _blocks(member: Member) -> bool:
-    """Whether a reduction accumulates error, so that a long one is summed in blocks."""
+def _accumulates_error(member: Member) -> bool:
     return member.sink.op == "sum" and member.tile.dtype.is_float
+
+
+def _is_rounded_sum(member: Member) -> bool:
+    """Whether a sum of f32 is wanted in f64."""
+    return member.sink.op == "sum" and member.tile.dtype is DType.F32 and member.sink.prim.dtype is DType.F64
 
 
 def _spread(lane: TileExpr, value: Literal) -> TileExpr:

@@ -84,7 +84,7 @@ def _relu(c: Call) -> Result:
 
 @rule("add", "sub", "rsub")
 def _add(c: Call) -> Result:
-    a, b = c["self"], c["other"]
+    a, b = c.raw("self"), c["other"]
     a, b = value_of(a, c.dtype).to(c.dtype), value_of(b, c.dtype).to(c.dtype)
     if c.name == "rsub":
         a, b = b, a
@@ -138,7 +138,7 @@ def _rsqrt(c: Call) -> Result:
 
 @rule("pow")
 def _pow(c: Call) -> Result:
-    base, exponent = c["self"], c["exponent"]
+    base, exponent = c.raw("self"), c["exponent"]
     x = value_of(base, c.dtype).to(c.dtype)
     if isinstance(exponent, V) or not isinstance(exponent, int | float):
         return x.op("pow", c.value("exponent")).expand(c.shape)
@@ -204,7 +204,7 @@ def _bitwise_not(c: Call) -> Result:
 
 @rule("isnan", "isinf", "signbit", "isposinf", "isneginf", "isfinite")
 def _test(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     if not x.is_float:
         return x < 0 if c.name == "signbit" and x.dtype.is_int else full(c.name == "isfinite", DType.BOOL, c.shape)
     if c.name in ("isposinf", "isneginf"):
@@ -217,12 +217,12 @@ def _test(c: Call) -> Result:
 @rule("where")
 def _where(c: Call) -> Result:
     a, b = c.value("self"), c.value("other")
-    return where(c["condition"].to(DType.BOOL), a, b).expand(c.shape)
+    return where(c.raw("condition").to(DType.BOOL), a, b).expand(c.shape)
 
 
 @rule("masked_fill")
 def _masked_fill(c: Call) -> Result:
-    return where(c["mask"].to(DType.BOOL), c.value("value"), c.value("self")).expand(c.shape)
+    return where(c.raw("mask").to(DType.BOOL), c.value("value"), c.value("self")).expand(c.shape)
 
 
 @rule("fill", "zero")

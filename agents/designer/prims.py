@@ -18,6 +18,7 @@ f16 and bf16 exist only in memory: a value of theirs is held in f32 and rounded 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -103,6 +104,8 @@ def cast(x: Prim, dtype: DType) -> Prim:
     """Conversion to another compute dtype."""
     if x.dtype is dtype:
         return x
+    if x.kind == "cast" and x.args[0].kind == "size":
+        return cast(x.args[0], dtype)
     if x.kind == "const":
         return const(x.attr, dtype, x.shape) if _const_casts(x.attr, dtype) else _prim("cast", x.shape, dtype, (x,))
     return _prim("cast", x.shape, dtype, (x,))
@@ -110,14 +113,17 @@ def cast(x: Prim, dtype: DType) -> Prim:
 
 def _const_casts(value: Number, dtype: DType) -> bool:
     """Infinities and NaN have no integer value that Python could compute."""
-    return not dtype.is_int or (value == value and abs(value) < 2**31)
+    return not dtype.is_int or (math.isfinite(value) and abs(value) < 2**31)
 
 
-def reduce(op: str, x: Prim, dims: Sequence[int]) -> Prim:
-    """`op` over `dims`, which disappear. argmax and argmin number elements in row-major order of `dims`."""
+def reduce(op: str, x: Prim, dims: Sequence[int], dtype: DType | None = None) -> Prim:
+    """`op` over `dims`, which disappear. argmax and argmin number elements in row-major order of `dims`.
+
+    dtype: of the result; an f32 sum may be asked for in f64, which is how its partial sums are added up.
+    """
     kept = [s for d, s in enumerate(x.shape) if d not in dims]
-    dtype = DType.I64 if op.startswith("arg") else x.dtype
-    return _prim("reduce", kept, dtype, (x,), (op, tuple(sorted(dims))))
+    found = DType.I64 if op.startswith("arg") else dtype or x.dtype
+    return _prim("reduce", kept, found, (x,), (op, tuple(sorted(dims))))
 
 
 def expand(x: Prim, shape: Sequence[Size]) -> Prim:

@@ -29,30 +29,30 @@ def _sum(c: Call) -> Result:
     if x.dtype is DType.BOOL:
         op = "any" if c.name != "prod" else "all"
         return _final(c, x.reduce(op, dims))
-    return _final(c, x.reduce("prod" if c.name == "prod" else "sum", dims))
+    return _final(c, x.reduce("prod", dims) if c.name == "prod" else x.sum(dims))
 
 
 @rule("any", "all")
 def _any(c: Call) -> Result:
-    x = c["self"].to(DType.BOOL)
+    x = c.raw("self").to(DType.BOOL)
     return _final(c, x.reduce(c.name, _over(c, x)))
 
 
 @rule("count_nonzero")
 def _count(c: Call) -> Result:
-    x = c["self"].to(DType.BOOL).to(DType.I64)
+    x = c.raw("self").to(DType.BOOL).to(DType.I64)
     return _final(c, x.sum(_over(c, x)))
 
 
 @rule("amax", "amin")
 def _amax(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     return _final(c, x.reduce(c.name[1:], _over(c, x)))
 
 
 @rule("max", "min")
 def _max(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     if "other" in c.args:
         return c.value("self").op(f"{c.name}imum", c.value("other")).expand(c.shape)
     dims = _over(c, x)
@@ -64,14 +64,14 @@ def _max(c: Call) -> Result:
 
 @rule("aminmax")
 def _aminmax(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     dims = _over(c, x)
     return _final(c, x.reduce("min", dims)), _final(c, x.reduce("max", dims), 1)
 
 
 @rule("argmax", "argmin")
 def _arg(c: Call) -> Result:
-    x = _ordered(c["self"])
+    x = _ordered(c.raw("self"))
     return _final(c, x.reduce(c.name, _over(c, x)))
 
 
@@ -83,11 +83,10 @@ def variance(x: V, dims: Sequence[int], correction: float = 0.0) -> tuple[V, V]:
     """(variance, mean) with the dims kept: two passes, so that a large mean costs no accuracy."""
     mean = x.mean(dims, keep=True)
     difference = x - mean
-    squares = (difference * difference).sum(dims, keep=True)
     count = x.count(dims)
     if correction:
         count = maximum(count - float(correction), 0.0)
-    return squares / count, mean
+    return (difference * difference).share(dims, count, keep=True), mean
 
 
 @rule("var", "std", "var_mean", "std_mean")

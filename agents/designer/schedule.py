@@ -1,10 +1,10 @@
 """Which values are computed, in which loop nest, and in how many passes.
 
 A **sink** is a value with loops of its own: an output, a reduction, or scratch. Sinks share a **nest** when one's
-results are wanted exactly at the other's outer axes, so that (softmax) a row's maximum, its sum and its results are three
-passes over a row that stays in cache; or when they read the same memory. Everything else goes through scratch memory to a
-later nest. A reduction with too few rows to keep a machine busy is done in chunks, whose partial results a second nest
-combines: always in the same order, so that results do not depend on the number of threads.
+results are wanted exactly at the other's outer axes, so that (softmax) a row's maximum, its sum and its results are
+three passes over a row that stays in cache; or when they read the same memory. Everything else goes through scratch
+memory to a later nest. A reduction with too few rows to keep a machine busy is done in chunks, whose partial results a
+second nest combines: always in the same order, so that results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from akg_dynamo.agents.designer.domain import (
 from akg_dynamo.agents.designer.prims import Prim, Shape, Storage, contiguous_strides, mem
 from akg_dynamo.agents.designer.prims import reduce as reduce_prim
 from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, product
+from akg_dynamo.agents.sketch.ast import DType
 
 # Fewer rows (or column tiles) than this do not keep the cores busy; less work than this is not worth a second phase.
 MIN_PARALLEL = 16
@@ -118,15 +119,17 @@ class Scheduler:
                 sinks = self._sinks(outputs)
                 self._harmonise(sinks)
             except TooMuch as much:
-                self._forced[much.prim] = self._new_scratch(much.prim.shape, much.prim)
+                self._forced[much.prim] = self._new_scratch(much.prim.shape, much.prim.dtype)
                 continue
             nests = self._form(self._split_reductions(sinks))
             for nest in nests:
                 finish(nest, self.facts)
             return Schedule(nests, self.scratch, self._red_storage)
 
-    def _new_scratch(self, shape: Shape, prim: Prim) -> Storage:
-        return Storage("tmp", len(self.scratch), prim.dtype, shape, contiguous_strides(shape))
+    def _new_scratch(self, shape: Shape, dtype: DType) -> Storage:
+        storage = Storage("tmp", len(self.scratch), dtype, shape, contiguous_strides(shape))
+        self.scratch.append(storage)
+        return storage
 
     # ----------------------------------------------------------------------------------------------------------------
     # Sinks
@@ -187,11 +190,7 @@ class Scheduler:
                 continue
             partial, op = sink, sink.op
             chunk = Axis(chunks)
-            storage = Storage(
-                "tmp", len(self.scratch), sink.prim.dtype,
-                (chunks, *sink.prim.shape), contiguous_strides((chunks, *sink.prim.shape)),
-            )  # fmt: skip
-            self.scratch.append(storage)
+            storage = self._new_scratch((chunks, *sink.prim.shape), sink.prim.dtype)
             combine = Sink.of(sink.prim, None)
             stage = reduce_prim(op, mem(storage), (0,))
             combine.operand, combine.dims = stage.args[0], (0,)
@@ -349,12 +348,7 @@ class Scheduler:
                         changes = True
                         if ref.prim not in needed:
                             needed.append(ref.prim)
-                            storage = Storage(
-                                "tmp", len(self.scratch), ref.prim.dtype, ref.prim.shape,
-                                contiguous_strides(ref.prim.shape),
-                            )  # fmt: skip
-                            self.scratch.append(storage)
-                            self._red_storage[ref.prim] = storage
+                            self._red_storage[ref.prim] = self._new_scratch(ref.prim.shape, ref.prim.dtype)
                 if changes:
                     far = {p: s for p, s in self._red_storage.items() if nest.holds(p) is None}
                     member.tile = substitute(member.tile, {}, nest.tiles, far)
@@ -586,9 +580,7 @@ def _collapse(nest: Nest) -> None:
                 member.rename({a: None, b: merged}, nest.tiles)
 
 
-def _neighbours(
-    axes: Sequence[Axis], views: Sequence[dict[Axis, Size]], fixed: set[Axis | None]
-) -> tuple[Axis, Axis] | None:
+def _neighbours(axes: Sequence[Axis], views: Sequence[dict[Axis, Size]], fixed: set[Axis]) -> tuple[Axis, Axis] | None:
     for a in axes:
         for b in axes:
             if a is b or a in fixed or b in fixed:

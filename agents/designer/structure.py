@@ -16,7 +16,7 @@ from akg_dynamo.agents.sketch.ast import DType
     "unsqueeze_copy", "flatten",
 )  # fmt: skip
 def _reshape(c: Call) -> Result:
-    return c["self"].reshape(c.shape)
+    return c.raw("self").reshape(c.shape)
 
 
 @rule(
@@ -34,7 +34,7 @@ def _copy_from(c: Call) -> Result:
 
 @rule("permute", "permute_copy", "t", "t_copy", "transpose", "transpose_copy")
 def _permute(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     rank = len(x.shape)
     if c.name.startswith("permute"):
         return x.permute([d % rank for d in c["dims"]])
@@ -64,21 +64,21 @@ def _bounded(start: Size | None, size: Size) -> Size:
 
 @rule("select", "select_copy")
 def _select(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     dim = c["dim"] % len(x.shape)
-    return x.slice(dim, _position(c["index"], x.shape[dim]), 1).reshape(c.shape)
+    return x.slice(dim, _position(c.raw("index"), x.shape[dim]), 1).reshape(c.shape)
 
 
 @rule("slice", "slice_copy")
 def _slice(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     dim = c["dim"] % len(x.shape)
     return x.slice(dim, _bounded(c["start"], x.shape[dim]), c.shape[dim], c["step"])
 
 
 @rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind", "chunk")
 def _split(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     dim = c["dim"] % len(x.shape)
     parts: list[V] = []
     start: Size = 0
@@ -92,7 +92,7 @@ def _split(c: Call) -> Result:
 
 @rule("flip")
 def _flip(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     for dim in sorted({d % len(x.shape) for d in c["dims"]}):
         x = x.slice(dim, x.shape[dim] - 1, x.shape[dim], -1)
     return x
@@ -100,7 +100,7 @@ def _flip(c: Call) -> Result:
 
 @rule("repeat")
 def _repeat(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     lead = len(c["repeats"]) - len(x.shape)
     shape = [1] * lead + list(x.shape)
     thin = [s for n in shape for s in (1, n)]
@@ -110,7 +110,7 @@ def _repeat(c: Call) -> Result:
 
 @rule("roll")
 def _roll(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     shifts, dims = c["shifts"], c["dims"]
     if not dims:
         flat = x.reshape([_count(x.shape)])
@@ -152,7 +152,7 @@ def _cat(c: Call) -> Result:
 
 @rule("constant_pad_nd")
 def _pad(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     before: list[Size] = [0] * len(x.shape)
     for k in range(len(c["pad"]) // 2):
         before[len(x.shape) - 1 - k] = c["pad"][2 * k]
@@ -161,7 +161,7 @@ def _pad(c: Call) -> Result:
 
 @rule("tril", "triu")
 def _triangle(c: Call) -> Result:
-    x, rank = c["self"], len(c.shape)
+    x, rank = c.raw("self"), len(c.shape)
     row, column = iota(c.shape, rank - 2), iota(c.shape, rank - 1)
     inside = column - row <= c["diagonal"] if c.name == "tril" else column - row >= c["diagonal"]
     return where(inside, x, x.like(0))
@@ -193,7 +193,7 @@ def _scatter(c: Call) -> Result:
     part = c.value("grad_output" if backward else "src")
     dim = c["dim"] % len(c.shape)
     if c.name.startswith("select"):
-        start, step = _position(c["index"], c.shape[dim]), 1
+        start, step = _position(c.raw("index"), c.shape[dim]), 1
         part = part.reshape([*c.shape[:dim], 1, *c.shape[dim + 1 :]])
     else:
         start, step = _bounded(c["start"], c.shape[dim]), c["step"]
@@ -209,7 +209,7 @@ def _scatter(c: Call) -> Result:
 
 @rule("embedding")
 def _embedding(c: Call) -> Result:
-    weight, indices = c["weight"], c["indices"].to(DType.I64)
+    weight, indices = c.raw("weight"), c.raw("indices").to(DType.I64)
     rank = len(indices.shape)
     shape = c.shape
     return take(weight, [indices.reshape([*indices.shape, 1]), rank], shape)
@@ -217,19 +217,19 @@ def _embedding(c: Call) -> Result:
 
 @rule("index_select")
 def _index_select(c: Call) -> Result:
-    x = c["self"]
+    x = c.raw("self")
     if not x.shape:
         return x.expand(c.shape)
     dim = c["dim"] % len(x.shape)
     after = len(x.shape) - dim - 1
-    index = c["index"].to(DType.I64)
+    index = c.raw("index").to(DType.I64)
     index = index.reshape([_count(index.shape), *[1] * after])
     return take(x, [index if d == dim else d for d in range(len(x.shape))], c.shape)
 
 
 @rule("gather")
 def _gather(c: Call) -> Result:
-    x, index = c["self"], c["index"].to(DType.I64)
+    x, index = c.raw("self"), c.raw("index").to(DType.I64)
     if not x.shape:
         return x.expand(c.shape)
     dim = c["dim"] % len(x.shape)
@@ -240,8 +240,8 @@ def _gather(c: Call) -> Result:
 
 @rule("index", "_unsafe_index")
 def _index(c: Call) -> Result:
-    x: V = c["self"]
-    given: list[V | None] = [*c["indices"], *[None] * (len(x.shape) - len(c["indices"]))]
+    x: V = c.raw("self")
+    given: list[V | None] = [*c.raw("indices"), *[None] * (len(x.shape) - len(c.raw("indices")))]
     places = [d for d, i in enumerate(given) if i is not None]
     tensors = [i for i in given if i is not None]
     if any(i.dtype is DType.BOOL for i in tensors):

@@ -13,9 +13,11 @@ from akg_dynamo.agents.sketch.ast import DType
 
 Operand: TypeAlias = "V | Number | Poly"
 
+_FEW_TERMS = 16
+
 
 class V:
-    """A value with operators: operands broadcast, numbers take the value's dtype. Tensor operands must agree in dtype."""
+    """A value with operators: operands broadcast and agree in dtype; numbers take the value's."""
 
     __slots__ = ("prim",)
     __hash__ = None  # type: ignore[assignment]  # == compares elements
@@ -62,14 +64,27 @@ class V:
         """Reduced over dims."""
         if op in ("max", "min") and self.dtype is DType.BOOL:
             op = "any" if op == "max" else "all"
-        result = V(prims.reduce(op, self.prim, dims)) if dims else self.to(_reduced_dtype(op, self.dtype))
-        if not dims and op.startswith("arg"):
-            result = self.like(0, DType.I64)
-        return result.reshape([1 if d in dims else s for d, s in enumerate(self.shape)]) if keep else result
+        if dims:
+            result = V(prims.reduce(op, self.prim, dims))
+        else:
+            result = self.like(0, DType.I64) if op.startswith("arg") else self
+        return result._kept(self, dims) if keep else result
+
+    def _kept(self, reduced: V, dims: Sequence[int]) -> V:
+        """A reduction's result with the reduced dims as 1."""
+        return self.reshape([1 if d in dims else s for d, s in enumerate(reduced.shape)])
+
+    def _total(self, dims: Sequence[int]) -> V:
+        """A sum in the dtype its partial sums are added up in: f64 for f32, unless there are few terms."""
+        terms = product(self.shape[d] for d in dims)
+        if self.dtype is not DType.F32 or not dims or (isinstance(terms, int) and terms <= _FEW_TERMS):
+            return self.reduce("sum", dims)
+        return V(prims.reduce("sum", self.prim, dims, DType.F64))
 
     def sum(self, dims: Sequence[int], keep: bool = False) -> V:
         """Summed over dims."""
-        return self.reduce("sum", dims, keep)
+        result = self._total(dims).to(self.dtype)
+        return result._kept(self, dims) if keep else result
 
     def count(self, dims: Sequence[int]) -> V:
         """How many elements a reduction over dims takes, as a 0-dim value of this dtype."""
@@ -77,7 +92,13 @@ class V:
 
     def mean(self, dims: Sequence[int], keep: bool = False) -> V:
         """The mean over dims."""
-        return self.sum(dims, keep) / self.count(dims)
+        return self.share(dims, self.count(dims), keep)
+
+    def share(self, dims: Sequence[int], count: V, keep: bool = False) -> V:
+        """The sum over dims divided by a 0-dim count, rounded once."""
+        total = self._total(dims)
+        result = (total / count.to(total.dtype)).to(self.dtype)
+        return result._kept(self, dims) if keep else result
 
     def like(self, value: Number, dtype: DType | None = None) -> V:
         """A constant of this shape."""
@@ -146,10 +167,6 @@ class V:
     def test(self, name: str) -> V:
         """isnan, isinf or signbit."""
         return self.op(name, boolean=True)
-
-
-def _reduced_dtype(op: str, dtype: DType) -> DType:
-    return DType.I64 if op.startswith("arg") else dtype
 
 
 def broadcast_shape(shapes: Sequence[Shape]) -> Shape:
