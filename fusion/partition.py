@@ -12,7 +12,6 @@ copied into whatever reads them; a view of something that is not in the region s
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,8 +20,8 @@ import torch
 from torch import fx
 
 from akg_dynamo.core.types import SplitReason, SplitReasonType, Target
+from akg_dynamo.fusion.cost import Facts, Pattern, bytes_of, facts_of, line_up
 from akg_dynamo.fusion.ops import (
-    EXPENSIVE,
     HANDLED_DTYPES,
     OpKind,
     base_name,
@@ -31,7 +30,7 @@ from akg_dynamo.fusion.ops import (
     fusible,
     tensors_of,
 )
-from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hint, numel_hint, symbol_sources
+from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, symbol_sources
 
 _MAX_NODES = 64
 _MAX_INPUTS = 24
@@ -78,95 +77,6 @@ def plan(gm: fx.GraphModule, *, target: Target, options: PlanOptions) -> FusionP
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# What the cost model knows of a node
-
-# Pattern of a reduction: runs of kept and reduced sizes, in order. Views that merge or split dims leave it as it is.
-Pattern = tuple[tuple[str, int], ...]
-
-
-@dataclass
-class _Facts:
-    """domain: elements that its loops run over. patterns: how it reduces them."""
-
-    domain: int
-    out_bytes: int
-    patterns: frozenset[Pattern]
-    expensive: bool
-
-
-def _bytes(value: object) -> int:
-    return sum(numel_hint(t.shape) * t.element_size() for t in tensors_of(value))
-
-
-def _pattern(shape: Iterable[int], reduced: set[int]) -> Pattern:
-    runs: list[tuple[str, int]] = []
-    for i, size in enumerate(shape):
-        kind = "r" if i in reduced else "k"
-        if size == 1:
-            continue
-        if runs and runs[-1][0] == kind:
-            runs[-1] = (kind, runs[-1][1] * size)
-        else:
-            runs.append((kind, size))
-    return tuple(runs)
-
-
-def _facts(node: fx.Node, kind: OpKind) -> _Facts:
-    outs = list(tensors_of(node.meta["val"]))
-    ins = [t for p in node.all_input_nodes for t in tensors_of(p.meta["val"])]
-    domain = max((numel_hint(t.shape) for t in outs), default=1)
-    patterns: frozenset[Pattern] = frozenset()
-    if kind in (OpKind.REDUCTION, OpKind.NORM):
-        domain = max([domain, *(numel_hint(t.shape) for t in ins)])
-        main = max(ins, key=lambda t: numel_hint(t.shape))
-        shape = [hint(s) for s in main.shape]
-        patterns = frozenset({_pattern(shape, _reduced_dims(node, kind, main.dim()))}) - {()}
-        if all(k == "k" for p in patterns for k, _ in p):
-            patterns = frozenset()
-    return _Facts(domain, _bytes(outs), patterns, base_name(node.target) in EXPENSIVE or kind is OpKind.NORM)
-
-
-def _reduced_dims(node: fx.Node, kind: OpKind, rank: int) -> set[int]:
-    name = base_name(node.target)
-    everything = set(range(rank))
-    if kind is OpKind.NORM:
-        if "softmax" in name:
-            dim = node.args[2] if name.endswith("backward_data") else node.args[1]
-            return {dim % max(rank, 1)} if isinstance(dim, int) else everything
-        if "batch_norm" in name:
-            return everything - {1}
-        if "group_norm" in name:
-            return set(range(1, rank))
-        if "layer_norm" in name or "rms_norm" in name:
-            normalized = node.args[2] if "backward" in name else node.args[1]
-            return set(range(rank - len(normalized), rank)) if isinstance(normalized, list | tuple) else everything
-        shrinks = all(numel_hint(t.shape) == 1 for t in tensors_of(node.meta["val"]))
-        return everything if shrinks else set()
-    position = 2 if name in ("linalg_vector_norm", "norm") else 1
-    dim = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
-    if isinstance(dim, int):
-        return {dim % max(rank, 1)}
-    if isinstance(dim, list | tuple) and dim:
-        return {d % max(rank, 1) for d in dim if isinstance(d, int)}
-    return everything
-
-
-def _size(pattern: Pattern) -> int:
-    return math.prod(n for _, n in pattern)
-
-
-def _line_up(a: Pattern, b: Pattern) -> bool:
-    """Whether one loop nest can carry both reductions, or the smaller is a short epilogue of the larger."""
-    if a == b:
-        return True
-    small, large = sorted((_size(a), _size(b)))
-    if small * 4 <= large:
-        return True
-    whole = any(len(p) == 1 and p[0][0] == "r" for p in (a, b))
-    return whole and small == large
-
-
-# --------------------------------------------------------------------------------------------------------------------
 # Growing
 
 
@@ -204,7 +114,7 @@ class _Grower:
         self.sources = symbol_sources(graph)
         self.kind: dict[fx.Node, OpKind] = {}
         self.reason: dict[fx.Node, SplitReason] = {}
-        self.facts: dict[fx.Node, _Facts] = {}
+        self.facts: dict[fx.Node, Facts] = {}
         self.group_of: dict[fx.Node, _Group] = {}
         # for views inside a kernel and constants: the node whose value they show, and None once it is a constant
         self.root: dict[fx.Node, fx.Node | None] = {}
@@ -381,14 +291,14 @@ class _Grower:
     # -- joining --------------------------------------------------------------------------------------------------
 
     def _place(self, node: fx.Node, kind: OpKind) -> None:
-        facts = self.facts[node] = _facts(node, kind)
+        facts = self.facts[node] = facts_of(node, kind)
         producers = self._producers(node)
         region: _Group | None = None
         if facts.patterns and all(p[-1][0] == "k" for p in facts.patterns) and kind is OpKind.REDUCTION:
             self.columns.append(node)
             self._add(self._new_group(producers), node, facts)
             return
-        by_gain = sorted(producers, key=lambda g: -sum(_bytes(v.meta["val"]) for v in producers[g]))
+        by_gain = sorted(producers, key=lambda g: -sum(bytes_of(v.meta["val"]) for v in producers[g]))
         for g in by_gain:
             if not producers[g] or not g.members or g.epoch != self.epoch:
                 continue
@@ -437,7 +347,7 @@ class _Grower:
         wanted = max((o.level for o in others), default=0) + 1
         return group.level >= wanted or self._lift(group, wanted, others)
 
-    def _worth(self, g: _Group, node: fx.Node, kind: OpKind, facts: _Facts, values: list[fx.Node]) -> bool:
+    def _worth(self, g: _Group, node: fx.Node, kind: OpKind, facts: Facts, values: list[fx.Node]) -> bool:
         """Whether reading these values inside the region beats reading them from memory."""
         if kind is OpKind.GATHER:
             table = node.args[0]
@@ -446,7 +356,7 @@ class _Grower:
                 return False  # the table's every element would be computed, or some many times
         if len(g.patterns | facts.patterns) > _MAX_PATTERNS:
             return False
-        if not all(_line_up(a, b) for a in facts.patterns for b in g.patterns):
+        if not all(line_up(a, b) for a in facts.patterns for b in g.patterns):
             return False
         if facts.domain > g.domain:
             # the region's values are broadcast: recomputed for every element, unless it is only placed somewhere
@@ -465,7 +375,7 @@ class _Grower:
             return False
         if len(a.open) + len(b.open) > _MAX_OPEN or len(a.patterns | b.patterns) > _MAX_PATTERNS:
             return False
-        if not all(_line_up(p, q) for p in a.patterns for q in b.patterns):
+        if not all(line_up(p, q) for p in a.patterns for q in b.patterns):
             return False
         low, high = (a, b) if a.level <= b.level else (b, a)
         return low.level == high.level or self._lift(low, high.level, {high, *others})
@@ -485,7 +395,7 @@ class _Grower:
         a.succ = larger
         return a
 
-    def _add(self, region: _Group, node: fx.Node, facts: _Facts) -> None:
+    def _add(self, region: _Group, node: fx.Node, facts: Facts) -> None:
         self.group_of[node] = region
         region.members.append(node)
         region.domain = max(region.domain, facts.domain)
