@@ -64,7 +64,7 @@ def _unary(c: Call) -> Result:
             return x
         decimals = c.get("decimals", 0)
         if decimals:
-            scale = 10.0 ** abs(decimals)
+            scale = float(10.0 ** abs(decimals))
             return fn("round", x * scale) / scale if decimals > 0 else fn("round", x / scale) * scale
     if x.dtype is DType.BOOL:
         return x
@@ -84,7 +84,7 @@ def _relu(c: Call) -> Result:
 
 @rule("add", "sub", "rsub")
 def _add(c: Call) -> Result:
-    a, b = c.raw("self"), c["other"]
+    a, b = c["self"], c["other"]
     a, b = value_of(a, c.dtype).to(c.dtype), value_of(b, c.dtype).to(c.dtype)
     if c.name == "rsub":
         a, b = b, a
@@ -138,7 +138,7 @@ def _rsqrt(c: Call) -> Result:
 
 @rule("pow")
 def _pow(c: Call) -> Result:
-    base, exponent = c.raw("self"), c["exponent"]
+    base, exponent = c["self"], c["exponent"]
     x = value_of(base, c.dtype).to(c.dtype)
     if isinstance(exponent, V) or not isinstance(exponent, int | float):
         return x.op("pow", c.value("exponent")).expand(c.shape)

@@ -66,7 +66,7 @@ def _bounded(start: Size | None, size: Size) -> Size:
 def _select(c: Call) -> Result:
     x = c.raw("self")
     dim = c["dim"] % len(x.shape)
-    return x.slice(dim, _position(c.raw("index"), x.shape[dim]), 1).reshape(c.shape)
+    return x.slice(dim, _position(c["index"], x.shape[dim]), 1).reshape(c.shape)
 
 
 @rule("slice", "slice_copy")
@@ -193,7 +193,7 @@ def _scatter(c: Call) -> Result:
     part = c.value("grad_output" if backward else "src")
     dim = c["dim"] % len(c.shape)
     if c.name.startswith("select"):
-        start, step = _position(c.raw("index"), c.shape[dim]), 1
+        start, step = _position(c["index"], c.shape[dim]), 1
         part = part.reshape([*c.shape[:dim], 1, *c.shape[dim + 1 :]])
     else:
         start, step = _bounded(c["start"], c.shape[dim]), c["step"]
@@ -241,7 +241,8 @@ def _gather(c: Call) -> Result:
 @rule("index", "_unsafe_index")
 def _index(c: Call) -> Result:
     x: V = c.raw("self")
-    given: list[V | None] = [*c.raw("indices"), *[None] * (len(x.shape) - len(c.raw("indices")))]
+    listed: list[V | None] = c["indices"]
+    given = [*listed, *[None] * (len(x.shape) - len(listed))]
     places = [d for d, i in enumerate(given) if i is not None]
     tensors = [i for i in given if i is not None]
     if any(i.dtype is DType.BOOL for i in tensors):
