@@ -293,19 +293,12 @@ def _settle(work: _Work) -> Verdict:
 
 
 def _timed(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
-    """The same verdict with its timing; winners are timed again on fresh data, and keep the worse of the two."""
-    timing: Timing | None = None
+    """The same verdict with its timing (the judge times winners again on fresh data, and reports the second series)."""
     try:
-        for _ in range(2):
-            measured = run.judge.submit(run.job(work, timing=True)).result()
-            if measured.timing is None:
-                return measured
-            timing = measured.timing if timing is None or measured.timing.low < timing.low else timing
-            if not timing.wins():
-                break
+        measured = run.judge.submit(run.job(work, timing=True)).result()
     except AkgError as error:
         return Verdict(Outcome.NOT_JUDGED, str(error))
-    return replace(verdict, timing=timing)
+    return measured if measured.timing is None else replace(verdict, timing=measured.timing)
 
 
 def _file(work: _Work, verdict: Verdict, run: _Run) -> Solution:
