@@ -1,7 +1,18 @@
+//@ larger
+// a > b ? a : b, which is one instruction; b if either is NaN.
+template <class X> INLINE inline X larger(X a, X b) { return a > b ? a : b; }
+template <class X> INLINE inline X smaller(X a, X b) { return a < b ? a : b; }
+#if defined(__AVX512F__) && LANES == 16
+INLINE inline f32v larger(f32v a, f32v b) { return __builtin_ia32_maxps512_mask(a, b, f32v{}, -1, 4); }
+INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps512_mask(a, b, f32v{}, -1, 4); }
+#elif defined(__AVX__) && LANES == 8
+INLINE inline f32v larger(f32v a, f32v b) { return __builtin_ia32_maxps256(a, b); }
+INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps256(a, b); }
+#endif
 //@ maximum
-template <class X> INLINE inline X maximum(X a, X b) { return (a > b) | (a != a) ? a : b; }  // NaN if either is
+template <class X> INLINE inline X maximum(X a, X b) { return a != a ? a : larger(a, b); }  // NaN if either is
 //@ minimum
-template <class X> INLINE inline X minimum(X a, X b) { return (a < b) | (a != a) ? a : b; }
+template <class X> INLINE inline X minimum(X a, X b) { return a != a ? a : smaller(a, b); }
 //@ fmax_
 template <class X> INLINE inline X fmax_(X a, X b) { return (a > b) | (b != b) ? a : b; }  // the other if one is NaN
 //@ fmin_
@@ -183,38 +194,53 @@ INLINE inline Nearest64 nearest(f64v x) {
   const f64v t = x + 0x1.8p52;
   return {t - 0x1.8p52, bits<i64v>(t) - 0x4338000000000000};
 }
-//@ exp_
-INLINE inline f32v exp_(f32v x) {
-  f32v c = x < -104.0f ? splat(-104.0f) : x;
-  c = c > 89.0f ? splat(89.0f) : c;
-  const Nearest32 n = nearest(c * 0x1.715476p+0f);
-  f32v r = fma_(n.f, splat(-0x1.62e400p-1f), c);
+//@ times_2_to
+// p * 2**n for an integral n, |n| < 300, right down to denormals.
+INLINE inline f32v times_2_to(f32v p, Nearest32 n) {
+#if defined(__AVX512F__) && LANES == 16
+  return __builtin_ia32_scalefps512_mask(p, n.f, f32v{}, -1, 4);
+#elif defined(__AVX512VL__) && LANES == 8
+  return __builtin_ia32_scalefps256_mask(p, n.f, f32v{}, -1);
+#else
+  return scale2(p, n.i);
+#endif
+}
+INLINE inline f64v times_2_to(f64v p, Nearest64 n) {
+#if defined(__AVX512F__) && LANES == 8
+  return __builtin_ia32_scalefpd512_mask(p, n.f, f64v{}, -1, 4);
+#else
+  return scale2(p, n.i);
+#endif
+}
+//@ exp_in_range
+// e**x for -104 <= x <= 89 (and NaN).
+INLINE inline f32v exp_in_range(f32v x) {
+  const Nearest32 n = nearest(x * 0x1.715476p+0f);
+  f32v r = fma_(n.f, splat(-0x1.62e400p-1f), x);
   r = fma_(n.f, splat(-0x1.7f7d1cp-20f), r);
   f32v p = fma_(splat(0x1.6850e4p-10f), r, splat(0x1.123bccp-7f));
   p = fma_(p, r, splat(0x1.555b98p-5f));
   p = fma_(p, r, splat(0x1.55548ep-3f));
   p = fma_(p, r, splat(0x1.fffff8p-2f));
-  p = fma_(p * r, r, r) + 1;
-  return scale2(p, n.i);  // NaN passes through c
+  return times_2_to(fma_(p * r, r, r) + 1, n);
 }
+//@ exp_
+INLINE inline f32v exp_(f32v x) { return exp_in_range(smaller(splat(89.0f), larger(splat(-104.0f), x))); }
 INLINE inline f64v exp_(f64v x) {
-  f64v c = x < -746.0 ? splat(-746.0) : x;
-  c = c > 710.0 ? splat(710.0) : c;
+  const f64v c = smaller(splat(710.0), larger(splat(-746.0), x));
   const Nearest64 n = nearest(c * 0x1.71547652b82fep+0);
   f64v r = fma_(n.f, splat(-0x1.62e42fefa3800p-1), c);
   r = fma_(n.f, splat(-0x1.ef35793c76730p-45), r);
   f64v p = splat(1.0 / 6227020800);
   const double k[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5};
   for (int i = 0; i < 11; i++) p = fma_(p, r, splat(k[i]));
-  p = fma_(p * r, r, r) + 1;
-  return scale2(p, n.i);
+  return times_2_to(fma_(p * r, r, r) + 1, n);
 }
 INLINE inline float exp_(float x) { return __builtin_expf(x); }
 INLINE inline double exp_(double x) { return __builtin_exp(x); }
 //@ expm1_
 INLINE inline f32v expm1_(f32v x) {
-  f32v c = x < -30.0f ? splat(-30.0f) : x;
-  c = c > 89.0f ? splat(89.0f) : c;
+  const f32v c = smaller(splat(89.0f), larger(splat(-30.0f), x));
   const Nearest32 n = nearest(c * 0x1.715476p+0f);
   f32v r = fma_(n.f, splat(-0x1.62e400p-1f), c);
   r = fma_(n.f, splat(-0x1.7f7d1cp-20f), r);
@@ -234,8 +260,7 @@ INLINE inline float expm1_(float x) { return __builtin_expm1f(x); }
 INLINE inline double expm1_(double x) { return __builtin_expm1(x); }
 //@ exp2_
 INLINE inline f32v exp2_(f32v x) {
-  f32v c = x < -150.0f ? splat(-150.0f) : x;
-  c = c > 129.0f ? splat(129.0f) : c;
+  const f32v c = smaller(splat(129.0f), larger(splat(-150.0f), x));
   const Nearest32 n = nearest(c);
   const f32v r = c - n.f;
   f32v p = fma_(splat(0x1.ffcbfcp-17f), r, splat(0x1.43091cp-13f));
@@ -244,7 +269,7 @@ INLINE inline f32v exp2_(f32v x) {
   p = fma_(p, r, splat(0x1.c6b08ep-5f));
   p = fma_(p, r, splat(0x1.ebfbe0p-3f));
   p = fma_(p, r, splat(0x1.62e430p-1f));
-  return scale2(fma_(p, r, splat(1.0f)), n.i);
+  return times_2_to(fma_(p, r, splat(1.0f)), n);
 }
 INLINE inline f64v exp2_(f64v x) { return per_lane([](double v) { return __builtin_exp2(v); }, x); }
 INLINE inline float exp2_(float x) { return __builtin_exp2f(x); }
@@ -351,7 +376,7 @@ INLINE inline float tanh_(float x) { return __builtin_tanhf(x); }
 INLINE inline double tanh_(double x) { return __builtin_tanh(x); }
 //@ erf_
 INLINE inline f32v erf_(f32v x) {
-  const f32v a = fabs_(x), s = x * x, t = a > 4.0f ? splat(4.0f) : a, t2 = t * t;
+  const f32v a = fabs_(x), s = x * x, t = smaller(splat(4.0f), a), t2 = t * t;
   f32v r = fma_(splat(-1.72853470e-5f), t, splat(3.83197126e-4f));
   const f32v u = fma_(splat(-3.88396438e-3f), t, splat(2.42546219e-2f));
   r = fma_(r, t2, u);
@@ -359,7 +384,7 @@ INLINE inline f32v erf_(f32v x) {
   r = fma_(r, t, splat(-6.34846687e-1f));
   r = fma_(r, t, splat(-1.28717512e-1f));
   r = fma_(r, t, -t);
-  const f32v large = copysign_(1 - exp_(r), x);
+  const f32v large = copysign_(1 - exp_in_range(r), x);
   f32v p = fma_(splat(-5.96761703e-4f), s, splat(4.99119423e-3f));
   p = fma_(p, s, splat(-2.67681349e-2f));
   p = fma_(p, s, splat(1.12819925e-1f));
@@ -424,12 +449,11 @@ INLINE inline double pow_(double x, double y) { return __builtin_pow(x, y); }
 // Inclusive scan across the lanes of one vector, in log2(W) steps.
 template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
   typedef decltype(v < v) M;
-  M lane;
-  for (int l = 0; l < W; l++) lane[l] = l;
 #pragma GCC unroll 8
   for (int h = 1; h < W; h *= 2) {
-    const M from = lane >= h ? lane - h : lane;
-    v = lane >= h ? f(__builtin_shuffle(v, from), v) : v;
+    M from, moves;
+    for (int l = 0; l < W; l++) from[l] = l < h ? l : l - h, moves[l] = l < h ? 0 : -1;
+    v = moves ? f(__builtin_shuffle(v, from), v) : v;
   }
   return v;
 }
@@ -437,10 +461,12 @@ template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
 // Combines the lanes of one vector, by halves.
 template <class X, class F> INLINE inline auto across(X v, F f) {
   typedef decltype(v < v) M;
-  M lane;
-  for (int l = 0; l < W; l++) lane[l] = l;
 #pragma GCC unroll 8
-  for (int h = W / 2; h; h /= 2) v = f(v, __builtin_shuffle(v, lane ^ h));
+  for (int h = W / 2; h; h /= 2) {
+    M from;
+    for (int l = 0; l < W; l++) from[l] = l ^ h;
+    v = f(v, __builtin_shuffle(v, from));
+  }
   return v[0] + 0;
 }
 //@ arg_step
