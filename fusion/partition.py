@@ -30,7 +30,7 @@ from akg_dynamo.fusion.ops import (
     fusible,
     tensors_of,
 )
-from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, symbol_sources
+from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hint, symbol_sources
 
 _MAX_NODES = 64
 _MAX_INPUTS = 24
@@ -485,7 +485,7 @@ class _Finisher:
             saved += self.g.facts[n].out_bytes * len(readers)
         if len(nodes) == 1:
             whole = bool(kinds & {OpKind.NORM, OpKind.REDUCTION}) or self.g.facts[nodes[0]].expensive
-            return whole and region.domain >= _SMALL_SINGLE_ELEMENTS
+            return (whole or _mixes_layouts(nodes[0])) and region.domain >= _SMALL_SINGLE_ELEMENTS
         return len(nodes) > 2 or saved >= _SMALL_PAIR_BYTES or region.domain * 4 >= _SMALL_PAIR_BYTES
 
     def _pull_in(self) -> None:
@@ -527,6 +527,23 @@ class _Finisher:
 
     def _tags_of(self, node: fx.Node) -> tuple[int, ...]:
         return self.copies.get(node) or (self.tags[node],)
+
+
+def _mixes_layouts(node: fx.Node) -> bool:
+    """Whether torch runs this on its strided or casting path, where a kernel for the layout has something to win."""
+    values = [node.meta["val"], *(p.meta.get("val") for p in node.all_input_nodes)]
+    tensors = [t for value in values for t in tensors_of(value) if t.dim() > 0]
+    if not tensors:
+        return False
+    first = tensors[0]
+    return any(
+        t.dtype != first.dtype or t.dim() != first.dim() or any(map(_differs, t.stride(), first.stride()))
+        for t in tensors[1:]
+    )
+
+
+def _differs(a: object, b: object) -> bool:
+    return hint(a) != hint(b)
 
 
 def _without(graph: fx.Graph, plan: FusionPlan, tag: int) -> FusionPlan:
