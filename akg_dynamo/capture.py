@@ -25,6 +25,7 @@ from akg_dynamo.explanation import Fallback, GraphReport, KernelUse, LeftNode, r
 from akg_dynamo.fusion.extract import Cut, extract
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.options import Options
+from akg_dynamo.recompose import recompose
 from akg_dynamo.reinplace import updates
 from akg_dynamo.schedule import Region
 
@@ -76,25 +77,9 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     report = records.add(kind, len(operators))
     reports.append(report)
     graph = _Graph(gm, kind, options, report)
-    _drop_detaches(gm)
     with _no_new_guards(gm):
+        recompose(gm)
         return graph.compile()
-
-
-def _drop_detaches(gm: fx.GraphModule) -> None:
-    """Autograd's detach() of a saved value means nothing where no gradient is recorded, and hides it from kernels.
-
-    One stays: of an input or another returned value, which must not be returned twice as the same object.
-    """
-    output = next(n for n in reversed(gm.graph.nodes) if n.op == "output")
-    for node in list(gm.graph.nodes):
-        if node.target is not torch.ops.aten.detach.default:
-            continue
-        source = node.args[0]
-        if output in node.users and (source.op == "placeholder" or output in source.users):
-            continue
-        node.replace_all_uses_with(source)
-        gm.graph.erase_node(node)
 
 
 class _Graph:

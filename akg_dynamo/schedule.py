@@ -123,7 +123,7 @@ def step_inputs(step: Step) -> list[fx.Node]:
 
 def _place(graph: fx.Graph, regions: Sequence[Region]) -> tuple[list[Step], list[Region]]:
     order, producer = _needed(graph, regions)
-    rank = {step: i for i, step in enumerate(order)}
+    rank = _ranks(order, producer)
     first = {node: i for i, node in enumerate(graph.nodes)}
     after: dict[Step, list[Step]] = {step: [] for step in order}
     waiting = dict.fromkeys(order, 0)
@@ -163,7 +163,7 @@ def _place(graph: fx.Graph, regions: Sequence[Region]) -> tuple[list[Step], list
     heapq.heapify(ready)
     placed: list[Step] = []
     while ready:
-        step = order[heapq.heappop(ready)]
+        step = order[heapq.heappop(ready)[1]]
         placed.append(step)
         for later in after[step]:
             waiting[later] -= 1
@@ -172,6 +172,27 @@ def _place(graph: fx.Graph, regions: Sequence[Region]) -> tuple[list[Step], list
     stuck = [s for s in order if waiting[s] and isinstance(s, Region)]
     # Only some of what is stuck is on a cycle: give up the earliest, which holds the others back.
     return [s for s in placed if isinstance(s, Region) or s.op != "placeholder"], stuck[:1]
+
+
+def _ranks(order: Sequence[Step], producer: dict[fx.Node, Region]) -> dict[Step, tuple[float, int]]:
+    """Who goes first among those that could: the graph's order, but a region no later than its first reader, though it
+    may hold nodes of the far end of the graph, and a view right before it is read.
+    """
+    first_reader: dict[Step, float] = {}
+    ranks: dict[Step, tuple[float, int]] = {}
+    for _ in range(2):  # a region's first reader may stand before its last node: it is met in the first round
+        for index in reversed(range(len(order))):
+            step = order[index]
+            rank = float(index)
+            if isinstance(step, Region):
+                rank = min(rank, first_reader.get(step, rank) - 0.5)
+            elif step.op == "call_function" and is_view(step):
+                rank = max(rank, first_reader.get(step, rank) - 0.5)
+            ranks[step] = (rank, index)
+            for node in step_inputs(step):
+                source: Step = producer.get(node, node)
+                first_reader[source] = min(first_reader.get(source, rank), rank)
+    return ranks
 
 
 def is_view(node: fx.Node) -> bool:

@@ -377,3 +377,23 @@ def test_autocast(solver: ReferenceSolver) -> None:
 
     x = torch.randn(4, 8)
     torch.testing.assert_close(compiled(f)(x), f(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("shape", [(5, 8), (2, 5, 8), (2, 3, 5, 8)])
+def test_linear_layers_are_one_call(solver: ReferenceSolver, bias: bool, dynamic: bool, shape: tuple[int, ...]) -> None:
+    layer = torch.nn.Linear(8, 6, bias)
+    x = torch.randn(shape)
+    g = compiled(lambda x: layer(x * 2).relu(), dynamic=dynamic)
+    with torch.no_grad():
+        torch.testing.assert_close(g(x), layer(x * 2).relu(), rtol=0, atol=0)
+    source = akg_dynamo.explain()[-1].source
+    assert "linear(" in source
+    assert "mm(" not in source
+
+
+def test_linear_on_rows_that_are_not_contiguous(solver: ReferenceSolver) -> None:
+    layer = torch.nn.Linear(8, 6)
+    x = torch.randn(3, 4, 8).transpose(0, 1)
+    torch.testing.assert_close(compiled(lambda x: layer(x) * 2)(x), layer(x) * 2)
