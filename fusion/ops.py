@@ -11,6 +11,7 @@ operation; what an overload changes (an out argument, mutation, an index of bool
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -282,6 +283,10 @@ def _unhandled_operands(node: fx.Node, device: str) -> SplitReason | None:
     if "val" not in node.meta:
         return SplitReason(SplitReasonType.UNSUPPORTED, f"{node.target} was traced without a value")
     values = list(tensors_of(node.meta["val"]))
+    if isinstance(node.meta["val"], list | tuple):
+        # Batch norm that does not train returns empty statistics: an output nobody reads is nobody's business.
+        read = {user.args[1] for user in node.users if user.target is operator.getitem}
+        values = [v for i, o in enumerate(node.meta["val"]) if i in read for v in tensors_of(o)]
     for producer in node.all_input_nodes:
         if "val" not in producer.meta:
             return SplitReason(SplitReasonType.UNSUPPORTED, f"operand {producer.name} was traced without a value")
@@ -298,6 +303,13 @@ def _unhandled_operands(node: fx.Node, device: str) -> SplitReason | None:
     return None
 
 
+def _updates_statistics(node: fx.Node) -> bool:
+    """Whether this batch norm trains and has running statistics; the overload `no_stats` has no place for them."""
+    if getattr(node.target, "_overloadname", "") == "no_stats":
+        return False
+    return bool(node.args[5]) and node.args[3] is not None
+
+
 def _unhandled_form(node: fx.Node) -> SplitReason | None:
     """Forms of a handled operator that have no rule."""
     name = base_name(node.target)
@@ -311,6 +323,6 @@ def _unhandled_form(node: fx.Node) -> SplitReason | None:
                 return no("an index of bools")
     if name == "embedding" and len(node.args) > 4 and node.args[4]:
         return no("a sparse gradient")
-    if name in ("native_batch_norm", "_native_batch_norm_legit") and node.args[5] and node.args[3] is not None:
+    if name in ("native_batch_norm", "_native_batch_norm_legit") and _updates_statistics(node):
         return SplitReason(SplitReasonType.MUTATION, "running statistics are updated in place")
     return None
