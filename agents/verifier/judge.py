@@ -21,6 +21,7 @@ from typing import Any
 
 from akg_dynamo.agents.verifier.channel import ChannelClosed, pair
 from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.core import settings
 from akg_dynamo.core.errors import JudgeError
 from akg_dynamo.core.types import Outcome, Timing, Verdict
 
@@ -48,7 +49,7 @@ class _Process:
             env=_clean_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if not os.environ.get("AKG_JUDGE_STDERR") else None,
+            stderr=None if settings.judge_stderr() else subprocess.DEVNULL,
             start_new_session=True,
         )
         control_theirs.close()

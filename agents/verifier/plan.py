@@ -13,7 +13,6 @@ SMALL_OUTPUT = 1024  # fewer elements than this are too few to compare two error
 POOLED_SEEDS = 32  # for outputs of a few elements; larger ones get as many as make up SMALL_OUTPUT
 _FEW_ELEMENTS = 64
 UNPOOLED_SLACK = 16.0
-_MEMBER_BYTES = 64 << 20  # the most a member of a shape class may take, besides the traced one
 _WORKING_BYTES_PER_ELEMENT = 64  # inputs twice, outputs, eager, fp64 oracle and its intermediates
 
 
@@ -50,8 +49,7 @@ def groups(sub: Subgraph, seed: int) -> list[Group]:
         return []
     found = _at(sub, members[0], full=True)
     for sizes in members[1:]:
-        if shapes.elements(sub, sizes) * 4 <= _MEMBER_BYTES:
-            found += _at(sub, sizes, full=False)
+        found += _at(sub, sizes, full=False)
     return found
 
 

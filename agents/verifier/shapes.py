@@ -11,6 +11,8 @@ from types import CodeType
 from akg_dynamo.core.types import Dim, Subgraph, Symbol, TensorSpec
 
 _BOUNDARIES = (2, 3, 7, 16, 17, 31, 63, 64, 65, 127, 129, 257, 509, 1023, 1025)
+_PRIMES = (5, 7, 11, 13, 29, 61, 113)
+_BESIDE_BLOCKS = (15, 17, 31, 33, 63, 65, 127, 129)
 _NAMES = {"__builtins__": {}, "min": min, "max": max}
 
 
@@ -44,10 +46,15 @@ def _limited(symbol: Symbol, wanted: int) -> int:
     return max(symbol.lo, min(wanted, symbol.hi if symbol.hi is not None else wanted))
 
 
-def members(sub: Subgraph, limit_elements: int, seed: int, at_most: int = 12) -> list[dict[str, int]]:
-    """The sizes to judge at: the traced one first, then each symbol at its boundaries, then a few at random.
+def members(
+    sub: Subgraph, limit_elements: int, seed: int, *, member_elements: int = 200_000, at_most: int = 7
+) -> list[dict[str, int]]:
+    """The sizes to judge at: the traced one first, then the boundaries of the class, with few elements each.
 
-    Sizes that need more than `limit_elements` are left out; if the traced one does, a smaller member stands for it.
+    All symbols at the lower end and one past it; each at its upper end, or past any block, the others as traced or, if
+    that is too much, at their lower ends; all at primes, and all one beside a block. Each member costs a judgement:
+    those after the first take no more than `member_elements`, except the lower ends if they must. If the traced sizes
+    need more than `limit_elements`, smaller ones stand for them.
     """
     if not sub.symbols:
         return [{}]
@@ -60,17 +67,41 @@ def members(sub: Subgraph, limit_elements: int, seed: int, at_most: int = 12) ->
             return []
         hint[largest.name] = smaller
     lowest = {s.name: s.lo for s in sub.symbols}
-    found = [hint, lowest]
-    for wanted in (0, 1, 1025, 1 << 62):  # the lower end, and past it; more than any block; the upper end
-        for s in sub.symbols:
-            if wanted < 1 << 62 or s.hi is not None:
-                found.append({**hint, s.name: max(s.lo + wanted if wanted < 2 else _limited(s, wanted), s.lo)})
-    around = [{**hint, s.name: _limited(s, w)} for s in sub.symbols for w in _BOUNDARIES]
-    around += [{s.name: _limited(s, rng.choice(_BOUNDARIES)) for s in sub.symbols} for _ in range(8)]
-    rng.shuffle(around)
-    unique: list[dict[str, int]] = []
-    for sizes in found + around:
-        inside = all(s.hi is None or sizes[s.name] <= s.hi for s in sub.symbols)
-        if inside and sizes not in unique and elements(sub, sizes) <= limit_elements:
+    least = elements(sub, lowest)
+    room = min(limit_elements, max(member_elements, 4 * least))
+    found = [hint, lowest, {s.name: _limited(s, s.lo + 1) for s in sub.symbols}]
+    found += [
+        large for s in rng.sample(sub.symbols, len(sub.symbols)) for large in _largest(sub, s, hint, lowest, room)
+    ]
+    # What several sizes at once find comes before the upper ends of the third and later symbols.
+    for place, choices in ((4, _PRIMES), (5, _BESIDE_BLOCKS)):
+        found.insert(place, _shrunk(sub, {s.name: _limited(s, rng.choice(choices)) for s in sub.symbols}, lowest, room))
+    unique: list[dict[str, int]] = [hint]
+    for sizes in found[1:]:
+        if sizes not in unique and elements(sub, sizes) <= (limit_elements if sizes == lowest else room):
             unique.append(sizes)
     return unique[:at_most]
+
+
+def _largest(
+    sub: Subgraph, symbol: Symbol, hint: Mapping[str, int], lowest: Mapping[str, int], room: int
+) -> list[dict[str, int]]:
+    """That symbol as large as there is room for: at its upper end, or at the largest of the boundaries."""
+    wanted = [_limited(symbol, w) for w in reversed(_BOUNDARIES)]
+    if symbol.hi is not None:
+        wanted.insert(0, symbol.hi)
+    for size in wanted:
+        for others in (hint, lowest):
+            sizes = {**others, symbol.name: size}
+            if size > symbol.lo and elements(sub, sizes) <= room:
+                return [sizes]
+    return []
+
+
+def _shrunk(sub: Subgraph, sizes: dict[str, int], lowest: Mapping[str, int], room: int) -> dict[str, int]:
+    """Those sizes, the largest of them moved to the lower end until the rest fits."""
+    sizes = dict(sizes)
+    while elements(sub, sizes) > room and sizes != lowest:
+        largest = max(sizes, key=lambda name: sizes[name] - lowest[name])
+        sizes[largest] = lowest[largest]
+    return sizes

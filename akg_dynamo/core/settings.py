@@ -1,6 +1,7 @@
 """The environment, read here and nowhere else.
 
 AKG_CACHE_DIR   where verdicts, sources and built kernels are kept (default: the user's cache folder)
+AKG_JUDGE_STDERR  set: what the judge itself prints on stderr is shown (never what candidates print)
 CXX             the C++ compiler (default: the first of g++, c++, clang++ on PATH)
 """
 
@@ -23,3 +24,8 @@ def cache_dir() -> Path:
 def cxx() -> str | None:
     """The compiler the user named, if any."""
     return os.environ.get("CXX") or None
+
+
+def judge_stderr() -> bool:
+    """Whether the judge's processes write to this program's stderr."""
+    return bool(os.environ.get("AKG_JUDGE_STDERR"))
