@@ -42,7 +42,7 @@ def interleaved(functions: dict[str, Callable[[], object]]) -> dict[str, list[fl
             start = time.perf_counter()
             for _ in range(_CALLS):
                 function()
-            if round_number >= 3:  # noqa: PLR2004 -- warming up
+            if round_number >= 3:  # the first rounds warm up
                 times[name].append((time.perf_counter() - start) / _CALLS * 1e6)
     return times
 

@@ -2,8 +2,8 @@
 
     python benchmarks/kv_decode.py [--layers 4] [--positions 4096]
 
-Functionalisation turns the cache update into a copy of the whole cache; AKG puts the mutation back. Each round times all
-backends in random order; what is printed is the median of the rounds' ratios to eager, which should be at most 1.1.
+Functionalisation turns the cache update into a copy of the whole cache; AKG puts the mutation back. Each round times
+all backends in random order; what is printed is the median of the rounds' ratios to eager: it should be at most 1.1.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def ratios_to_eager(
                 start = time.perf_counter()
                 for _ in range(5):
                     steps[name](x, at)
-                if round_number >= 2:  # noqa: PLR2004 -- warming up
+                if round_number >= 2:  # the first rounds warm up
                     times[name].append((time.perf_counter() - start) / 5 * 1e6)
     ratios = {
         name: statistics.median(a / b for a, b in zip(times[name], times["eager"], strict=True)) for name in backends
