@@ -196,10 +196,6 @@ class Tracer:
         key = (id(prim), at)
         found = self._memo.get(key)
         if found is None:
-            if prim.kind in ("op", "cast") and prim is not self._root:
-                visits = self._visits[prim] = self._visits.get(prim, 0) + 1
-                if visits > self.MAX_PLACES and prim.args and prim.depth > 2:
-                    raise TooMuch(prim)
             found = self._memo[key] = self._trace(prim, at)
         return found
 
@@ -211,6 +207,10 @@ class Tracer:
             if prim.kind == "reduce":
                 axes = frozenset().union(*(i.axes for i in at))
                 return self.tiles.make("red", prim.dtype, (), RedRef(prim, at), axes)
+            if prim.kind in ("op", "cast") and prim.depth > 2:
+                visits = self._visits[prim] = self._visits.get(prim, 0) + 1
+                if visits > self.MAX_PLACES:
+                    raise TooMuch(prim)
         trace_kind: Callable[[Prim, Indices], Tile] = getattr(self, f"_trace_{prim.kind}")
         return trace_kind(prim, at)
 

@@ -39,6 +39,7 @@ from akg_dynamo.agents.sketch.ast import (
     TileExpr,
 )
 from akg_dynamo.agents.sketch.ast import Index as RefIndex
+from akg_dynamo.agents.sketch.check import RESERVED
 from akg_dynamo.core.types import Design, Dim, Role, TensorBinding
 
 ROW_TILE = 1024
@@ -113,7 +114,7 @@ class Emitter:
             n = self._counts.get(stem, 0)
             self._counts[stem] = n + 1
             name = stem if n == 0 else f"{stem}{n}"
-            if name not in self._taken:
+            if name not in self._taken and name not in RESERVED:
                 self._taken.add(name)
                 return name
 

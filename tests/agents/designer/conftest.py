@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from akg_dynamo.agents.coder.module import load, render
 from akg_dynamo.agents.designer.rules import design
+from akg_dynamo.agents.lowering.cpp import lower
 from akg_dynamo.agents.sketch import interpret, to_text
 from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.agents.sketch.interpret import as_declared
@@ -18,6 +22,7 @@ from akg_dynamo.agents.sketch.numerics import numpy_dtype
 from akg_dynamo.core.types import Design, Role, Subgraph, Target
 from akg_dynamo.fusion.extract import extract
 from akg_dynamo.fusion.partition import FusionPlan
+from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.symbols import SymbolSource
 from akg_dynamo.fusion.task import evaluate
 
@@ -26,7 +31,8 @@ Tensors = Sequence[torch.Tensor]
 
 def to_subgraph(f: Callable[..., object], args: Tensors, mode: str = "fake") -> tuple[Subgraph, list[int], list[int]]:
     """The whole of `f` as one subgraph, which arguments it reads, and the values of its symbols."""
-    gm = make_fx(f, tracing_mode=mode)(*args)
+    traced = make_fx(lambda *a: f(*a), tracing_mode=mode)(*args)  # noqa: PLW0108  (f's defaults are not inputs)
+    gm = make_fx(torch.func.functionalize(traced, remove="mutations"), tracing_mode=mode)(*args)
     tags = {n: 0 for n in gm.graph.nodes if n.op == "call_function"}
     (cut,) = extract(gm, FusionPlan(tags, {}))
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
@@ -100,12 +106,27 @@ def check_design(f: Callable[..., object], *args: torch.Tensor, mode: str = "fak
     found = design(sub, Target())
     assert isinstance(found, Design), f"{found}\n{sub.text}"
     text = to_text(found.sketch)
-    want = f(*args)
-    want = [want] if isinstance(want, torch.Tensor) else [t for t in want if t is not None]  # type: ignore[attr-defined]
-    unique: list[torch.Tensor] = want
-    got = run_interpreted(found, sub, [args[i] for i in order], symbols)
-    compare(got, unique, f"{sub.text}\n{text}")
+    inputs = [args[i] for i in order]
+    want = reference(sub)(*inputs, *symbols)
+    compare(run_interpreted(found, sub, inputs, symbols), want, f"{sub.text}\n{text}")
     return found
+
+
+def check_lowered(f: Callable[..., object], *args: torch.Tensor, build_dir: Path) -> None:
+    """Design, lower, build and run `f`, and compare with torch."""
+    sub, order, symbols = to_subgraph(f, args)
+    found = design(sub, Target())
+    assert isinstance(found, Design), found
+    module = load(render(sub, found, lower(found.sketch), "k"), build_dir)
+    module.build()
+    inputs = [args[i] for i in order]
+    compare(module.run(*inputs, *symbols), reference(sub)(*inputs, *symbols), to_text(found.sketch))
+
+
+@pytest.fixture
+def lowered(tmp_path: Path) -> Callable[..., None]:
+    """`lowered(f, *args)`: design, lower, build, run, compare with torch."""
+    return partial(check_lowered, build_dir=tmp_path)
 
 
 @pytest.fixture
