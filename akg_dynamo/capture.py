@@ -125,7 +125,15 @@ class _Graph:
             if isinstance(solution, SplitReason):
                 refused.update(dict.fromkeys(cut.nodes, solution))
                 continue
-            region = Region(solution.name, frozenset(cut.nodes), cut.inputs, cut.symbols, cut.outputs, solution.run)
+            region = Region(
+                solution.name,
+                frozenset(cut.nodes),
+                cut.inputs,
+                cut.symbols,
+                cut.outputs,
+                solution.run,
+                first_run=_marked(solution, self.options),
+            )
             cut_of[region] = (cut, solution)
 
         def on_raise(region: Region, error: Exception) -> Callable[..., tuple[torch.Tensor, ...]]:
@@ -155,8 +163,9 @@ class _Graph:
             KernelUse(kernel.name, kernel.digest, tuple(str(n.target) for n in cut.nodes), kernel.verdict)
             for cut, kernel in used
         )
+        no_tensor = SplitReason(SplitReasonType.NOT_TENSOR)  # a size that the plan took in for a kernel's sake
         self.report.left = tuple(
-            LeftNode(n.name, str(n.target), refused.get(n) or chosen.reasons[n])
+            LeftNode(n.name, str(n.target), refused.get(n) or chosen.reasons.get(n, no_tensor))
             for n in self.gm.graph.nodes
             if n.op == "call_function" and n not in inside
         )
@@ -167,6 +176,18 @@ def solve(subgraphs: Sequence[Subgraph], options: Options) -> dict[str, Kernel |
     from akg_dynamo import compiler
 
     return compiler.solve(subgraphs, options, options.target)
+
+
+def _marked(kernel: Kernel, options: Options) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """The kernel under a marker on disk: should it take the process down, the next one will not run it again."""
+
+    def run(*arguments: object) -> tuple[torch.Tensor, ...]:
+        from akg_dynamo import compiler
+
+        with compiler.store_for(options).launching(kernel.key):
+            return kernel.run(*arguments)
+
+    return run
 
 
 def quarantine(kernel: Kernel, reason: str, options: Options) -> None:

@@ -219,6 +219,13 @@ class _Writer:
         name = self.namespace.name(region.name)
         space, on_raise = self.namespace.globals, self.on_raise
         space[name] = region.run
+        if (first_run := region.first_run) is not None:
+
+            def first(*arguments: Any) -> tuple[torch.Tensor, ...]:
+                space[name] = region.run
+                return first_run(*arguments)
+
+            space[name] = first
 
         def raised(error: Exception, *arguments: Any) -> tuple[torch.Tensor, ...]:
             # A kernel never writes to its inputs, so that starting over is safe. From here on the global is the

@@ -23,6 +23,7 @@ class Region:
     """Nodes that one kernel computes: called with `inputs` then `symbols`, returns `outputs`.
 
     symbols: where the integers that follow the tensors are found.
+    first_run: what the first call goes through instead of `run`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Region:
     symbols: tuple[SymbolSource, ...]
     outputs: tuple[fx.Node, ...]
     run: Callable[..., tuple[torch.Tensor, ...]]
+    first_run: Callable[..., tuple[torch.Tensor, ...]] | None = None
 
 
 Step = fx.Node | Region
