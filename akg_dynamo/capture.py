@@ -79,7 +79,17 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     graph = _Graph(gm, kind, options, report)
     with _no_new_guards(gm):
         recompose(gm)
+        _plain_casts(gm)
         return graph.compile()
+
+
+def _plain_casts(gm: fx.GraphModule) -> None:
+    """Casts that type promotion wrote as a prim become the operator every other cast is."""
+    for node in gm.graph.nodes:
+        if node.target is torch.ops.prims.convert_element_type.default:
+            source, dtype = node.args
+            node.target = torch.ops.aten._to_copy.default
+            node.args, node.kwargs = (source,), {"dtype": dtype}
 
 
 class _Graph:

@@ -71,6 +71,10 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [v for v in leaves if isinstance(v, torch.Tensor)]
 
 
+def _caller(op: Any) -> Any:
+    return lambda s: op(s.input, *s.args, **s.kwargs)
+
+
 @pytest.mark.parametrize("part", range(8))
 def test_every_spelling_dispatches_to_its_overload(part: int) -> None:
     checked: set[Any] = set()
@@ -79,7 +83,7 @@ def test_every_spelling_dispatches_to_its_overload(part: int) -> None:
             continue
         for sample in itertools.islice(op.sample_inputs("cpu", torch.float32), 2):
             try:
-                gm = make_fx(lambda s, op=op: op(s.input, *s.args, **s.kwargs), tracing_mode="real")(sample)
+                gm = make_fx(_caller(op), tracing_mode="real")(sample)
             except (RuntimeError, TypeError, ValueError, NotImplementedError):
                 continue  # not traceable without its data
             evaluator = Evaluator(gm)
