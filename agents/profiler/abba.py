@@ -3,6 +3,11 @@
 In a fixed order A-then-B a kernel "won" 58% of runs against itself (clocks ramp up, caches warm, the machine drifts);
 in the palindrome a linear drift cancels. Each quad gives one log ratio; their median is admitted with the interval
 that order statistics give it, which no outlier can move and which assumes no distribution.
+
+On a busy machine one of the two may suffer more: a kernel of two threads waits at every barrier while its second thread
+is not scheduled, and eager on one thread does not. What is wanted is the ratio on the quiet machine, so bursts are
+discarded, on both sides alike: each side's time in a quad is the least of its samples; when one side's samples within
+a quad differ several times, the series starts over with more samples in a quad, and what looks lost gets more time.
 """
 
 from __future__ import annotations
@@ -20,7 +25,9 @@ Measure = Callable[[bool, int, int], float]
 THRESHOLD = 1.02
 _MIN_QUADS = 6  # the fewest whose extremes bound the median with 95%
 _MAX_QUADS = 40
-_SAMPLE_S = 0.0004
+_SAMPLE_S = 0.0003
+_BURST = 3.0  # samples of one side in one quad that differ so many times: the machine is busy
+_MOST_PALINDROMES = 8  # in one quad, on a busy machine
 _PROMISING = 1.05
 _PATIENCE = 3.0
 
@@ -44,7 +51,8 @@ def _calls_per_sample(measure: Measure) -> tuple[int, float]:
     """Warm both up; how many calls make a sample long enough for the clock, and what a quad will take."""
     count = 1
     while True:
-        slowest = max(measure(False, count, 0), measure(True, count, 0))
+        # Twice, and the faster one: a burst must not make samples of a single call.
+        slowest = max(min(measure(who, count, i) for i in range(2)) for who in (False, True))
         if slowest >= _SAMPLE_S / 2 or count >= 1 << 14:
             break
         count *= 4
@@ -52,30 +60,46 @@ def _calls_per_sample(measure: Measure) -> tuple[int, float]:
     return count, 4 * count * slowest / max(count, 1) if slowest > _SAMPLE_S else 4 * _SAMPLE_S
 
 
-def sample(measure: Measure, budget_s: float, threshold: float = THRESHOLD) -> Timing:
-    """One series of quads: until the answer is clear, or the budget is spent."""
+def sample(measure: Measure, budget_s: float, threshold: float = THRESHOLD, *, differences: bool = False) -> Timing:
+    """One series of quads: until the answer is clear, or the budget is spent.
+
+    `differences`: a measurement is a difference of two clock readings' spans, which noise makes too small as easily as
+    too large. The median of such samples is taken, and not the least.
+    """
     n_calls, _ = _calls_per_sample(measure)
     logs: list[float] = []
     eager_s: list[float] = []
     kernel_s: list[float] = []
     deadline = time.perf_counter() + budget_s
+    palindromes = 1
+    typical = statistics.median if differences else min
     while len(logs) < _MAX_QUADS:
         quad = len(logs)
         # Who is first alternates too: what follows a change of program is not the same for both.
         first = quad % 2 == 1
-        times = {True: 0.0, False: 0.0}
-        for who in (first, not first, not first, first):
-            times[who] += measure(who, n_calls, quad)
-        eager_s.append(times[False] / (2 * n_calls))
-        kernel_s.append(times[True] / (2 * n_calls))
-        logs.append(math.log(max(times[False], 1e-12) / max(times[True], 1e-12)))
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for half in range(palindromes):
+            outer = first ^ (half % 2 == 1)
+            for who in (outer, not outer, not outer, outer):
+                times[who].append(max(measure(who, n_calls, quad), 1e-12))
+        eager, kernel = typical(times[False]), typical(times[True])
+        burst = max(times[False]) > _BURST * eager or max(times[True]) > _BURST * kernel
+        if burst and palindromes < _MOST_PALINDROMES and time.perf_counter() < deadline + _PATIENCE * budget_s:
+            palindromes = min(4 * palindromes, _MOST_PALINDROMES)
+            for series in (eager_s, kernel_s, logs):
+                series.clear()
+            continue
+        eager_s.append(eager / n_calls)
+        kernel_s.append(kernel / n_calls)
+        logs.append(math.log(eager / kernel))
         if len(logs) >= _MIN_QUADS:
             middle, low, high = interval(logs)
-            if low > math.log(threshold) or high < math.log(threshold):
+            busy = palindromes == _MOST_PALINDROMES
+            if low > math.log(threshold) or (high < math.log(threshold) and not busy):
                 break
-            # On a busy machine a real gain needs more samples to show; what looks like none gets no more time.
-            promising = middle > math.log(_PROMISING)
-            if time.perf_counter() > deadline + (_PATIENCE * budget_s if promising else 0.0):
+            # On a busy machine a gain needs more samples to show; what looks like none gets no more time.
+            patient = busy or middle > math.log(_PROMISING)
+            if time.perf_counter() > deadline + (_PATIENCE * budget_s if patient else 0.0):
                 break
     middle, low, high = interval(logs)
     return Timing(
@@ -87,10 +111,10 @@ def sample(measure: Measure, budget_s: float, threshold: float = THRESHOLD) -> T
     )
 
 
-def compare(measure: Measure, budget_s: float, threshold: float = THRESHOLD) -> Timing:
+def compare(measure: Measure, budget_s: float, threshold: float = THRESHOLD, *, differences: bool = False) -> Timing:
     """The verdict on speed. A winner is timed a second time, and it is the second series that is reported: the first
     one selected it, so it flatters. To win is to win both."""
-    first = sample(measure, budget_s / 2, threshold)
+    first = sample(measure, budget_s / 2, threshold, differences=differences)
     if not first.wins(threshold):
         return first
     shifted = 1_000_003  # other data sets than the first series began with
@@ -98,4 +122,4 @@ def compare(measure: Measure, budget_s: float, threshold: float = THRESHOLD) -> 
     def fresh(kernel: bool, n_calls: int, index: int) -> float:
         return measure(kernel, n_calls, index + shifted)
 
-    return sample(fresh, budget_s / 2, threshold)
+    return sample(fresh, budget_s / 2, threshold, differences=differences)

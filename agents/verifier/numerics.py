@@ -227,7 +227,7 @@ def _relative(kernel: torch.Tensor, expected: Expected, slack: float) -> tuple[t
         found = _errors(*piece, slack)
         scale = piece[1].oracle.double().abs()
         if piece[2] is not None:
-            scale = torch.fmax(scale, piece[2].double().nan_to_num(0.0, 0.0, 0.0))
+            scale = torch.fmax(scale, piece[2].double().abs().nan_to_num(0.0, 0.0, 0.0))
         scale.clamp_min_(torch.finfo(kernel.dtype).smallest_normal)
         for errors, counted, parts in (
             (found.kernel, found.counted, kernels),
@@ -295,7 +295,7 @@ def _errors(kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | N
     info = torch.finfo(kernel.dtype)
     magnitude = o.abs()
     if absolute is not None:
-        magnitude = torch.fmax(magnitude, absolute.double().nan_to_num(0.0, 0.0, 0.0))
+        magnitude = torch.fmax(magnitude, absolute.double().abs().nan_to_num(0.0, 0.0, 0.0))
     floor = slack * (FLOOR_NARROW if kernel.element_size() == 2 else FLOOR_WIDE)
     error_k = error_k.sub_(magnitude.mul_(floor * info.eps)).sub_(info.smallest_normal * info.eps).clamp_min_(0.0)
     return _Errors(error_k, error_e, counted, for_e)

@@ -261,7 +261,7 @@ class Referee:
                 slope = (round_trip(kernel, more, index) - round_trip(kernel, few, index)) / (more - few)
                 return max(slope, 1e-9) * n_calls
 
-            return compare(measure, 4 * job.timing_budget_s)
+            return compare(measure, 4 * job.timing_budget_s, differences=True)
         finally:
             if other.alive:
                 other.end()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from akg_dynamo.agents.profiler import compare, interval
+from akg_dynamo.agents.profiler import abba, compare, interval
 from akg_dynamo.agents.verifier import Judge
 from akg_dynamo.core.types import Outcome
 
@@ -55,6 +55,52 @@ def test_a_gain_of_a_fifth_is_seen() -> None:
     rng = random.Random(2)
     wins = sum(compare(_noisy(rng, 1.2, 0.001), 1.0).wins() for _ in range(100))
     assert wins >= 95
+
+
+class _Clock:
+    """Time that passes only while something is measured."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def _wins_beside_a_hog(gain: float, runs: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often a kernel of two threads wins while, half the time, its second thread is not scheduled."""
+    rng, clock = random.Random(3), _Clock()
+    monkeypatch.setattr(abba, "time", clock)
+    waiting = False
+
+    def measure(kernel: bool, n_calls: int, index: int) -> float:
+        nonlocal waiting
+        if rng.random() < 0.4:
+            waiting = rng.random() < 0.5
+        burst = rng.uniform(5, 100) if kernel and waiting else 1.0
+        seconds = 1e-5 * n_calls * (1.0 if kernel else gain) * math.exp(rng.gauss(0, 0.03)) * burst
+        clock.now += seconds
+        return seconds
+
+    return sum(compare(measure, 0.06).wins() for _ in range(runs))
+
+
+def test_bursts_on_one_side_do_not_hide_a_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _wins_beside_a_hog(1.24, 100, monkeypatch) >= 85
+
+
+def test_bursts_on_one_side_do_not_make_a_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _wins_beside_a_hog(1.0, 500, monkeypatch) <= 5
+
+
+def test_noise_of_differences_does_not_make_a_gain() -> None:
+    """A difference of two spans may come out as nothing, on either side."""
+    rng = random.Random(4)
+
+    def measure(kernel: bool, n_calls: int, index: int) -> float:
+        return max(1e-5 * n_calls * rng.gauss(1.0, 0.5), 1e-9 * n_calls)
+
+    assert sum(compare(measure, 0.01, differences=True).wins() for _ in range(500)) <= 5
 
 
 def test_real_gain_and_real_loss(judge: Judge) -> None:
