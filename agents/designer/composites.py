@@ -243,14 +243,15 @@ def _batch_norm_backward(c: Call) -> Result:
     else:
         mean = _per_channel(c.value("running_mean", dtype), rank)
         scale = rsqrt(_per_channel(c.value("running_var", dtype), rank) + float(c["eps"]))
-    normal = (x - mean) * scale
-    total, along = grad.sum(dims, keep=True), (grad * normal).sum(dims, keep=True)
+    # The scale stays outside the sum, as in torch's kernel: inside, an infinite x under a scale of 0 would be NaN.
+    centred = x - mean
+    total, along = grad.sum(dims, keep=True), (grad * centred).sum(dims, keep=True)
     own = None
     if c.wants(0):
-        factor = scale if weight is None else scale * _per_channel(weight, rank)
         count = x.count(dims)
-        own = (grad - total / count - normal * (along / count)) * factor if training else grad * factor
-    return _as_result(c, 0, own), _as_result(c, 1, along), _as_result(c, 2, total)
+        own = (grad - total / count - centred * (along * scale * scale / count)) if training else grad
+        own = own * scale if weight is None else own * scale * _per_channel(weight, rank)
+    return _as_result(c, 0, own), _as_result(c, 1, along * scale), _as_result(c, 2, total)
 
 
 # --------------------------------------------------------------------------------------------------------------------

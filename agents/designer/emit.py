@@ -43,6 +43,7 @@ from akg_dynamo.agents.sketch.check import RESERVED
 from akg_dynamo.core.types import Design, Dim, Role, TensorBinding
 
 ROW_TILE = 1024
+SQUARE_TILE = 32
 _SMALL = 8  # sizes up to this are written into the sketch: loops over them unroll
 _SUM_BLOCK = 16  # how many terms an f32 accumulator takes before it is added to a wider one
 
@@ -219,10 +220,11 @@ class _NestEmitter:
         self._scopes = [top]
         headers: list[tuple[Axis, bool]] = []
         for axis in self._nest.outer:
-            tiled = axis is self._nest.vector
+            tiled = axis in (self._nest.vector, self._nest.across)
             if tiled:
                 only = not any(p.inner for p in self._nest.passes)
-                self._steps[axis] = self._tile("BN" if only else "BC")
+                name = "BT" if self._nest.across is not None else "BN" if only else "BC"
+                self._steps[axis] = self._tile(name)
             self._open(axis, "i" if not tiled else "j")
             headers.append((axis, True))
         for group in self._nest.passes:
@@ -234,6 +236,8 @@ class _NestEmitter:
     def _tile(self, name: str) -> str:
         if name == "BN":
             return self._whole.constexpr("BN", ROW_TILE, (256, 512, 1024, 2048))
+        if name == "BT":
+            return self._whole.constexpr("BT", SQUARE_TILE, (16, 32, 64))
         return self._whole.constexpr("BC", COLUMN_TILE, (64, 128, 256, 512))
 
     def _open(self, axis: Axis, stem: str) -> None:

@@ -78,7 +78,10 @@ def const(value: Number, dtype: DType, shape: Sequence[Size] = ()) -> Prim:
     if dtype is DType.BOOL:
         value = bool(value)
     elif dtype.is_int:
-        value = int(value)
+        bits = 8 * dtype.size_bytes  # numbers wrap, as torch's do
+        value = int(value) % (1 << bits)
+        if dtype is not DType.U8 and value >= 1 << (bits - 1):
+            value -= 1 << bits
     else:
         value = float(value)
     return _prim("const", shape, dtype, attr=value)

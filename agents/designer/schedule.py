@@ -82,6 +82,7 @@ class Nest:
     passes: list[Pass] = field(default_factory=list)
     tiles: Tiles = field(default_factory=Tiles)
     vector: Axis | None = None  # when the vectorised axis is an outer one
+    across: Axis | None = None  # tiled beside it: the axis along which other accesses are contiguous
 
     def holds(self, prim: Prim) -> Member | None:
         """The member that computes a reduction."""
@@ -616,6 +617,21 @@ def _order(axes: list[Axis], accesses: Sequence[Access], facts: SizeFacts) -> No
     axes.sort(key=lambda a: -step.get(a, 0))
 
 
+def _across(nest: Nest, accesses: Sequence[Access], facts: SizeFacts) -> Axis | None:
+    """The axis along which a large access is contiguous that is strided along the vectorised one: a transposition."""
+    assert nest.vector is not None
+    for access in accesses:
+        steps = coefficients(access)
+        if abs(facts.value(steps.get(nest.vector, 0))) <= 1:
+            continue
+        for axis, c in steps.items():
+            if c == 1 and facts.value(axis.extent) >= MIN_PARALLEL and axis in nest.outer:
+                nest.outer.remove(axis)
+                nest.outer.insert(len(nest.outer) - 1, axis)
+                return axis
+    return None
+
+
 def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
     accesses = list(nest_accesses(nest))
     stores = [Access(m.sink.target, m.at) for m in nest.members if m.sink.target is not None]
@@ -630,6 +646,8 @@ def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
         nest.vector = best
         nest.outer.remove(best)
         nest.outer.append(best)
+        if not inner:
+            nest.across = _across(nest, accesses, facts)
         return
     for group in nest.passes:
         if group.inner:
