@@ -1,4 +1,4 @@
-"""Kernels as Python modules: the C++ source, how to build it, and a launcher with as little work per call as Python allows."""
+"""Kernels as Python modules: the C++ source, how to build it, and a launcher that does little per call."""
 
 from __future__ import annotations
 

@@ -8,19 +8,26 @@ register. The prelude's helpers are small and always inlined; only those that ar
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cpp_emit import BlockEmitter
 from akg_dynamo.agents.lowering.cpp_ops import STORED
 from akg_dynamo.agents.lowering.index import c_name, c_text, strides_of
 from akg_dynamo.agents.lowering.ir import Program, build
+from akg_dynamo.agents.lowering.prelude import prelude
 from akg_dynamo.agents.lowering.schedule import Schedule
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
+
+_LANES = """\
+#ifdef __AVX512F__
+#define LANES {0}
+#else
+#define LANES {1}
+#endif
+constexpr int W = LANES;  // of a vector
+"""
 
 
 @dataclass(frozen=True)
@@ -38,16 +45,24 @@ def lower(sketch: sk.Sketch) -> CppKernel:
     emitter = BlockEmitter(program, schedule)
     emitter.block(program.block, {})
     entry = c_name(sketch.name)
-    parameters = [f"{'const ' if t.kind == 'in' and t.name not in schedule.mutable else ''}{STORED[t.dtype]}* __restrict {c_name(t.name)}" for t in sketch.tensors]
+    parameters: list[str] = []
+    for t in sketch.tensors:
+        const = "const " if t.kind == "in" and t.name not in schedule.mutable else ""
+        parameters.append(f"{const}{STORED[t.dtype]}* __restrict {c_name(t.name)}")
     parameters += [f"int64_t {c_name(s)}" for s in sketch.symbols]
     head = [f"  constexpr int64_t {c_name(c.name)} = {c.value};" for c in sketch.constexprs]
     head += _strides(sketch)
-    lines = [f'extern "C" void {entry}({", ".join(parameters)}) {{', *head, *(f"  {line}" for line in emitter.lines), "}", ""]
+    lines = [
+        f'extern "C" void {entry}({", ".join(parameters)}) {{',
+        *head,
+        *(f"  {line}" for line in emitter.lines),
+        "}",
+        "",
+    ]
     body = "\n".join(lines)
     width = _lane_bytes(program, schedule)
-    vector_bytes = "#ifdef __AVX512F__\n#define LANES {0}\n#else\n#define LANES {1}\n#endif\nconstexpr int W = LANES;  // of a vector\n"
     about = f"// {sketch.name}: " + ", ".join(f"{t.name} {t.kind} {t.dtype.value}" for t in sketch.tensors) + "\n"
-    return CppKernel(about + vector_bytes.format(64 // width, 32 // width) + _prelude(body) + "\n" + body, entry)
+    return CppKernel(about + _LANES.format(64 // width, 32 // width) + prelude(body) + "\n" + body, entry)
 
 
 def _strides(sketch: sk.Sketch) -> list[str]:
@@ -68,46 +83,8 @@ def _lane_bytes(program: Program, schedule: Schedule) -> int:
                 for value in [*schedule.closure(sink)]:
                     if plan.vector in value.axes and value.dtype is not DType.BOOL:
                         widest = max(widest, cpp_ops.held_bytes(value.dtype))
-                    if value.kind == "load" and any(plan.vector in a.axes for a in value.args[: len(value.args) - value.masked]):
+                    if value.kind == "load" and any(
+                        plan.vector in a.axes for a in value.args[: len(value.args) - value.masked]
+                    ):
                         widest = max(widest, 8)  # addresses per lane
     return widest
-
-
-_WORD = re.compile(r"[A-Za-z_]\w*")
-_PROVIDES = re.compile(r"^(?:template <[^\n]*> )?(?:INLINE inline [^\n({]*?(\w+)\(|struct (\w+))", re.MULTILINE)
-
-
-@cache
-def _sections() -> dict[str, str]:
-    here = Path(__file__).parent
-    text = "".join((here / name).read_text() for name in ("prelude.h", "prelude_math.h"))
-    sections: dict[str, str] = {}
-    for piece in text.split("//@ ")[1:]:
-        name, _, code = piece.partition("\n")
-        sections[name.strip()] = code
-    return sections
-
-
-@cache
-def _provided() -> dict[str, str]:
-    """Function or type -> the section that defines it."""
-    out: dict[str, str] = {}
-    for name, code in _sections().items():
-        out[name] = name
-        for function, struct in _PROVIDES.findall(code):
-            out.setdefault(function or struct, name)
-    return out
-
-
-def _prelude(body: str) -> str:
-    """The helpers that `body` uses, in the order they stand in the prelude."""
-    sections, provided = _sections(), _provided()
-    used = {"core"}
-    todo = [body]
-    while todo:
-        for word in set(_WORD.findall(todo.pop())):
-            section = provided.get(word)
-            if section is not None and section not in used:
-                used.add(section)
-                todo.append(sections[section])
-    return "".join(code for name, code in sections.items() if name in used)

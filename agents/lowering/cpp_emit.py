@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from akg_dynamo.agents.lowering.cpp_leaf import LeafEmitter, Place, Registers, lane_name
+from akg_dynamo.agents.lowering.cpp_memory import Names, Turned, turnable
 from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text
-from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, Value, Variable
+from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
 from akg_dynamo.agents.lowering.schedule import Leaf, Nest, Plan, Schedule, operands, shared_parents
 from akg_dynamo.agents.sketch import ast as sk
 
 _PARALLEL_FROM = 150_000  # simple lane operations that pay for waking the other threads
 _STACK_BYTES = 1 << 16
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_LOCAL = re.compile(r"\bauto (\w+) =")
+_DECLARED = re.compile(r"(\w+)(?:\[\d+\])?(?: = .*)?;$")
 
 
 @dataclass
@@ -29,11 +34,27 @@ class BlockEmitter:
         self.places: dict[Value, Place] = {}
         self.variables: dict[Variable, Place] = {}
         self.stored: set[Value] = set()
+        self.turned: dict[Value | StoreTo | SetVariable, Turned] = {}
+        self.by_reference: set[str] = set()
         self._uses: dict[int, dict[Value, int]] = {}
 
     def line(self, text: str) -> None:
         """One line at the present indentation."""
         self.lines.append("  " * self.depth + text if text else "")
+
+    def captures(self, head: int) -> str:
+        """How the lambda whose body follows line `head` captures: locals that it writes, and buffers, by reference."""
+        words = set(_WORD.findall("\n".join(self.lines[head + 1 :])))
+        local = set(_LOCAL.findall("\n".join(self.lines[head + 1 :])))
+        return ", ".join(["=", *(f"&{name}" for name in sorted((words & self.by_reference) - local))])
+
+    def declare(self, line: str) -> None:
+        """A line that defines a local which inner loops write, or a buffer."""
+        name = _DECLARED.search(line)
+        assert name is not None
+        if "static" not in line:  # those need no capture
+            self.by_reference.add(name.group(1))
+        self.line(line)
 
     def use_counts(self, plan: Plan) -> dict[Value, int]:
         """How often each value is an operand in a segment's loops."""
@@ -58,7 +79,7 @@ class BlockEmitter:
         for variable in block.declared:
             place = Place(f"{c_name(variable.c_name)}_v", variable.axes, variable.dtype)
             self.variables[variable] = place
-            self.line(place.declaration(_STACK_BYTES))
+            self.declare(place.declaration(_STACK_BYTES))
         for item in block.items:
             if isinstance(item, Loop):
                 self._loop(item, registers)
@@ -68,13 +89,21 @@ class BlockEmitter:
     def _axis(self, axis: Axis, start: str) -> None:
         name = c_name(axis.c_name)
         self.ranges.loops[axis.name] = (axis.start, axis.stop)
-        self.line(f"[[maybe_unused]] const int64_t {name} = {start}, {name}_end = min2<int64_t>({name} + {axis.size}, {c_text(axis.stop, {})});")
+        self.line(f"const int64_t {name} = {start};")
+        self._axis_end(axis)
+
+    def _axis_end(self, axis: Axis) -> None:
+        name = c_name(axis.c_name)
+        end = f"min2<int64_t>({name} + {axis.size}, {c_text(axis.stop, {})})"
+        self.line(f"[[maybe_unused]] const int64_t {name}_end = {end};")
 
     def _loop(self, loop: Loop, registers: Registers) -> None:
         chain = [loop]
         starts_team = loop.source.parallel and not self.parallel
         if starts_team:
-            while (inner := _only_parallel_loop(chain[-1].block, self.schedule)) is not None and not _mentions(inner, chain):
+            while (inner := _only_parallel_loop(chain[-1].block, self.schedule)) is not None and not _mentions(
+                inner, chain
+            ):
                 chain.append(inner)
             work = _work(loop, self.schedule)
             collapse = f" collapse({len(chain)})" if len(chain) > 1 else ""
@@ -87,13 +116,13 @@ class BlockEmitter:
             name = c_name(source.var)
             step = each.axis.size if each.axis is not None else 1
             self.depth -= 1
-            self.line(f"for (int64_t {name} = {c_text(source.start, {})}; {name} < {c_text(source.stop, {})}; {name} += {step}) {{")
+            start, stop = c_text(source.start, {}), c_text(source.stop, {})
+            self.line(f"for (int64_t {name} = {start}; {name} < {stop}; {name} += {step}) {{")
             self.depth += 1
             self.ranges.loops[source.var] = (source.start, source.stop)
         for each in chain:
             if each.axis is not None:
-                name = c_name(each.axis.c_name)
-                self.line(f"[[maybe_unused]] const int64_t {name}_end = min2<int64_t>({name} + {each.axis.size}, {c_text(each.axis.stop, {})});")
+                self._axis_end(each.axis)
         self.block(chain[-1].block, dict(registers))
         self.depth -= 1
         self.line("}" * len(chain))
@@ -102,7 +131,13 @@ class BlockEmitter:
 
 def _only_parallel_loop(block: Block, schedule: Schedule) -> Loop | None:
     items = [i for i in block.items if isinstance(i, Loop) or schedule.plans[i].leaves]
-    if len(items) == 1 and isinstance(items[0], Loop) and items[0].source.parallel and not block.axes and not block.declared:
+    if (
+        len(items) == 1
+        and isinstance(items[0], Loop)
+        and items[0].source.parallel
+        and not block.axes
+        and not block.declared
+    ):
         return items[0]
     return None
 
@@ -133,14 +168,23 @@ def _work(loop: Loop, schedule: Schedule) -> str:
         for start, stop in extents:
             if not (_names(start) | _names(stop)) & inner:
                 text = c_text(stop, {}, 2)
-                factors.append(text if isinstance(start, sk.IntConst) and start.value == 0 else f"({text} - {c_text(start, {}, 2)})")
+                factors.append(
+                    text
+                    if isinstance(start, sk.IntConst) and start.value == 0
+                    else f"({text} - {c_text(start, {}, 2)})"
+                )
         for item in block.items:
             if isinstance(item, Segment):
                 cost += sum(schedule.cost(v) + 1 for s in item.sinks for v in operands(s))
         loops = [i for i in block.items if isinstance(i, Loop)]
         cost += 2 * max(0, len(loops) - 1)
         if loops:
-            todo.append((max(loops, key=lambda item: sum(1 for _ in _descendants(item))).block, max(loops, key=lambda item: sum(1 for _ in _descendants(item)))))
+            todo.append(
+                (
+                    max(loops, key=lambda item: sum(1 for _ in _descendants(item))).block,
+                    max(loops, key=lambda item: sum(1 for _ in _descendants(item))),
+                )
+            )
     return " * ".join([*factors, str(cost)])
 
 
@@ -196,7 +240,7 @@ class SegmentEmitter:
 
     def _declare(self, owner: Nest | None) -> None:
         for value in self.owned.get(owner, []):
-            self.blocks.line(self.blocks.places[value].declaration(_STACK_BYTES))
+            self.blocks.declare(self.blocks.places[value].declaration(_STACK_BYTES))
 
     def _children(self, children: list[Nest | Leaf], registers: Registers, bound: list[Axis]) -> None:
         for child in children:
@@ -209,8 +253,14 @@ class SegmentEmitter:
                 continue
             for leaf in leaves:
                 for sink in leaf.sinks:
-                    if isinstance(sink, Value) and sink.axis is child.axis and sink not in self.dead and sink.kind in ("reduce", "scan"):
+                    if (
+                        isinstance(sink, Value)
+                        and sink.axis is child.axis
+                        and sink not in self.dead
+                        and sink.kind in ("reduce", "scan")
+                    ):
                         emitter.start_along(sink, leaf)
+            turned_stores = self._turn(child, leaves, bound, emitter.names)
             name = c_name(child.axis.c_name)
             lane = lane_name(child.axis)
             self.blocks.line(f"for (int64_t {lane} = {name}; {lane} < {name}_end; {lane}++) {{")
@@ -219,4 +269,37 @@ class SegmentEmitter:
             self._children(child.children, dict(registers), [*bound, child.axis])
             self.blocks.depth -= 1
             self.blocks.line("}")
+            for turned in turned_stores:
+                self.blocks.line(turned.copy(emitter.names, load=False))
 
+    def _turn(self, nest: Nest, leaves: list[Leaf], bound: list[Axis], names: Names) -> list[Turned]:
+        """Loads whose lanes are adjacent along the nest's axis come by a buffer, filled here; such stores go by one."""
+        stores: list[Turned] = []
+        vector = self.plan.vector
+        for leaf in leaves:
+            if vector not in leaf.path or nest.axis not in leaf.path:
+                continue
+            assert vector is not None
+            for sink in leaf.sinks:
+                if isinstance(sink, StoreTo) and turnable(sink.access, names, nest.axis, vector, bound):
+                    turned = Turned(
+                        f"{c_name(sink.access.tensor.name)}_out_{len(self.blocks.turned)}",
+                        nest.axis,
+                        vector,
+                        sink.access,
+                    )
+                    self.blocks.declare(turned.declaration)
+                    self.blocks.turned[sink] = turned
+                    stores.append(turned)
+                for value in self.schedule.closure(sink):
+                    access = value.access
+                    if access is None or value.masked or value in self.blocks.turned or self.schedule.pinned(value):
+                        continue
+                    if not self.schedule.located(value) and turnable(access, names, nest.axis, vector, bound):
+                        turned = Turned(
+                            f"{c_name(access.tensor.name)}_in_{len(self.blocks.turned)}", nest.axis, vector, access
+                        )
+                        self.blocks.declare(turned.declaration)
+                        self.blocks.line(turned.copy(names, load=True))
+                        self.blocks.turned[value] = turned
+        return stores

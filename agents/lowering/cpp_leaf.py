@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Registers: TypeAlias = "dict[Value, Reg]"
 _LONG = 90  # characters of an expression that get a name
 _HEAVY_LEAF = 40
+_LANE_ARGUMENTS = "[[maybe_unused]] auto n, [[maybe_unused]] auto u"
 
 
 def lane_name(axis: Axis) -> str:
@@ -119,7 +120,9 @@ def combine(op: str, a: str, b: str, dtype: DType, vector: bool) -> str:
 class LeafEmitter:
     """Writes one leaf, and what is computed once before it."""
 
-    def __init__(self, blocks: BlockEmitter, plan: Plan, registers: Registers, bound: Sequence[Axis], dead: set[Value]) -> None:
+    def __init__(
+        self, blocks: BlockEmitter, plan: Plan, registers: Registers, bound: Sequence[Axis], dead: set[Value]
+    ) -> None:
         self.blocks = blocks
         self.plan = plan
         self.schedule = blocks.schedule
@@ -150,8 +153,16 @@ class LeafEmitter:
 
     def _define(self, value: Value, registers: Registers, named: bool) -> None:
         reg = self._compute(value, registers)
-        trivial = value.kind in ("literal", "index") or (not reg.vector and reg.text.isidentifier() and value.kind != "variable")
-        if not trivial and (named or value.hint or value.kind in ("load", "variable", "lanes") or self._uses(value) != 1 or len(reg.text) > _LONG):
+        trivial = value.kind in ("literal", "index") or (
+            not reg.vector and reg.text.isidentifier() and value.kind != "variable"
+        )
+        if not trivial and (
+            named
+            or value.hint
+            or value.kind in ("load", "variable", "lanes")
+            or self._uses(value) != 1
+            or len(reg.text) > _LONG
+        ):
             name = f"{c_name(value.hint)}_{value.id}" if value.hint else f"t{value.id}"
             text = reg.text[1:-1] if _wrapped(reg.text) else reg.text
             self.blocks.line(f"const {reg.c_type} {name} = {text};")
@@ -188,7 +199,7 @@ class LeafEmitter:
 
     def _compute_fresh(self, value: Value, registers: Registers) -> Reg:
         if value.kind == "load":
-            return cpp_memory.load(value, self.names, registers, self.vector)
+            return cpp_memory.load(value, self.names, registers, self.vector, self.blocks.turned.get(value))
         if value.kind == "cast":
             return cpp_ops.cast(registers[value.args[0]], value.dtype)
         if value.kind == "op":
@@ -199,7 +210,11 @@ class LeafEmitter:
 
     def leaf(self, leaf: Leaf) -> None:
         """Its loop (if it has a vector axis), between what its reductions need before and after."""
-        axis = leaf.path[-1] if leaf.path and leaf.path[-1] is self.plan.vector and leaf.path[-1] not in self.bound else None
+        axis = (
+            leaf.path[-1]
+            if leaf.path and leaf.path[-1] is self.plan.vector and leaf.path[-1] not in self.bound
+            else None
+        )
         sinks = list(self._live(leaf))
         if not sinks:
             return
@@ -221,13 +236,18 @@ class LeafEmitter:
             if isinstance(sink, Value) and sink.axis is axis:
                 self._start_across(sink, unroll)
         name, lane = c_name(axis.c_name), lane_name(axis)
-        unused = "[[maybe_unused]] "
-        self.blocks.line(f"lanes<{unroll}>({name}, {name}_end, [&](int64_t {lane}, {unused}auto n, {unused}auto u) INLINE {{")
+        head = len(self.blocks.lines)
+        self.blocks.line("")
         self.blocks.depth += 1
         self.vector = axis
         self._body(sinks, dict(self.registers))
         self.vector = None
         self.blocks.depth -= 1
+        captures = self.blocks.captures(head)
+        self.blocks.lines[head] = (
+            "  " * self.blocks.depth
+            + f"lanes<{unroll}>({name}, {name}_end, [{captures}](int64_t {lane}, {_LANE_ARGUMENTS}) INLINE {{"
+        )
         self.blocks.line("});")
         for sink in across:
             self._finish_across(sink, unroll, axis)
@@ -239,7 +259,8 @@ class LeafEmitter:
                 if value not in registers:
                     self._define(value, registers, named=False)
             if isinstance(sink, StoreTo):
-                self.blocks.line(cpp_memory.store(registers[sink.value], sink.access, self.names, registers, self.vector))
+                turned = self.blocks.turned.get(sink)
+                self.blocks.line(cpp_memory.store(sink, self.names, registers, self.vector, turned))
             elif isinstance(sink, SetVariable):
                 updates.append(sink)
             elif sink.kind == "reduce":
@@ -274,13 +295,13 @@ class LeafEmitter:
         name = f"acc_{value.id}"
         if value.kind == "scan":
             start = identity(value.name, _held_as(x.dtype))
-            self.blocks.line(f"{HELD[x.dtype]} carry_{value.id} = {start.text};")
+            self.blocks.declare(f"{HELD[x.dtype]} carry_{value.id} = {start.text};")
             return
         if value.name.startswith("arg"):
             held, index = _arg_types(x.dtype)
             starts = ", ".join([f"splat<{index}>(-1)"] * unroll)
-            self.blocks.line(f"V<{held}> {name}[{unroll}] = {{}};")
-            self.blocks.line(f"V<{index}> at_{value.id}[{unroll}] = {{{starts}}};")
+            self.blocks.declare(f"V<{held}> {name}[{unroll}] = {{}};")
+            self.blocks.declare(f"V<{index}> at_{value.id}[{unroll}] = {{{starts}}};")
             return
         start = identity(value.name, _held_as(x.dtype))
         if x.dtype is DType.BOOL:
@@ -288,11 +309,11 @@ class LeafEmitter:
             width = self.mask_width(x)
             lane = f"int{8 * width}_t"
             starts = ", ".join([f"splat<{lane}>({full})"] * unroll)
-            self.blocks.line(f"V<{lane}> {name}[{unroll}] = {{{starts}}};")
+            self.blocks.declare(f"V<{lane}> {name}[{unroll}] = {{{starts}}};")
             return
         vector = cpp_ops.vector_type(x.dtype)
         starts = "" if value.name == "sum" else ", ".join([cpp_ops.spread(start).text] * unroll)
-        self.blocks.line(f"{vector} {name}[{unroll}] = {{{starts}}};")
+        self.blocks.declare(f"{vector} {name}[{unroll}] = {{{starts}}};")
 
     def mask_width(self, value: Value) -> int:
         """A lane width wide enough for the mask of a bool value: that of what it compares."""
@@ -324,12 +345,14 @@ class LeafEmitter:
         if is_arg:
             self._arg_along(value, reg)
             return
-        held = _held_as(x.dtype)
+        dtype = _held_as(x.dtype)
         old = place.read(self.vector)
-        if self.vector is not None:
-            reg = cpp_ops.as_mask(reg, 1) if held is DType.BOOL else cpp_ops.spread(reg)
-        text = combine(value.name, old.text, reg.text, x.dtype, self.vector is not None)
-        self.blocks.line(place.write(Reg(text, held, self.vector is not None, int(held is DType.BOOL and self.vector is not None)), self.vector))
+        in_vector = self.vector is not None
+        if in_vector:
+            reg = cpp_ops.as_mask(reg, 1) if dtype is DType.BOOL else cpp_ops.spread(reg)
+        text = combine(value.name, old.text, reg.text, x.dtype, in_vector)
+        total = Reg(text, dtype, in_vector, int(dtype is DType.BOOL and in_vector))
+        self.blocks.line(place.write(total, self.vector))
 
     def _acc_place(self, value: Value) -> Place:
         place = self.blocks.places[value]
@@ -362,18 +385,21 @@ class LeafEmitter:
         starts: list[tuple[Place, Reg]] = []
         if value.kind == "scan":
             place = Place(f"carry_{value.id}", (vector,) if vector else (), _held_as(x.dtype))
-            self.blocks.line(place.declaration(1 << 16))
+            self.blocks.declare(place.declaration(1 << 16))
             starts.append((place, identity(value.name, _held_as(x.dtype))))
         elif value.name.startswith("arg"):
             starts.append((self.blocks.places[value], cpp_ops.literal(-1, DType.I64)))
             best = self._best_place(value, vector)
-            self.blocks.line(best.declaration(1 << 16))
+            self.blocks.declare(best.declaration(1 << 16))
             starts.append((best, cpp_ops.literal(0, best.dtype)))
         else:
             starts.append((self._acc_place(value), identity(value.name, _held_as(x.dtype))))
         if vector is not None:
             name = c_name(vector.c_name)
-            self.blocks.line(f"lanes<1>({name}, {name}_end, [&](int64_t {lane_name(vector)}, auto n, auto) INLINE {{")
+            captures = ", ".join(["=", *(f"&{place.name}" for place, _ in starts)])
+            self.blocks.line(
+                f"lanes<1>({name}, {name}_end, [{captures}](int64_t {lane_name(vector)}, auto n, auto) INLINE {{"
+            )
             self.blocks.depth += 1
         for place, start in starts:
             self.blocks.line(place.write(start, vector))
@@ -394,7 +420,9 @@ class LeafEmitter:
         held, _ = _arg_types(value.args[0].dtype)
         if self.vector is None:
             text = _arg_operand(reg, held, False)
-            self.blocks.line(f"arg_scalar<{_sign(value)}, {held}>({best.read(None).text}, {place.read(None).text}, {text}, {here});")
+            self.blocks.line(
+                f"arg_scalar<{_sign(value)}, {held}>({best.read(None).text}, {place.read(None).text}, {text}, {here});"
+            )
             return
         text = _arg_operand(cpp_ops.spread(reg), held, True)
         self.blocks.line(f"auto best = {best.read(self.vector).text};")
@@ -408,22 +436,22 @@ class LeafEmitter:
         held = _held_as(x.dtype)
         reg = registers[x]
         name = f"scan_{value.id}"
+        in_vector = self.vector is not None
         if value.axis is self.vector:
             vector_type = cpp_ops.vector_type(held)
             step = combine(value.name, "a", "b", held, True)
-            inner = f"scan_lanes({cpp_ops.spread(reg).text}, []({vector_type} a, {vector_type} b) INLINE {{ return {step}; }})"
+            function = f"[]({vector_type} a, {vector_type} b) INLINE {{ return {step}; }}"
+            inner = f"scan_lanes({cpp_ops.spread(reg).text}, {function})"
             text = combine(value.name, cpp_ops.spread(Reg(f"carry_{value.id}", held, False)).text, inner, held, True)
             self.blocks.line(f"const {cpp_ops.vector_type(held)} {name} = {text};")
             self.blocks.line(f"carry_{value.id} = {name}[n.n - 1];")
         else:
-            vector = self.vector is not None
             place = Place(f"carry_{value.id}", (self.vector,) if self.vector else (), held)
-            wide = cpp_ops.spread(reg) if vector else reg
-            text = combine(value.name, place.read(self.vector).text, wide.text, held, vector)
-            self.blocks.line(f"const {Reg('', held, vector).c_type} {name} = {text};")
-            self.blocks.line(place.write(Reg(name, held, vector), self.vector))
-        vector = self.vector is not None
-        registers[value] = Reg(cpp_ops.rounded(name, value.dtype), value.dtype, vector)
+            wide = cpp_ops.spread(reg) if in_vector else reg
+            text = combine(value.name, place.read(self.vector).text, wide.text, held, in_vector)
+            self.blocks.line(f"const {Reg('', held, in_vector).c_type} {name} = {text};")
+            self.blocks.line(place.write(Reg(name, held, in_vector), self.vector))
+        registers[value] = Reg(cpp_ops.rounded(name, value.dtype), value.dtype, in_vector)
 
 
 def _wrapped(text: str) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cpp_ops import STORED, Reg
 from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text, is_const, strides_of
-from akg_dynamo.agents.lowering.ir import Access, Axis, IndexAt, IndexGather, IndexSpan, Value
+from akg_dynamo.agents.lowering.ir import Access, Axis, IndexAt, IndexGather, IndexSpan, StoreTo, Value
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
+
+_TURNED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,7 @@ def address(access: Access, names: Names, regs: Mapping[Value, Reg], vector: Axi
             assert isinstance(index, IndexSpan)
             lane = names.lane(index.axis)
             text = lane if _is_zero(index.shift) else f"{lane} + {c_text(index.shift, names.renamed)}"
-            low = sk.IntBin("+", index.axis.start, index.shift)
-            end = sk.IntBin("-", sk.IntBin("+", index.axis.stop, index.shift), sk.IntConst(1))
-            proved = names.ranges.inside(low, end, size_expr)
+            proved = names.ranges.inside(*_extent(index), size_expr)
             if index.axis is vector:
                 steps.append(stride)
                 if not proved:
@@ -118,6 +118,70 @@ def address(access: Access, names: Names, regs: Mapping[Value, Reg], vector: Axi
     )
 
 
+@dataclass(frozen=True)
+class Turned:
+    """A tile that is copied transposed between memory and a buffer: along `across` its elements are adjacent in memory.
+
+    The buffer, in memory's element type, has a row per lane of `across` and a column per lane of the vector axis.
+    """
+
+    name: str
+    across: Axis
+    vector: Axis
+    access: Access
+
+    @property
+    def declaration(self) -> str:
+        """The buffer's definition."""
+        return f"alignas(64) {STORED[self.access.tensor.dtype]} {self.name}[{self.across.size * self.vector.size}];"
+
+    def place(self, names: Names) -> str:
+        """The address of the current lanes in the buffer."""
+        row, column = (f"{names.lane(a)} - {c_name(a.c_name)}" for a in (self.across, self.vector))
+        return f"&{self.name}[({row}) * {self.vector.size} + {column}]"
+
+    def copy(self, names: Names, *, load: bool) -> str:
+        """The statement that fills the buffer, or empties it into memory."""
+        first = Names(
+            names.ranges,
+            names.renamed,
+            lambda a: c_name(a.c_name) if a in (self.across, self.vector) else names.lane(a),
+        )
+        at = address(self.access, first, {}, self.vector)
+        memory = f"{c_name(self.access.tensor.name)} + {at.text}"
+        rows, columns = (f"{c_name(a.c_name)}_end - {c_name(a.c_name)}" for a in (self.across, self.vector))
+        if load:
+            return f"transpose({self.name}, {self.vector.size}, {memory}, {at.step}, {rows}, {columns});"
+        return f"transpose({memory}, {at.step}, {self.name}, {self.vector.size}, {columns}, {rows});"
+
+
+def turnable(access: Access, names: Names, across: Axis, vector: Axis | None, bound: Collection[Axis]) -> bool:
+    """Whether an access should be turned: adjacent along `across`, not along the vector, certainly within bounds."""
+    if vector is None or across.size * vector.size * access.tensor.dtype.size_bytes > _TURNED_BYTES:
+        return False
+    steps: dict[Axis, bool] = {}
+    for index, stride, size in zip(access.indices, strides_of(access.tensor), access.tensor.shape, strict=True):
+        if isinstance(index, IndexGather):
+            return False
+        if isinstance(index, IndexAt):
+            if not names.ranges.inside(index.expr, index.expr, size):
+                return False
+            continue
+        axis = index.axis
+        if (axis not in (across, vector) and axis not in bound) or axis in steps:
+            return False
+        low, end = _extent(index)
+        if not names.ranges.inside(low, end, size):
+            return False
+        steps[axis] = is_const(stride, 1)
+    return steps.get(across) is True and steps.get(vector) is False
+
+
+def _extent(index: IndexSpan) -> tuple[sk.IntExpr, sk.IntExpr]:
+    low = sk.IntBin("+", index.axis.start, index.shift)
+    return low, sk.IntBin("-", sk.IntBin("+", index.axis.stop, index.shift), sk.IntConst(1))
+
+
 def _fold(texts: list[str], function: str) -> str:
     if not texts:
         return ""
@@ -135,10 +199,12 @@ def _other(value: object, dtype: DType) -> str:
     return cpp_ops.to_store(cpp_ops.literal(value, dtype))
 
 
-def load(value: Value, names: Names, regs: Mapping[Value, Reg], vector: Axis | None) -> Reg:
+def load(value: Value, names: Names, regs: Mapping[Value, Reg], vector: Axis | None, turned: Turned | None) -> Reg:
     """The C++ of a load, as the value is held."""
     access = value.access
     assert access is not None
+    if turned is not None and vector is turned.vector:
+        return cpp_ops.loaded(f"load({turned.place(names)}, n)", access.tensor.dtype, True)
     at = address(access, names, regs, vector)
     dtype = access.tensor.dtype
     pointer = c_name(access.tensor.name)
@@ -156,7 +222,7 @@ def load(value: Value, names: Names, regs: Mapping[Value, Reg], vector: Axis | N
             text = f"({' && '.join(checks)} ? {text} : {other})"
         return cpp_ops.loaded(text, dtype, False)
     if at.scatter:
-        return _gather(at, where, checks, pointer, other, dtype)
+        return _gather(at, where, checks, access, other)
     if where is not None:
         first, last = at.first or "0", at.last or "W"
         text = f"load_where<{ctype}>({place}, {at.step}, {where.text}, {first}, {last}, {other}, n)"
@@ -171,7 +237,8 @@ def load(value: Value, names: Names, regs: Mapping[Value, Reg], vector: Axis | N
     return cpp_ops.loaded(text, dtype, True)
 
 
-def _gather(at: Address, where: Reg | None, checks: list[str], pointer: str, other: str, dtype: DType) -> Reg:
+def _gather(at: Address, where: Reg | None, checks: list[str], access: Access, other: str) -> Reg:
+    dtype, pointer = access.tensor.dtype, c_name(access.tensor.name)
     masks = list(at.lane_checks)
     if at.first:
         masks.append(f"((iota<int64_t>() >= {at.first}) & (iota<int64_t>() < {at.last}))")
@@ -192,8 +259,12 @@ def _lane_offsets(at: Address) -> str:
     return " + ".join(parts)
 
 
-def store(reg: Reg, access: Access, names: Names, regs: Mapping[Value, Reg], vector: Axis | None) -> str:
+def store(sink: StoreTo, names: Names, regs: Mapping[Value, Reg], vector: Axis | None, turned: Turned | None) -> str:
     """The C++ statement of a store. Indices are trusted: a store out of bounds is an error in the sketch."""
+    reg, access = regs[sink.value], sink.access
+    if turned is not None and vector is turned.vector:
+        stored = cpp_ops.to_store(cpp_ops.spread(reg))
+        return f"store<{STORED[access.tensor.dtype]}>({turned.place(names)}, {stored}, n);"
     at = address(access, names, regs, vector)
     pointer = c_name(access.tensor.name)
     dtype = access.tensor.dtype

@@ -126,29 +126,74 @@ def rounded(text: str, dtype: DType) -> str:
     return f"round_{dtype.value}({text})" if dtype in _HALVES else text
 
 
-_EXACT = frozenset(("neg", "abs", "maximum", "minimum", "fmax", "fmin", "copysign", "sign", "floor", "ceil", "trunc", "round", "where", "spread"))
+_EXACT = frozenset(
+    (
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "fmax",
+        "fmin",
+        "copysign",
+        "sign",
+        "floor",
+        "ceil",
+        "trunc",
+        "round",
+        "where",
+        "spread",
+    )
+)
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _BITS = {"and": "&", "or": "|", "xor": "^"}
 _FUNCTIONS = {
-    "exp": "exp_", "expm1": "expm1_", "exp2": "exp2_", "log": "log_", "log2": "log2_", "log10": "log10_", "log1p": "log1p_",
-    "sin": "sin_", "cos": "cos_", "tanh": "tanh_", "erf": "erf_", "sigmoid": "sigmoid_", "sqrt": "sqrt_", "floor": "floor_",
-    "ceil": "ceil_", "trunc": "trunc_", "round": "rint_", "abs": "fabs_", "pow": "pow_", "copysign": "copysign_",
-    "fmax": "fmax_", "fmin": "fmin_", "maximum": "maximum", "minimum": "minimum", "fma": "fma_",
+    "exp": "exp_", "expm1": "expm1_", "exp2": "exp2_", "log": "log_", "log2": "log2_", "log10": "log10_",
+    "log1p": "log1p_", "sin": "sin_", "cos": "cos_", "tanh": "tanh_", "erf": "erf_", "sigmoid": "sigmoid_",
+    "sqrt": "sqrt_", "floor": "floor_", "ceil": "ceil_", "trunc": "trunc_", "round": "rint_", "abs": "fabs_",
+    "pow": "pow_", "copysign": "copysign_", "fmax": "fmax_", "fmin": "fmin_", "maximum": "maximum",
+    "minimum": "minimum", "fma": "fma_",
 }  # fmt: skip
 _LIBM = {
     "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "asinh": "asinh",
     "acosh": "acosh", "atanh": "atanh", "erfc": "erfc", "lgamma": "lgamma", "atan2": "atan2", "hypot": "hypot",
     "nextafter": "nextafter", "fmod": "fmod",
 }  # fmt: skip
-_INT_LANES = {"floordiv": "ifloordiv", "mod": "ifloormod", "fmod": "imod", "truncdiv": "idiv", "pow": "ipow", "shl": "ishl", "shr": "ishr"}
+_INT_LANES = {
+    "floordiv": "ifloordiv",
+    "mod": "ifloormod",
+    "fmod": "imod",
+    "truncdiv": "idiv",
+    "pow": "ipow",
+    "shl": "ishl",
+    "shr": "ishr",
+}
 _FLOAT_LANES = {"floordiv": "ffloordiv", "mod": "ffloormod"}
-_HEAVY = frozenset(_LIBM) | {"exp", "expm1", "exp2", "log", "log2", "log10", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "pow", "fmod", "mod", "floordiv"}
+_HEAVY = frozenset(_LIBM) | {
+    "exp",
+    "expm1",
+    "exp2",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sin",
+    "cos",
+    "tanh",
+    "erf",
+    "sigmoid",
+    "pow",
+    "fmod",
+    "mod",
+    "floordiv",
+}
 
 
 def cost(name: str, dtype: DType) -> int:
     """Roughly how many simple instructions an operation is."""
-    return (16 if name in _HEAVY else 4 if name in ("div", "sqrt", "rsqrt", "reciprocal", "truncdiv") else 1) + (3 if dtype in _HALVES else 0)
+    return (16 if name in _HEAVY else 4 if name in ("div", "sqrt", "rsqrt", "reciprocal", "truncdiv") else 1) + (
+        3 if dtype in _HALVES else 0
+    )
 
 
 def operation(name: str, args: list[Reg], out: DType) -> Reg:
@@ -193,9 +238,10 @@ def _logic(name: str, t: list[str], vector: bool) -> str:
     if name == "not":
         return f"(~{t[0]})" if vector else f"(!{t[0]})"
     flip = "~" if vector else "!"
+    a, b = t[0], t[-1]
     table = {
-        "eq": f"({flip}({t[0]} ^ {t[-1]}))", "ne": f"({t[0]} ^ {t[-1]})", "maximum": f"({t[0]} | {t[-1]})", "minimum": f"({t[0]} & {t[-1]})",
-        "lt": f"({flip}{t[0]} & {t[-1]})", "le": f"({flip}{t[0]} | {t[-1]})", "gt": f"({t[0]} & {flip}{t[-1]})", "ge": f"({t[0]} | {flip}{t[-1]})",
+        "eq": f"({flip}({a} ^ {b}))", "ne": f"({a} ^ {b})", "maximum": f"({a} | {b})", "minimum": f"({a} & {b})",
+        "lt": f"({flip}{a} & {b})", "le": f"({flip}{a} | {b})", "gt": f"({a} & {flip}{b})", "ge": f"({a} | {flip}{b})",
     }  # fmt: skip
     if name not in table:
         raise LoweringError(f"no C++ for {name} of bool")
@@ -262,7 +308,8 @@ def _libm_call(function: str, t: list[str], held: str, vector: bool) -> str:
     if not vector:
         return f"{call}({', '.join(t)})"
     names = ("a", "b")[: len(t)]
-    return f"per_lane([]({', '.join(f'{held} {n}' for n in names)}) {{ return {call}({', '.join(names)}); }}, {', '.join(t)})"
+    function = f"[]({', '.join(f'{held} {n}' for n in names)}) {{ return {call}({', '.join(names)}); }}"
+    return f"per_lane({function}, {', '.join(t)})"
 
 
 def _integer(name: str, t: list[str], dtype: DType, vector: bool) -> str:

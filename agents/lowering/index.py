@@ -6,9 +6,11 @@ negative (sizes, loop variables that start at 0 or above); a polynomial without 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from akg_dynamo.agents.lowering.prelude import definitions
 from akg_dynamo.agents.sketch import ast as sk
 
 # A polynomial: sorted atoms -> coefficient. () is the constant term.
@@ -17,20 +19,22 @@ _Poly = dict[tuple[str, ...], int]
 
 def c_name(name: str) -> str:
     """A user's name as a C++ identifier that collides with nothing in the generated file."""
-    return f"{name}_" if name in _RESERVED or name.startswith("__") else name
+    return f"{name}_" if name in _RESERVED or name.startswith("__") or _GENERATED.fullmatch(name) else name
 
 
-_RESERVED = frozenset(
-    "int long short char float double bool void auto const static struct class template typename using namespace for if else while do "
-    "return break continue switch case default new delete this true false and or not xor bitand bitor compl operator public private "
-    "protected virtual inline extern register signed unsigned sizeof union volatile try catch throw goto enum explicit friend mutable "
-    "export typedef asm W V F T X U main entry n u l lanes load store keep splat cvt bits iota Full Tail Int Vec INLINE min2 max2 "
-    "across".split()
-)  # fmt: skip
+_GENERATED = re.compile(r"t\d+|\w+_\d+|\w+_(end|lane|tile|v|new)|[fiu]\d+v|u?int\d+_t")
+_KEYWORDS = """
+    and asm auto bitand bitor bool break case catch char class compl const continue default delete do double else enum
+    explicit export extern false float for friend goto if inline int long mutable namespace new not operator or private
+    protected public register return short signed sizeof static struct switch template this throw true try typedef
+    typename union unsigned using virtual void volatile while xor
+"""
+_OTHERS = "INLINE LANES MASKED_MOVES MOVE R TURN V W at best main n u"
+_RESERVED = frozenset(_KEYWORDS.split()) | frozenset(_OTHERS.split()) | frozenset(definitions())
 
 
 def c_text(expr: sk.IntExpr, renamed: Mapping[str, str], outer: int = 0) -> str:
-    """C++ for an integer expression. `outer` is the precedence around it: 0 none, 1 a sum, 2 a product or a right side."""
+    """C++ for an integer expression. `outer`: the precedence around it (0 none, 1 sum, 2 product or right side)."""
     if isinstance(expr, sk.IntConst):
         return str(expr.value) if expr.value >= 0 else f"({expr.value})"
     if isinstance(expr, sk.IntVar):
@@ -74,7 +78,7 @@ def strides_of(decl: sk.TensorDecl) -> tuple[sk.IntExpr, ...]:
 
 @dataclass
 class Ranges:
-    """What is known of the integer names in scope: for a loop variable its bounds, for a symbol that it is not negative."""
+    """What is known of the integer names in scope: a loop variable's bounds; that a symbol is not negative."""
 
     constexprs: Mapping[str, int]
     loops: dict[str, tuple[sk.IntExpr, sk.IntExpr]] = field(default_factory=dict)  # name -> start, stop

@@ -285,7 +285,7 @@ class _Builder:
             holder = holder.parent
         if holder is None or holder is scope:
             if name not in scope.carried:
-                # A variable of this very body becomes a plain value again; the next loop that assigns it declares it anew.
+                # A variable of this very body becomes a plain value; the next loop that assigns it declares it anew.
                 scope.names[name] = value
                 return
             holder = scope.parent
@@ -370,13 +370,25 @@ class _Builder:
         dtype: DType,
         axes: tuple[Axis, ...],
         args: tuple[Value, ...] = (),
+        *,
         name: str = "",
         axis: Axis | None = None,
         data: object = None,
         access: Access | None = None,
         masked: bool = False,
     ) -> Value:
-        key = (kind, dtype, axes, args, name, axis, type(data), repr(data) if kind == "literal" else data, access, masked)
+        key = (
+            kind,
+            dtype,
+            axes,
+            args,
+            name,
+            axis,
+            type(data),
+            repr(data) if kind == "literal" else data,
+            access,
+            masked,
+        )
         segment = self._segment(scope)
         found = scope.shared.get(key)
         if found is not None:
@@ -411,7 +423,9 @@ class _Builder:
     def _literal(self, expr: sk.Literal, dtype: DType | None, scope: _Scope) -> Value:
         chosen = expr.dtype or dtype
         if chosen is None:
-            chosen = DType.BOOL if isinstance(expr.value, bool) else DType.I64 if isinstance(expr.value, int) else DType.F32
+            chosen = (
+                DType.BOOL if isinstance(expr.value, bool) else DType.I64 if isinstance(expr.value, int) else DType.F32
+            )
         return self._make(scope, "literal", chosen, (), data=expr.value)
 
     def _expr(self, expr: sk.TileExpr, scope: _Scope, want: DType | None = None) -> Value:

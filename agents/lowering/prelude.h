@@ -22,6 +22,11 @@ typedef V<int64_t> i64v;
 typedef V<uint64_t> u64v;
 template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
 template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+//@ Sized
+template <int BYTES> struct Sized { typedef int64_t type; };
+template <> struct Sized<1> { typedef int8_t type; };
+template <> struct Sized<2> { typedef int16_t type; };
+template <> struct Sized<4> { typedef int32_t type; };
 //@ lanes
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
@@ -115,15 +120,14 @@ template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
 }
 template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) { __builtin_memcpy(p, &v, n * sizeof(T)); }
 #endif
+//@ Loose
+// A vector at any address. (memcpy would do, but it may alias everything: sizes and pointers would be read again after each store.)
+template <class T> struct Loose { typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(alignof(T)))); };
 //@ load
-template <class T> INLINE inline V<T> load(const T* p, Full) {
-  V<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
+template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const typename Loose<T>::type*)p; }
 template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
 //@ store
-template <class T> INLINE inline void store(T* p, V<T> v, Full) { __builtin_memcpy(p, &v, sizeof v); }
+template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
 template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
 //@ load_strided
 template <class T, class N> INLINE inline V<T> load_strided(const T* p, int64_t stride, N live) {
@@ -146,6 +150,59 @@ template <class T, class N> INLINE inline void store_strided(T* p, int64_t strid
     __builtin_memcpy(a, &v, sizeof v);
     for (int64_t l = 0; l < live.n; l++) p[l * stride] = a[l];
   }
+}
+//@ transpose
+#ifdef __AVX512F__
+template <class T> constexpr int TURN = sizeof(T) == 8 ? 8 : 16;
+#else
+template <class T> constexpr int TURN = sizeof(T) == 8 ? 4 : 8;
+#endif
+// For rows i and i + H: which elements of the two make the upper and the lower half of their 2 x 2 blocks, turned.
+template <class I, int B, int H> struct Picks {
+  I low[B], high[B];
+  constexpr Picks() : low(), high() {
+    for (int c = 0; c < B; c++) low[c] = c & H ? B + c - H : c, high[c] = c & H ? B + c : c + H;
+  }
+};
+template <int H, int B, class Row> INLINE inline void turn_halves(Row (&a)[B]) {
+  typedef decltype(a[0] < a[0]) M;
+  typedef typename Sized<sizeof(Row) / B>::type I;
+  static constexpr Picks<I, B, H> picks;
+  M low, high;
+  __builtin_memcpy(&low, picks.low, sizeof low);
+  __builtin_memcpy(&high, picks.high, sizeof high);
+#pragma GCC unroll 16
+  for (int i = 0; i < B; i++)
+    if (!(i & H)) {
+      const Row x = a[i], y = a[i + H];
+      a[i] = __builtin_shuffle(x, y, low);
+      a[i + H] = __builtin_shuffle(x, y, high);
+    }
+  if constexpr (H > 1) turn_halves<H / 2, B, Row>(a);
+}
+// A square block, turned in registers. Not inlined: the caller's loops would only spill its row addresses.
+template <class T> __attribute__((noinline)) static void transpose_block(T* dst, int64_t ds, const T* src, int64_t ss) {
+  constexpr int B = TURN<T>;
+  typedef T Row __attribute__((vector_size(B * sizeof(T))));
+  Row a[B];
+#pragma GCC unroll 16
+  for (int i = 0; i < B; i++, src += ss) __builtin_memcpy(&a[i], src, sizeof(Row));
+  turn_halves<B / 2, B, Row>(a);
+#pragma GCC unroll 16
+  for (int i = 0; i < B; i++, dst += ds) __builtin_memcpy(dst, &a[i], sizeof(Row));
+}
+// dst[r * ds + c] = src[c * ss + r] for r < rows, c < cols.
+template <class T> static void transpose(T* dst, int64_t ds, const T* src, int64_t ss, int64_t rows, int64_t cols) {
+  constexpr int B = TURN<T>;
+  int64_t c = 0;
+  for (; c + B <= cols; c += B) {
+    int64_t r = 0;
+    for (; r + B <= rows; r += B) transpose_block(dst + r * ds + c, ds, src + c * ss + r, ss);
+    for (; r < rows; r++)
+      for (int i = 0; i < B; i++) dst[r * ds + c + i] = src[(c + i) * ss + r];
+  }
+  for (; c < cols; c++)
+    for (int64_t r = 0; r < rows; r++) dst[r * ds + c] = src[c * ss + r];
 }
 //@ load_range
 // Lanes first <= l < last of those that are live; `other` in the rest.

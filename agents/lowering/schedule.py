@@ -1,7 +1,7 @@
 """Which loops over lanes a segment's work runs in, and which values are kept in memory between them.
 
-Values are computed where they are needed, so only *sinks* are placed: stores, updates of variables, reductions, scans, and
-values worth keeping because several loops need them and computing them again would cost more than a trip to L1.
+Values are computed where they are needed, so only *sinks* are placed: stores, updates of variables, reductions, scans,
+and values worth keeping because several loops need them and computing them again would cost more than a trip to L1.
 Sinks over the same axes share one loop nest (a `Leaf`); nests share their outer loops as long as no result crosses.
 The vector axis is innermost everywhere.
 """
@@ -222,16 +222,24 @@ class Schedule:
         for value, where in used.items():
             if value.kind in ("literal", "lanes", "index"):
                 continue
-            stale = value.kind == "variable" and any(value.data is v and leaves.index(w) > i for v, i in updated for w in where)
-            if stale:
-                found.add(value)
-            elif self.cost(value) >= _WORTH_KEEPING and (
-                (len(where) > 1 and not _bound_above(value, where)) or any(_redundant(value, leaf.path) for leaf in where)
+            stale = value.kind == "variable" and any(
+                value.data is v and leaves.index(w) > i for v, i in updated for w in where
+            )
+            if stale or (
+                self.cost(value) >= _WORTH_KEEPING
+                and (
+                    (len(where) > 1 and not _bound_above(value, where))
+                    or any(_redundant(value, leaf.path) for leaf in where)
+                )
             ):
                 found.add(value)
         for value in list(found):  # keep what is nearest to its users; what only feeds it need not be kept
             feeds = [v for v in found if v is not value and value in _below(v)]
-            if feeds and value.kind != "variable" and all(self._only_through(value, feeds, leaf) for leaf in used[value]):
+            if (
+                feeds
+                and value.kind != "variable"
+                and all(self._only_through(value, feeds, leaf) for leaf in used[value])
+            ):
                 found.discard(value)
         for value in found:
             if value.home is not segment:  # computed again here, for this segment alone
@@ -316,7 +324,12 @@ def _tree(leaves: list[Leaf], vector: Axis | None, depth: int, parents: tuple[Ne
         nest = Nest(axis)
         j = i + 1
         if not _crosses(leaf, axis):
-            while j < len(leaves) and len(leaves[j].path) > depth and leaves[j].path[depth] is axis and not _crosses(leaves[j], axis):
+            while (
+                j < len(leaves)
+                and len(leaves[j].path) > depth
+                and leaves[j].path[depth] is axis
+                and not _crosses(leaves[j], axis)
+            ):
                 j += 1
         nest.children = _tree(leaves[i:j], vector, depth + 1, (*parents, nest))
         out.append(nest)
@@ -370,4 +383,3 @@ def _stored(block: Block) -> Iterator[str]:
             yield from _stored(item.block)
         else:
             yield from item.stores
-

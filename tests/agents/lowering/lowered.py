@@ -32,7 +32,16 @@ def build(kernel: CppKernel) -> Any:
     path = _folder() / hashlib.sha256(kernel.source.encode()).hexdigest()[:24]
     if not path.with_suffix(".so").exists():
         path.with_suffix(".cpp").write_text(kernel.source)
-        command = [toolchain.compiler(), *toolchain.FLAGS, "-Wall", "-Wextra", "-Werror=return-type", str(path.with_suffix(".cpp")), "-o", str(path.with_suffix(".so"))]
+        command = [
+            toolchain.compiler(),
+            *toolchain.FLAGS,
+            "-Wall",
+            "-Wextra",
+            "-Werror=return-type",
+            str(path.with_suffix(".cpp")),
+            "-o",
+            str(path.with_suffix(".so")),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stderr[:3000]}\n{kernel.source}"
     return getattr(ctypes.CDLL(str(path.with_suffix(".so"))), kernel.entry)
@@ -40,7 +49,11 @@ def build(kernel: CppKernel) -> Any:
 
 def same_strides(array: Array) -> Array:
     """A copy with the very same strides, zero ones included, on memory of its own."""
-    extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize if array.size else array.itemsize
+    extent = (
+        sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
+        if array.size
+        else array.itemsize
+    )
     copy: Array = np.ndarray(array.shape, array.dtype, np.zeros(extent, np.uint8).data, strides=array.strides)
     copy[...] = array
     return copy

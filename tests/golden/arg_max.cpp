@@ -1,0 +1,161 @@
+// arg_max: x in f32, y out i64
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+constexpr int W = LANES;  // of a vector
+typedef __INT8_TYPE__ int8_t;
+typedef __INT16_TYPE__ int16_t;
+typedef __INT32_TYPE__ int32_t;
+typedef __INT64_TYPE__ int64_t;
+typedef __UINT8_TYPE__ uint8_t;
+typedef __UINT16_TYPE__ uint16_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT64_TYPE__ uint64_t;
+#define INLINE __attribute__((always_inline))
+template <class T> struct Vec { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
+template <class T> using V = typename Vec<T>::type;  // W lanes of T
+typedef V<float> f32v;
+typedef V<double> f64v;
+typedef V<int8_t> i8v;
+typedef V<uint8_t> u8v;
+typedef V<int16_t> i16v;
+typedef V<uint16_t> u16v;
+typedef V<int32_t> i32v;
+typedef V<uint32_t> u32v;
+typedef V<int64_t> i64v;
+typedef V<uint64_t> u64v;
+template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
+template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
+struct Tail { int64_t n; };                       // only the first n are
+template <int I> struct Int { constexpr operator int() const { return I; } };
+// Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
+template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
+  int64_t j = j0;
+  if constexpr (U > 1)
+    for (; j + U * W <= j1; j += U * W) {
+      f(j, Full{}, Int<0>{});
+      f(j + W, Full{}, Int<1>{});
+      if constexpr (U > 2) {
+        f(j + 2 * W, Full{}, Int<2>{});
+        f(j + 3 * W, Full{}, Int<3>{});
+      }
+    }
+  for (; j + W <= j1; j += W) f(j, Full{}, Int<0>{});
+  if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
+}
+template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
+template <class To, class From> INLINE inline To cvt(From x) { return __builtin_convertvector(x, To); }
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
+#if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
+#define MASKED_MOVES 1
+#endif
+#endif
+#ifdef MASKED_MOVES
+template <int N, class T> struct Raw { typedef T type __attribute__((vector_size(N))); };
+template <int N, class T> using R = typename Raw<N, T>::type;
+// The first n lanes of *p, zero elsewhere; the others are not touched.
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);  // 1 <= n < W <= 64
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, R<BYTES, ELEM>{}, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * E);
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return __builtin_ia32_store##NAME##_mask((ELEM*)p, (R<BYTES, ELEM>)v, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  __builtin_memcpy(p, &v, n * E);
+}
+#else
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * sizeof(T));
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) { __builtin_memcpy(p, &v, n * sizeof(T)); }
+#endif
+// A vector at any address. (memcpy would do, but it may alias everything: sizes and pointers would be read again after each store.)
+template <class T> struct Loose { typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(alignof(T)))); };
+template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const typename Loose<T>::type*)p; }
+template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
+template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
+template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+// v in the live lanes, `other` in the rest.
+template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
+template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
+  typedef decltype(v < v) M;
+  M lane, end;
+  X rest;
+  for (int l = 0; l < W; l++) lane[l] = l, end[l] = t.n, rest[l] = other;
+  return lane < end ? v : rest;
+}
+// a > b ? a : b, which is one instruction; b if either is NaN.
+template <class X> INLINE inline X larger(X a, X b) { return a > b ? a : b; }
+template <class X> INLINE inline X smaller(X a, X b) { return a < b ? a : b; }
+#if defined(__AVX512F__) && LANES == 16
+INLINE inline f32v larger(f32v a, f32v b) { return __builtin_ia32_maxps512_mask(a, b, f32v{}, -1, 4); }
+INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps512_mask(a, b, f32v{}, -1, 4); }
+#elif defined(__AVX__) && LANES == 8
+INLINE inline f32v larger(f32v a, f32v b) { return __builtin_ia32_maxps256(a, b); }
+INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps256(a, b); }
+#endif
+// Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN. `at` < 0: nothing taken yet.
+template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Full) {
+  const auto take = ((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best))) | cvt<decltype(v < v)>(at < 0);
+  best = take ? v : best;
+  at = cvt<A>(take) ? A{} + here : at;
+}
+template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Tail t) {
+  typedef decltype(v < v) M;
+  const M take = keep((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best)) | cvt<M>(at < 0), 0, t);
+  best = take ? v : best;
+  at = cvt<A>(take) ? A{} + here : at;
+}
+// Of U vectors of candidates: the offset of the best, the first of equals.
+template <int SIGN, int U, class X, class A> INLINE inline int64_t arg_across(const X (&best)[U], const A (&at)[U]) {
+  auto top = best[0][0];
+  int64_t where = -1;
+  for (int u = 0; u < U; u++)
+    for (int l = 0; l < W; l++) {
+      if (at[u][l] < 0) continue;
+      const auto v = best[u][l];
+      const int64_t here = at[u][l] + l;
+      const bool wins = (SIGN > 0 ? v > top : v < top) || (v != v && top == top);
+      const bool ties = v == top || (v != v && top != top);
+      if (where < 0 || wins || (ties && here < where)) top = v, where = here;
+    }
+  return where;
+}
+
+extern "C" void arg_max(const float* __restrict x, int64_t* __restrict y, int64_t M, int64_t N) {
+  constexpr int64_t BN = 65536;
+  #pragma omp parallel for schedule(static) if (M * N * 4 > 150000)
+  for (int64_t i = 0; i < M; i += 1) {
+    const int64_t j = 0;
+    [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 65536, N);
+    int64_t argmax_1;
+    V<float> acc_1[4] = {};
+    V<int32_t> at_1[4] = {splat<int32_t>(-1), splat<int32_t>(-1), splat<int32_t>(-1), splat<int32_t>(-1)};
+    lanes<4>(j, j_end, [=, &acc_1, &at_1](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+      const f32v t0 = load(x + i * N + jj, n);
+      arg_step<1>(acc_1[u], at_1[u], t0, int32_t(jj - j), n);
+    });
+    argmax_1 = j + arg_across<1, 4>(acc_1, at_1);
+    y[i] = argmax_1;
+  }
+}

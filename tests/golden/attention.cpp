@@ -1,0 +1,324 @@
+// attention: q in f32, k in f32, v in f32, scale in f32, o out f32
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+constexpr int W = LANES;  // of a vector
+typedef __INT8_TYPE__ int8_t;
+typedef __INT16_TYPE__ int16_t;
+typedef __INT32_TYPE__ int32_t;
+typedef __INT64_TYPE__ int64_t;
+typedef __UINT8_TYPE__ uint8_t;
+typedef __UINT16_TYPE__ uint16_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT64_TYPE__ uint64_t;
+#define INLINE __attribute__((always_inline))
+template <class T> struct Vec { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
+template <class T> using V = typename Vec<T>::type;  // W lanes of T
+typedef V<float> f32v;
+typedef V<double> f64v;
+typedef V<int8_t> i8v;
+typedef V<uint8_t> u8v;
+typedef V<int16_t> i16v;
+typedef V<uint16_t> u16v;
+typedef V<int32_t> i32v;
+typedef V<uint32_t> u32v;
+typedef V<int64_t> i64v;
+typedef V<uint64_t> u64v;
+template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
+template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
+struct Tail { int64_t n; };                       // only the first n are
+template <int I> struct Int { constexpr operator int() const { return I; } };
+// Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
+template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
+  int64_t j = j0;
+  if constexpr (U > 1)
+    for (; j + U * W <= j1; j += U * W) {
+      f(j, Full{}, Int<0>{});
+      f(j + W, Full{}, Int<1>{});
+      if constexpr (U > 2) {
+        f(j + 2 * W, Full{}, Int<2>{});
+        f(j + 3 * W, Full{}, Int<3>{});
+      }
+    }
+  for (; j + W <= j1; j += W) f(j, Full{}, Int<0>{});
+  if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
+}
+template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
+template <class To, class From> INLINE inline To bits(From x) {
+  static_assert(sizeof(To) == sizeof(From), "bits");
+  To y;
+  __builtin_memcpy(&y, &x, sizeof y);
+  return y;
+}
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
+#if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
+#define MASKED_MOVES 1
+#endif
+#endif
+#ifdef MASKED_MOVES
+template <int N, class T> struct Raw { typedef T type __attribute__((vector_size(N))); };
+template <int N, class T> using R = typename Raw<N, T>::type;
+// The first n lanes of *p, zero elsewhere; the others are not touched.
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);  // 1 <= n < W <= 64
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, R<BYTES, ELEM>{}, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * E);
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return __builtin_ia32_store##NAME##_mask((ELEM*)p, (R<BYTES, ELEM>)v, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  __builtin_memcpy(p, &v, n * E);
+}
+#else
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * sizeof(T));
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) { __builtin_memcpy(p, &v, n * sizeof(T)); }
+#endif
+// A vector at any address. (memcpy would do, but it may alias everything: sizes and pointers would be read again after each store.)
+template <class T> struct Loose { typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(alignof(T)))); };
+template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const typename Loose<T>::type*)p; }
+template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
+template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
+template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+// v in the live lanes, `other` in the rest.
+template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
+template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
+  typedef decltype(v < v) M;
+  M lane, end;
+  X rest;
+  for (int l = 0; l < W; l++) lane[l] = l, end[l] = t.n, rest[l] = other;
+  return lane < end ? v : rest;
+}
+// a > b ? a : b, which is one instruction; b if either is NaN.
+template <class X> INLINE inline X larger(X a, X b) { return a > b ? a : b; }
+template <class X> INLINE inline X smaller(X a, X b) { return a < b ? a : b; }
+#if defined(__AVX512F__) && LANES == 16
+INLINE inline f32v larger(f32v a, f32v b) { return __builtin_ia32_maxps512_mask(a, b, f32v{}, -1, 4); }
+INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps512_mask(a, b, f32v{}, -1, 4); }
+#elif defined(__AVX__) && LANES == 8
+INLINE inline f32v larger(f32v a, f32v b) { return __builtin_ia32_maxps256(a, b); }
+INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps256(a, b); }
+#endif
+template <class X> INLINE inline X maximum(X a, X b) { return a != a ? a : larger(a, b); }  // NaN if either is
+INLINE inline float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+INLINE inline double fma_(double a, double b, double c) { return __builtin_fma(a, b, c); }
+INLINE inline f32v fma_(f32v a, f32v b, f32v c) {
+#if defined(__AVX512F__) && LANES == 16
+  return __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4);
+#elif defined(__FMA__) && LANES == 8
+  return __builtin_ia32_vfmaddps256(a, b, c);
+#else
+  for (int l = 0; l < W; l++) a[l] = __builtin_fmaf(a[l], b[l], c[l]);
+  return a;
+#endif
+}
+INLINE inline f64v fma_(f64v a, f64v b, f64v c) {
+#if defined(__AVX512F__) && LANES == 8
+  return __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4);
+#elif defined(__FMA__) && LANES == 4
+  return __builtin_ia32_vfmaddpd256(a, b, c);
+#else
+  for (int l = 0; l < W; l++) a[l] = __builtin_fma(a[l], b[l], c[l]);
+  return a;
+#endif
+}
+// p * 2**n for |n| < 300, right down to denormals.
+INLINE inline f32v scale2(f32v p, i32v n) {
+  const i32v a = n >> 1, b = n - a;
+  return (p * bits<f32v>((a + 127) << 23)) * bits<f32v>((b + 127) << 23);
+}
+INLINE inline f64v scale2(f64v p, i64v n) {
+  const i64v a = n >> 1, b = n - a;
+  return (p * bits<f64v>((a + 1023) << 52)) * bits<f64v>((b + 1023) << 52);
+}
+// n = x rounded to an integer (|x| < 2**22), as float and as int.
+struct Nearest32 { f32v f; i32v i; };
+INLINE inline Nearest32 nearest(f32v x) {
+  const f32v t = x + 0x1.8p23f;
+  return {t - 0x1.8p23f, bits<i32v>(t) - 0x4b400000};
+}
+struct Nearest64 { f64v f; i64v i; };
+INLINE inline Nearest64 nearest(f64v x) {
+  const f64v t = x + 0x1.8p52;
+  return {t - 0x1.8p52, bits<i64v>(t) - 0x4338000000000000};
+}
+// p * 2**n for an integral n, |n| < 300, right down to denormals.
+INLINE inline f32v times_2_to(f32v p, Nearest32 n) {
+#if defined(__AVX512F__) && LANES == 16
+  return __builtin_ia32_scalefps512_mask(p, n.f, f32v{}, -1, 4);
+#elif defined(__AVX512VL__) && LANES == 8
+  return __builtin_ia32_scalefps256_mask(p, n.f, f32v{}, -1);
+#else
+  return scale2(p, n.i);
+#endif
+}
+INLINE inline f64v times_2_to(f64v p, Nearest64 n) {
+#if defined(__AVX512F__) && LANES == 8
+  return __builtin_ia32_scalefpd512_mask(p, n.f, f64v{}, -1, 4);
+#else
+  return scale2(p, n.i);
+#endif
+}
+// e**x for -104 <= x <= 89 (and NaN).
+INLINE inline f32v exp_in_range(f32v x) {
+  const Nearest32 n = nearest(x * 0x1.715476p+0f);
+  f32v r = fma_(n.f, splat(-0x1.62e400p-1f), x);
+  r = fma_(n.f, splat(-0x1.7f7d1cp-20f), r);
+  f32v p = fma_(splat(0x1.6850e4p-10f), r, splat(0x1.123bccp-7f));
+  p = fma_(p, r, splat(0x1.555b98p-5f));
+  p = fma_(p, r, splat(0x1.55548ep-3f));
+  p = fma_(p, r, splat(0x1.fffff8p-2f));
+  return times_2_to(fma_(p * r, r, r) + 1, n);
+}
+INLINE inline f32v exp_(f32v x) { return exp_in_range(smaller(splat(89.0f), larger(splat(-104.0f), x))); }
+INLINE inline f64v exp_(f64v x) {
+  const f64v c = smaller(splat(710.0), larger(splat(-746.0), x));
+  const Nearest64 n = nearest(c * 0x1.71547652b82fep+0);
+  f64v r = fma_(n.f, splat(-0x1.62e42fefa3800p-1), c);
+  r = fma_(n.f, splat(-0x1.ef35793c76730p-45), r);
+  f64v p = splat(1.0 / 6227020800);
+  const double k[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5};
+  for (int i = 0; i < 11; i++) p = fma_(p, r, splat(k[i]));
+  return times_2_to(fma_(p * r, r, r) + 1, n);
+}
+INLINE inline float exp_(float x) { return __builtin_expf(x); }
+INLINE inline double exp_(double x) { return __builtin_exp(x); }
+// Combines the lanes of one vector, by halves.
+template <class X, class F> INLINE inline auto across(X v, F f) {
+  typedef decltype(v < v) M;
+#pragma GCC unroll 8
+  for (int h = W / 2; h; h /= 2) {
+    M from;
+    for (int l = 0; l < W; l++) from[l] = l ^ h;
+    v = f(v, __builtin_shuffle(v, from));
+  }
+  return v[0] + 0;
+}
+
+extern "C" void attention(const float* __restrict q, const float* __restrict k, const float* __restrict v, const float* __restrict scale, float* __restrict o, int64_t H, int64_t T, int64_t S, int64_t D) {
+  constexpr int64_t BT = 8;
+  constexpr int64_t BS = 16;
+  constexpr int64_t BD = 128;
+  [[maybe_unused]] const int64_t q_s0 = T * D;
+  [[maybe_unused]] const int64_t k_s0 = S * D;
+  [[maybe_unused]] const int64_t v_s0 = S * D;
+  [[maybe_unused]] const int64_t o_s0 = T * D;
+  #pragma omp parallel for collapse(2) schedule(static) if (H * T * D * S * 125 > 150000)
+  for (int64_t h = 0; h < H; h += 1) {
+  for (int64_t t = 0; t < T; t += 8) {
+    [[maybe_unused]] const int64_t t_end = min2<int64_t>(t + 8, T);
+    const int64_t d = 0;
+    [[maybe_unused]] const int64_t d_end = min2<int64_t>(d + 128, D);
+    alignas(64) float acc_v[1024];
+    alignas(64) float top_v[8];
+    alignas(64) float total_v[8];
+    float factor_0;
+    const float factor0 = scale[0];
+    factor_0 = factor0;
+    for (int64_t tt = t; tt < t_end; tt++) {
+      lanes<1>(d, d_end, [=, &acc_v](int64_t dd, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+        store<float>(&acc_v[(tt - t) * 128 + dd - d], splat<float>(0.0f), n);
+      });
+      const float top_new = (-__builtin_inff());
+      const float total_new = 0.0f;
+      top_v[tt - t] = top_new;
+      total_v[tt - t] = total_new;
+    }
+    for (int64_t s = 0; s < S; s += 16) {
+      [[maybe_unused]] const int64_t s_end = min2<int64_t>(s + 16, S);
+      for (int64_t tt = t; tt < t_end; tt++) {
+        alignas(64) float sum_7_tile[16];
+        float max_19;
+        alignas(64) float weight_25_tile[16];
+        float sum_30;
+        alignas(64) float sum_36_tile[128];
+        for (int64_t ss = s; ss < s_end; ss++) {
+          f32v acc_7[4] = {};
+          lanes<4>(d, d_end, [=, &acc_7](int64_t dd, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+            const f32v query_1 = load(q + h * q_s0 + tt * D + dd, n);
+            const f32v t5 = load(k + h * k_s0 + ss * D + dd, n);
+            const f32v t6 = query_1 * t5;
+            acc_7[u] = (acc_7[u] + keep(t6, 0.0f, n));
+          });
+          sum_7_tile[ss - s] = across(((acc_7[0] + acc_7[1]) + (acc_7[2] + acc_7[3])), [](f32v a, f32v b) INLINE { return (a + b); });
+        }
+        const int64_t t14 = tt - T;
+        max_19 = (-__builtin_inff());
+        for (int64_t ss = s; ss < s_end; ss++) {
+          const float t7 = sum_7_tile[ss - s];
+          const float score_8 = t7 * factor0;
+          const int64_t t11 = ss - S;
+          const bool t15 = t11 <= t14;
+          const float score_17 = t15 ? score_8 : (-__builtin_inff());
+          max_19 = maximum(max_19, score_17);
+        }
+        const float t18 = top_v[tt - t];
+        const float peak_20 = maximum(t18, max_19);
+        const bool t21 = peak_20 == (-__builtin_inff());
+        const float safe_23 = t21 ? 0.0f : peak_20;
+        sum_30 = 0.0f;
+        for (int64_t ss = s; ss < s_end; ss++) {
+          const float t7 = sum_7_tile[ss - s];
+          const float score_8 = t7 * factor0;
+          const int64_t t11 = ss - S;
+          const bool t15 = t11 <= t14;
+          const float score_17 = t15 ? score_8 : (-__builtin_inff());
+          const float t24 = score_17 - safe_23;
+          const float weight25 = exp_(t24);
+          weight_25_tile[ss - s] = weight25;
+          sum_30 = (sum_30 + weight25);
+        }
+        lanes<1>(d, d_end, [=, &sum_36_tile](int64_t dd, auto n, auto) INLINE {
+          store<float>(&sum_36_tile[dd - d], splat<float>(0.0f), n);
+        });
+        for (int64_t ss = s; ss < s_end; ss++) {
+          const float weight_25 = weight_25_tile[ss - s];
+          lanes<1>(d, d_end, [=, &sum_36_tile](int64_t dd, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+            const f32v t34 = load(v + h * v_s0 + ss * D + dd, n);
+            const f32v t35 = splat<float>(weight_25) * t34;
+            store<float>(&sum_36_tile[dd - d], (load(&sum_36_tile[dd - d], n) + t35), n);
+          });
+        }
+        const float t26 = t18 - safe_23;
+        const float rescale_27 = exp_(t26);
+        lanes<1>(d, d_end, [=, &acc_v, &sum_36_tile](int64_t dd, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+          const f32v t32 = load(&acc_v[(tt - t) * 128 + dd - d], n);
+          const f32v acc_37 = (t32 * splat<float>(rescale_27)) + load(&sum_36_tile[dd - d], n);
+          store<float>(&acc_v[(tt - t) * 128 + dd - d], acc_37, n);
+        });
+        const float t28 = total_v[tt - t];
+        const float t29 = t28 * rescale_27;
+        const float total_31 = t29 + sum_30;
+        total_v[tt - t] = total_31;
+        top_v[tt - t] = peak_20;
+      }
+    }
+    for (int64_t tt = t; tt < t_end; tt++) {
+      const float t39 = total_v[tt - t];
+      lanes<1>(d, d_end, [=, &acc_v](int64_t dd, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+        const f32v t38 = load(&acc_v[(tt - t) * 128 + dd - d], n);
+        store<float>(o + h * o_s0 + tt * D + dd, (t38 / splat<float>(t39)), n);
+      });
+    }
+  }}
+}

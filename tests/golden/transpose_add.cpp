@@ -1,0 +1,171 @@
+// transpose_add: x in f32, c in f32, y out f32
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+constexpr int W = LANES;  // of a vector
+typedef __INT8_TYPE__ int8_t;
+typedef __INT16_TYPE__ int16_t;
+typedef __INT32_TYPE__ int32_t;
+typedef __INT64_TYPE__ int64_t;
+typedef __UINT8_TYPE__ uint8_t;
+typedef __UINT16_TYPE__ uint16_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT64_TYPE__ uint64_t;
+#define INLINE __attribute__((always_inline))
+template <class T> struct Vec { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
+template <class T> using V = typename Vec<T>::type;  // W lanes of T
+typedef V<float> f32v;
+typedef V<double> f64v;
+typedef V<int8_t> i8v;
+typedef V<uint8_t> u8v;
+typedef V<int16_t> i16v;
+typedef V<uint16_t> u16v;
+typedef V<int32_t> i32v;
+typedef V<uint32_t> u32v;
+typedef V<int64_t> i64v;
+typedef V<uint64_t> u64v;
+template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
+template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+template <int BYTES> struct Sized { typedef int64_t type; };
+template <> struct Sized<1> { typedef int8_t type; };
+template <> struct Sized<2> { typedef int16_t type; };
+template <> struct Sized<4> { typedef int32_t type; };
+struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
+struct Tail { int64_t n; };                       // only the first n are
+template <int I> struct Int { constexpr operator int() const { return I; } };
+// Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
+template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
+  int64_t j = j0;
+  if constexpr (U > 1)
+    for (; j + U * W <= j1; j += U * W) {
+      f(j, Full{}, Int<0>{});
+      f(j + W, Full{}, Int<1>{});
+      if constexpr (U > 2) {
+        f(j + 2 * W, Full{}, Int<2>{});
+        f(j + 3 * W, Full{}, Int<3>{});
+      }
+    }
+  for (; j + W <= j1; j += W) f(j, Full{}, Int<0>{});
+  if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
+}
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
+#if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
+#define MASKED_MOVES 1
+#endif
+#endif
+#ifdef MASKED_MOVES
+template <int N, class T> struct Raw { typedef T type __attribute__((vector_size(N))); };
+template <int N, class T> using R = typename Raw<N, T>::type;
+// The first n lanes of *p, zero elsewhere; the others are not touched.
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);  // 1 <= n < W <= 64
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, R<BYTES, ELEM>{}, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * E);
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
+  constexpr int S = sizeof(V<T>), E = sizeof(T);
+  const uint64_t m = ~0ull >> (64 - n);
+#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
+  if constexpr (S == BYTES && E == SIZE) return __builtin_ia32_store##NAME##_mask((ELEM*)p, (R<BYTES, ELEM>)v, (MASK)m);
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#undef MOVE
+  __builtin_memcpy(p, &v, n * E);
+}
+#else
+template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+  V<T> v{};
+  __builtin_memcpy(&v, p, n * sizeof(T));
+  return v;
+}
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) { __builtin_memcpy(p, &v, n * sizeof(T)); }
+#endif
+// A vector at any address. (memcpy would do, but it may alias everything: sizes and pointers would be read again after each store.)
+template <class T> struct Loose { typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(alignof(T)))); };
+template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const typename Loose<T>::type*)p; }
+template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
+template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
+template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+#ifdef __AVX512F__
+template <class T> constexpr int TURN = sizeof(T) == 8 ? 8 : 16;
+#else
+template <class T> constexpr int TURN = sizeof(T) == 8 ? 4 : 8;
+#endif
+// For rows i and i + H: which elements of the two make the upper and the lower half of their 2 x 2 blocks, turned.
+template <class I, int B, int H> struct Picks {
+  I low[B], high[B];
+  constexpr Picks() : low(), high() {
+    for (int c = 0; c < B; c++) low[c] = c & H ? B + c - H : c, high[c] = c & H ? B + c : c + H;
+  }
+};
+template <int H, int B, class Row> INLINE inline void turn_halves(Row (&a)[B]) {
+  typedef decltype(a[0] < a[0]) M;
+  typedef typename Sized<sizeof(Row) / B>::type I;
+  static constexpr Picks<I, B, H> picks;
+  M low, high;
+  __builtin_memcpy(&low, picks.low, sizeof low);
+  __builtin_memcpy(&high, picks.high, sizeof high);
+#pragma GCC unroll 16
+  for (int i = 0; i < B; i++)
+    if (!(i & H)) {
+      const Row x = a[i], y = a[i + H];
+      a[i] = __builtin_shuffle(x, y, low);
+      a[i + H] = __builtin_shuffle(x, y, high);
+    }
+  if constexpr (H > 1) turn_halves<H / 2, B, Row>(a);
+}
+// A square block, turned in registers. Not inlined: the caller's loops would only spill its row addresses.
+template <class T> __attribute__((noinline)) static void transpose_block(T* dst, int64_t ds, const T* src, int64_t ss) {
+  constexpr int B = TURN<T>;
+  typedef T Row __attribute__((vector_size(B * sizeof(T))));
+  Row a[B];
+#pragma GCC unroll 16
+  for (int i = 0; i < B; i++, src += ss) __builtin_memcpy(&a[i], src, sizeof(Row));
+  turn_halves<B / 2, B, Row>(a);
+#pragma GCC unroll 16
+  for (int i = 0; i < B; i++, dst += ds) __builtin_memcpy(dst, &a[i], sizeof(Row));
+}
+// dst[r * ds + c] = src[c * ss + r] for r < rows, c < cols.
+template <class T> static void transpose(T* dst, int64_t ds, const T* src, int64_t ss, int64_t rows, int64_t cols) {
+  constexpr int B = TURN<T>;
+  int64_t c = 0;
+  for (; c + B <= cols; c += B) {
+    int64_t r = 0;
+    for (; r + B <= rows; r += B) transpose_block(dst + r * ds + c, ds, src + c * ss + r, ss);
+    for (; r < rows; r++)
+      for (int i = 0; i < B; i++) dst[r * ds + c + i] = src[(c + i) * ss + r];
+  }
+  for (; c < cols; c++)
+    for (int64_t r = 0; r < rows; r++) dst[r * ds + c] = src[c * ss + r];
+}
+
+extern "C" void transpose_add(const float* __restrict x, const float* __restrict c, float* __restrict y, int64_t M, int64_t N) {
+  constexpr int64_t BI = 64;
+  constexpr int64_t BJ = 256;
+  #pragma omp parallel for collapse(2) schedule(static) if (M * N * 5 > 150000)
+  for (int64_t i = 0; i < M; i += 64) {
+  for (int64_t j = 0; j < N; j += 256) {
+    [[maybe_unused]] const int64_t i_end = min2<int64_t>(i + 64, M);
+    [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 256, N);
+    alignas(64) float x_in_0[16384];
+    transpose(x_in_0, 256, x + j * M + i, M, i_end - i, j_end - j);
+    for (int64_t ii = i; ii < i_end; ii++) {
+      lanes<1>(j, j_end, [=, &x_in_0](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+        const f32v t0 = load(&x_in_0[(ii - i) * 256 + jj - j], n);
+        const f32v t1 = load(c + ii * N + jj, n);
+        store<float>(y + ii * N + jj, (t0 + t1), n);
+      });
+    }
+  }}
+}
