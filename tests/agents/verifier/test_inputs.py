@@ -9,7 +9,7 @@ import torch
 from akg_dynamo.agents.verifier import plan, shapes
 from akg_dynamo.agents.verifier.evaluate import jumps, variants
 from akg_dynamo.agents.verifier.inputs import KINDS, Drawer, Range, positions
-from akg_dynamo.core.types import OpNode, Ref, Subgraph, TensorSpec
+from akg_dynamo.core.types import OpNode, Ref, Subgraph, Symbol, TensorSpec
 
 from .kernels import contiguous, dynamic_softmax, op, row_sum, single
 
@@ -61,6 +61,28 @@ def test_a_task_too_big_is_judged_on_smaller_members() -> None:
     found = shapes.members(dynamic_softmax(), 1000, 0)
     assert found
     assert all(shapes.elements(dynamic_softmax(), m) <= 1000 for m in found)
+
+
+def test_members_stay_few_and_small_so_that_a_judgement_stays_short() -> None:
+    scores = contiguous("float32", "s0", 8, "s1", "s1")
+    node = op("aten._softmax.default", scores, Ref(0), -1, False)
+    sub = Subgraph((scores,), (Symbol("s0", 2, None, 2), Symbol("s1", 2, None, 64)), (node,), (1,))
+    for seed in range(20):
+        found = shapes.members(sub, 1 << 24, seed)
+        assert len(found) <= 7
+        assert all(shapes.elements(sub, m) <= 200_000 for m in found[1:])
+        assert {"s0": 2, "s1": 2} in found
+        assert {"s0": 3, "s1": 3} in found
+        assert any(m["s1"] > 64 for m in found)
+        assert any(m["s0"] == 1025 for m in found)
+
+
+def test_a_class_whose_least_member_is_large_is_still_judged_at_its_lower_end() -> None:
+    wide = contiguous("float32", "s0", 100_000)
+    sub = Subgraph((wide,), (Symbol("s0", 2, None, 8),), (op("aten.neg.default", wide, Ref(0)),), (1,))
+    found = shapes.members(sub, 1 << 24, 0)
+    assert found[:3] == [{"s0": 8}, {"s0": 2}, {"s0": 3}]
+    assert all(m["s0"] <= 8 for m in found)
 
 
 def test_small_outputs_are_pooled_over_many_seeds() -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from akg_dynamo.agents.verifier import Judge
-from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
+from akg_dynamo.core.types import OpNode, Outcome, Subgraph, TensorSpec, TorchConst
 
 from .kernels import add_relu, contiguous, dynamic_softmax, job, op, row_sum, single
 
@@ -145,6 +145,78 @@ def test_equally_accurate_sum_passes_every_time(judge: Judge) -> None:
     """
     verdicts = judge.judge([job(row_sum(1, 1000), body, seed=s) for s in range(200)])
     assert sum(v.outcome is Outcome.RIGHT for v in verdicts) == 200, [v.detail for v in verdicts if v.detail][:3]
+
+
+def _log_softmax_backward() -> Subgraph:
+    x = contiguous("float32", 2, 16, 500)
+    node = op("aten._log_softmax_backward_data.default", x, _ref(0), _ref(1), -1, TorchConst("torch.float32"))
+    return Subgraph((x, x), (), (node,), (2,))
+
+
+PERMUTED = "p = torch.randperm(args[0].shape[-1], generator=torch.Generator().manual_seed(3))\n"
+
+
+def test_equally_accurate_kernel_passes_where_one_row_holds_the_largest_values(judge: Judge) -> None:
+    """exp of what spans many binades: the tensor's maximum is one row's sum, and so is its error."""
+    body = PERMUTED + "g, o = args; return (g - o.exp() * g[..., p].sum(-1, keepdim=True),)"
+    verdicts = judge.judge([job(_log_softmax_backward(), body, seed=s) for s in range(60)])
+    assert sum(v.outcome is Outcome.RIGHT for v in verdicts) == 60, [v.detail for v in verdicts if v.detail][:3]
+
+
+@pytest.mark.parametrize(
+    "total",
+    ["g.bfloat16().float().sum(-1, keepdim=True)", "g[..., :-1].sum(-1, keepdim=True)", "g.half().sum(-1, True)"],
+)
+def test_a_second_look_does_not_let_less_accurate_kernels_pass(judge: Judge, total: str) -> None:
+    body = f"g, o = args; return (g - o.exp() * {total}.float(),)"
+    (verdict,) = judge.judge([job(_log_softmax_backward(), body)])
+    assert verdict.outcome is Outcome.WRONG
+
+
+def _layer_norm() -> Subgraph:
+    x, s, w = contiguous("float32", 32, 64), contiguous("float32", 32, 1), contiguous("float32", 64)
+    node = OpNode("aten.native_layer_norm.default", (_ref(0), (64,), _ref(1), _ref(2), 1e-5), (), (x, s, s))
+    parts = tuple(op("getitem", spec, _ref(3), i) for i, spec in enumerate((x, s, s)))
+    return Subgraph((x, w, w), (), (node, *parts), (4, 5, 6))
+
+
+LAYER_NORM = """
+x, w, b = args
+m = x.mean(1, keepdim=True)
+v = (x - m).square().mean(1, keepdim=True)
+r = (v + 1e-5).rsqrt()
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "outcome"),
+    [
+        ("(x - m) * r * w + b, m, r", Outcome.RIGHT),  # the mean of a row with Inf is Inf; eager's NaN
+        ("(x - m) * r * w + b, m + (m - m), r", Outcome.RIGHT),  # NaN, as eager's
+        ("(x - m) * r * w + b, m.nan_to_num(0.0, 0.0, 0.0), r", Outcome.WRONG),
+        ("(x - m) * r * w + b, m, r.nan_to_num(1.0)", Outcome.WRONG),
+    ],
+)
+def test_inf_or_nan_where_equally_valid_formulas_differ(judge: Judge, returned: str, outcome: Outcome) -> None:
+    (verdict,) = judge.judge([job(_layer_norm(), f"{LAYER_NORM}return ({returned})")])
+    assert verdict.outcome is outcome, verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("aten.relu.default", "x = args[0]; return (torch.where(x.isinf(), x.abs() * float('nan'), torch.relu(x)),)"),
+        ("aten.silu.default", "x = args[0]; return (x * x.exp() / (1 + x.exp()),)"),  # Inf / Inf
+        ("aten.neg.default", "x = args[0]; return (torch.where(x.isinf(), x, -x),)"),
+        ("aten.neg.default", "x = args[0]; return (torch.where(x.isnan(), torch.inf, -x),)"),
+    ],
+)
+def test_the_kind_of_what_is_not_finite_must_be_right_where_formulas_agree(
+    judge: Judge, target: str, body: str
+) -> None:
+    s = contiguous("float32", 2000)
+    (verdict,) = judge.judge([job(single(target, s, s), body)])
+    assert verdict.outcome is Outcome.WRONG
 
 
 @pytest.mark.parametrize("trusted", [True, False])
