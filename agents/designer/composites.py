@@ -31,8 +31,13 @@ from akg_dynamo.agents.sketch.ast import DType
 def _softmax(c: Call) -> Result:
     x = c.value("self")
     if not x.shape:
-        return full(0.0 if "log" in c.name else 1.0, c.dtype, ())
-    dims = [c["dim"] % len(x.shape)]
+        x = x.reshape((1,))  # one element is its own maximum and sum; NaN and Inf still come out as NaN
+        return _softmax_over(c, x, 0).reshape(())
+    return _softmax_over(c, x, c["dim"] % len(x.shape))
+
+
+def _softmax_over(c: Call, x: V, dim: int) -> V:
+    dims = [dim]
     most = x.reduce("max", dims, keep=True)
     shifted = x - most
     if "log" in c.name:
@@ -46,7 +51,7 @@ def _softmax(c: Call) -> Result:
 def _softmax_backward(c: Call) -> Result:
     grad, y = c.value("grad_output"), c.value("output")
     if not y.shape:
-        return y.like(0.0)
+        return grad - exp(y) * grad if "log" in c.name else y * (grad - grad * y)
     dims = [c["dim"] % len(y.shape)]
     if "log" in c.name:
         return grad - exp(y) * grad.sum(dims, keep=True)
