@@ -15,8 +15,8 @@ Where a kind has too few elements to compare two errors statistically, the floor
 
 **A second look.** Where magnitudes differ widely, the maximum and the RMS are those of one row, and their ratio is one
 random rounding over another. A kind that fails is therefore drawn anew, many times, and each element's error taken
-relative to its own max(|O|, A): it passes if the median, the 90% and the 99% quantile and the maximum of the kernel's
-relative errors are at most twice eager's. A kernel that is less accurate, or accurate in large rows alone, is not.
+relative to its own max(|O|, A): it passes if the median, the 90% and the 99% quantile of the kernel's relative errors
+are at most twice eager's, and their maximum four times.
 
 **Inf and NaN** must be where eager, the oracle, or the oracle by torch's decompositions has them, and of the same kind
 (NaN, Inf, -Inf). One case is open: where eager gives one kind and the decomposition another, equally valid formulas
@@ -38,7 +38,8 @@ FACTOR = 2.0
 FLOOR_WIDE = 4.0
 FLOOR_NARROW = 1.0
 _CHUNK = 1 << 16
-_QUANTILES = (("median", 0.5), ("90%", 0.9), ("99%", 0.99), ("largest", 1.0))
+# Of the second look: what is compared, and by what factor. A maximum of heavy tails is a single draw, so it gets twice.
+_QUANTILES = (("median", 0.5, FACTOR), ("90%", 0.9, FACTOR), ("99%", 0.99, FACTOR), ("largest", 1.0, 2 * FACTOR))
 
 
 @dataclass
@@ -148,9 +149,9 @@ class Contract:
         """What breaks the contract over all cases taken in."""
         for output, ratios in self.ratios.items():
             kernels, eagers = (torch.cat(parts).sort().values for parts in zip(*ratios, strict=True))
-            for what, q in _QUANTILES if len(kernels) and len(eagers) else ():
+            for what, q, factor in _QUANTILES if len(kernels) and len(eagers) else ():
                 worse, by = (float(r[min(len(r) - 1, int(q * len(r)))]) for r in (kernels, eagers))
-                if worse > FACTOR * by:
+                if worse > factor * by:
                     return f"output {output}: {what} relative error {worse:.3g} above the floor, eager's {by:.3g}"
         for output, kernel in self.kernel_errors.items():
             eager = self.eager_errors[output]

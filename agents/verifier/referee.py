@@ -363,15 +363,18 @@ class _Values:
         self._run(batch, contracts, zeros)
         for g, group in enumerate(groups):
             reason = contracts[g].finish()
-            if reason is not None and (self.job.numerics != "bounded" or not self._second_look(group)):
+            if reason is not None and self.job.numerics == "bounded":
+                second = self._second_look(group)
+                reason = f"{reason}; on fresh inputs, {second}" if second is not None else None
+            if reason is not None:
                 raise _Failed(Outcome.WRONG, reason)
             self.checked.append(str(group))
             self.constant_passes &= zeros[g].finish() is None
         if not self.job.trusted and self.constant_passes and self.sub.inputs:
             raise _Failed(Outcome.DEGENERATE, "outputs of all zeros pass")
 
-    def _second_look(self, group: plan.Group) -> bool:
-        """Whether the kernel is right by relative errors, on fresh inputs of that kind."""
+    def _second_look(self, group: plan.Group) -> str | None:
+        """What is wrong by relative errors, on fresh inputs of that kind; None: the kernel is right."""
         per_case = elements(self.sub, group.sizes)
         seeds = max(group.seeds, min(plan.POOLED_SEEDS, 1 + _SECOND_LOOK_ELEMENTS // max(per_case, 1)))
         contracts = {0: Contract(self.job.numerics, 0.0, group.slack, relative=True)}
@@ -381,7 +384,7 @@ class _Values:
             self.worker.arena.reset()
             numbers = range(_SECOND_LOOK + start, _SECOND_LOOK + min(start + at_once, seeds))
             self._run([(0, self.lay_out(group, number)) for number in numbers], contracts, zeros)
-        return contracts[0].finish() is None
+        return contracts[0].finish()
 
     def _rtol(self) -> float:
         return self.job.rtol if self.job.numerics == "fast" else 0.0
@@ -504,7 +507,7 @@ class _Values:
             kernel = self._output(case, 0, i, spec)
             if len(calls) > 1:
                 again = self._output(case, 1, i, spec)
-                same = kernel.view(_BYTE[spec_size(spec)]) == again.view(_BYTE[spec_size(spec)])
+                same = kernel.view(_BYTE[kernel.element_size()]) == again.view(_BYTE[kernel.element_size()])
                 if not bool((same | (kernel.isnan() & again.isnan())).all()):
                     raise _Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again")
             reason = contract.add(i, kernel, wanted[i], str(case), _nth(absolute, i))
@@ -556,12 +559,6 @@ class _Values:
 
 def _nth(outputs: Callable[[], tuple[_T, ...]], i: int) -> Callable[[], _T]:
     return lambda: outputs()[i]
-
-
-def spec_size(spec: TensorSpec) -> int:
-    """Bytes per element."""
-    dtype: torch.dtype = getattr(torch, spec.dtype)
-    return dtype.itemsize
 
 
 _memcmp = ctypes.CDLL(None).memcmp
