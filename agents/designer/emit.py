@@ -258,6 +258,8 @@ class _NestEmitter:
         vector = group.inner[-1] if group.inner and self._nest.vector is None else None
         if vector is not None:
             self._steps[vector] = self._tile("BN")
+        if group.across is not None:
+            self._steps[group.across] = self._tile("BT")
         block = self._block(group, vector)
         wide = vector is not None or block is not None
         reductions = [m for m in group.members if m.sink.is_reduction]

@@ -71,6 +71,7 @@ class Pass:
 
     inner: list[Axis]
     members: list[Member]
+    across: Axis | None = None  # an inner axis tiled beside the nest's vectorised one, as `Nest.across`
 
 
 @dataclass
@@ -617,19 +618,21 @@ def _order(axes: list[Axis], accesses: Sequence[Access], facts: SizeFacts) -> No
     axes.sort(key=lambda a: -step.get(a, 0))
 
 
-def _across(nest: Nest, accesses: Sequence[Access], facts: SizeFacts) -> Axis | None:
-    """The axis along which a large access is contiguous that is strided along the vectorised one: a transposition."""
-    assert nest.vector is not None
+def _across(vector: Axis, others: Sequence[Axis], accesses: Sequence[Access], facts: SizeFacts) -> Axis | None:
+    """The axis along which an access is contiguous that is strided along the vectorised one: a transposition."""
     for access in accesses:
         steps = coefficients(access)
-        if abs(facts.value(steps.get(nest.vector, 0))) <= 1:
+        if abs(facts.value(steps.get(vector, 0))) <= 1:
             continue
         for axis, c in steps.items():
-            if c == 1 and facts.value(axis.extent) >= MIN_PARALLEL and axis in nest.outer:
-                nest.outer.remove(axis)
-                nest.outer.insert(len(nest.outer) - 1, axis)
+            if c == 1 and axis in others and facts.value(axis.extent) >= MIN_PARALLEL:
                 return axis
     return None
+
+
+def _group_accesses(group: Pass) -> list[Access]:
+    found = [a for m in group.members for a in leaves(m.tile)[1]]
+    return found + [Access(m.sink.target, m.at) for m in group.members if m.sink.target is not None]
 
 
 def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
@@ -637,9 +640,7 @@ def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
     stores = [Access(m.sink.target, m.at) for m in nest.members if m.sink.target is not None]
     _order(nest.outer, [*stores, *accesses], facts)
     for group in nest.passes:
-        own = [a for m in group.members for a in leaves(m.tile)[1]]
-        own += [Access(m.sink.target, m.at) for m in group.members if m.sink.target is not None]
-        _order(group.inner, own, facts)
+        _order(group.inner, _group_accesses(group), facts)
     inner = [a for p in nest.passes for a in p.inner]
     best = best_vector([*accesses, *stores], [*nest.outer, *inner], facts)
     if best is not None and best in nest.outer:
@@ -647,13 +648,17 @@ def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
         nest.outer.remove(best)
         nest.outer.append(best)
         if not inner:
-            nest.across = _across(nest, accesses, facts)
+            nest.across = _across(best, nest.outer, accesses, facts)
+            if nest.across is not None:
+                nest.outer.remove(nest.across)
+                nest.outer.insert(len(nest.outer) - 1, nest.across)
+        for group in nest.passes:
+            if not any(m.sink.is_reduction for m in group.members):
+                group.across = _across(best, group.inner, _group_accesses(group), facts)
         return
     for group in nest.passes:
         if group.inner:
-            own = [a for m in group.members for a in leaves(m.tile)[1]]
-            own += [Access(m.sink.target, m.at) for m in group.members if m.sink.target is not None]
-            last = best_vector(own, group.inner, facts)
+            last = best_vector(_group_accesses(group), group.inner, facts)
             assert last is not None
             group.inner.remove(last)
             group.inner.append(last)

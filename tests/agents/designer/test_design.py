@@ -219,6 +219,13 @@ def test_contiguous_pointwise_is_one_loop() -> None:
     assert not any(isinstance(s, For) for s in loop.body)
 
 
+def test_transpositions_are_square_tiles(designed: Callable[..., Design]) -> None:
+    found = designed(lambda x, y: x.t() + y, _r(40, 50), _r(50, 40))
+    assert [c.name for c in found.sketch.constexprs] == ["BT"]
+    found = designed(lambda x: torch.softmax(x.permute(0, 2, 1), -1), _r(2, 40, 300))
+    assert {c.name for c in found.sketch.constexprs} == {"BC", "BT"}
+
+
 def test_a_sketch_is_text_that_parses_back() -> None:
     found = design(_subgraph("aten.relu.default", 16, 32), Target())
     assert isinstance(found, Design)

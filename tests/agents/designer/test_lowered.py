@@ -22,6 +22,10 @@ def test_columns_and_chunks(lowered: Callable[..., None]) -> None:
     lowered(lambda x: (x.sum(0), x.mean(), torch.softmax(x, 0), x.t() * 2, x.argmin(0)), x)
 
 
+def test_transpositions(lowered: Callable[..., None]) -> None:
+    lowered(lambda x: (x.permute(0, 2, 1) * 2 + 1, torch.softmax(x.permute(0, 2, 1), -1)), torch.randn(3, 77, 301))
+
+
 def test_moves(lowered: Callable[..., None]) -> None:
     x, i = torch.randn(13, 40).bfloat16(), torch.randint(0, 13, (21,))
     lowered(
