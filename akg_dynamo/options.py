@@ -29,7 +29,8 @@ class Options:
     """One compilation's choices.
 
     gate: "profit" uses a kernel only where it was judged right and faster; "correct" wherever it was judged right.
-    numerics: the contract of DESIGN.md; "fast" needs `rtol`.
+    numerics: "bounded": error at most twice eager's own against an fp64 oracle; "eager": eager's rounding points kept;
+        "fast": within `rtol`, which it needs.
     dsl, arch: what to generate, for which hardware; "native" is the host's.
     generation: "blocking" generates before the first call returns, "background" meanwhile, "cached" never.
     cache_dir: where verdicts and kernels are kept (default: AKG_CACHE_DIR, or the user's cache folder).
