@@ -1,21 +1,21 @@
-"""A schedule written as a sketch: loops, tiles, declarations, and what the names are bound to."""
+"""A schedule written as a sketch: its loops, and the tiles in them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tile, Tiles, linear
-from akg_dynamo.agents.designer.prims import Number, Prim, Storage
-from akg_dynamo.agents.designer.schedule import COLUMN_TILE, Member, Nest, Pass, Schedule
-from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, floor_div, product, to_dim
+from akg_dynamo.agents.designer.declare import SMALL, Declarations, minus, plus, times
+from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tile
+from akg_dynamo.agents.designer.nests import COLUMN_TILE, Member, Nest, Pass
+from akg_dynamo.agents.designer.prims import Number, Prim
+from akg_dynamo.agents.designer.schedule import Schedule
+from akg_dynamo.agents.designer.sizes import SizeFacts, floor_div
 from akg_dynamo.agents.sketch.ast import (
     Alloc,
     Assign,
     At,
     Cast,
-    ConstExpr,
     DType,
     For,
     Gather,
@@ -30,21 +30,17 @@ from akg_dynamo.agents.sketch.ast import (
     Name,
     Op,
     Reduce,
-    Sketch,
     Span,
     Stmt,
     Store,
-    TensorDecl,
     TensorRef,
     TileExpr,
 )
 from akg_dynamo.agents.sketch.ast import Index as RefIndex
-from akg_dynamo.agents.sketch.check import RESERVED
-from akg_dynamo.core.types import Design, Dim, Role, TensorBinding
+from akg_dynamo.core.types import Design
 
 ROW_TILE = 1024
 SQUARE_TILE = 32
-_SMALL = 8  # sizes up to this are written into the sketch: loops over them unroll
 _SUM_BLOCK = 16  # how many terms an f32 accumulator takes before it is added to a wider one
 
 
@@ -76,138 +72,20 @@ class _Walk:
     accumulators: dict[int, list[str]]
 
 
-class Emitter:
-    """Writes one schedule."""
-
-    def __init__(self, schedule: Schedule, facts: SizeFacts, name: str) -> None:
-        self._schedule, self._facts, self._name = schedule, facts, name
-        self._symbols: dict[Size, str] = {}
-        self._decls: dict[object, TensorDecl] = {}
-        self._bindings: list[TensorBinding] = []
-        self._constexprs: dict[str, ConstExpr] = {}
-        self._taken: set[str] = set()
-        self._counts: dict[str, int] = {}
-
-    def emit(self) -> Design:
-        """The design."""
-        body: list[Stmt] = []
-        for nest in self._schedule.nests:
-            body += _NestEmitter(self, nest).emit()
-        order = {"in": 0, "out": 1, "tmp": 2}
-        decls = list(self._decls.values())
-        ranked = sorted(range(len(decls)), key=lambda k: (order[decls[k].kind], self._bindings[k].index))
-        sketch = Sketch(
-            self._name,
-            tuple(self._symbols.values()),
-            tuple(decls[k] for k in ranked),
-            tuple(self._constexprs.values()),
-            tuple(body),
-        )
-        symbols = tuple((name, to_dim(size)) for size, name in self._symbols.items())
-        return Design(sketch, tuple(self._bindings[k] for k in ranked), symbols)
-
-    # ----------------------------------------------------------------------------------------------------------------
-    # Names and sizes
-
-    def fresh(self, stem: str) -> str:
-        """A name not used before: the stem itself first."""
-        while True:
-            n = self._counts.get(stem, 0)
-            self._counts[stem] = n + 1
-            name = stem if n == 0 else f"{stem}{n}"
-            if name not in self._taken and name not in RESERVED:
-                self._taken.add(name)
-                return name
-
-    def constexpr(self, name: str, value: int, space: Sequence[int]) -> str:
-        """A tile size by name."""
-        if name not in self._constexprs:
-            self._taken.add(name)
-            self._constexprs[name] = ConstExpr(name, value, tuple(space))
-        return name
-
-    def size(self, size: Size) -> IntExpr:
-        """A size as an expression over the sketch's symbols."""
-        if isinstance(size, int) and abs(size) <= _SMALL:
-            return IntConst(size)
-        if isinstance(size, int) and size < 0:
-            return IntBin("-", IntConst(0), self.size(-size))
-        found = self._symbols.get(size)
-        if found is None:
-            found = self._symbols[size] = (
-                self.fresh("n0") if not self._symbols else self.fresh(f"n{len(self._symbols)}")
-            )
-        return IntVar(found)
-
-    def access(self, access: Access, tiles: Tiles) -> tuple[str, list[tuple[Axis | int, Index]]]:
-        """The sketch tensor for an access, and what indexes each of its dims.
-
-        A dim of the sketch's tensor is an axis (affine indices dissolve into one dim per axis), or, where bounds matter
-        (`Index.loose`) or the index is computed, a dim of the storage.
-        """
-        storage = access.storage
-        if storage.kind == "tmp":  # one declaration for every reader: flat
-            flat = linear(access.indices, storage.shape, tiles)
-            total = product(storage.shape)
-            key: object = (storage,)
-            if key not in self._decls:
-                self._declare(key, storage, 0, (total,), (1,))
-            return self._decls[key].name, [(0, flat)]
-        steps: dict[Axis, Size] = {}
-        offset: Size = 0
-        dims: list[tuple[Size, Size, Axis | int, Index]] = []  # size, stride, what
-        for d, (index, size, stride) in enumerate(zip(access.indices, storage.shape, storage.strides, strict=True)):
-            if index.tile is not None or index.loose:
-                dims.append((size, stride, d, index))
-                continue
-            offset = offset + index.const * stride
-            for axis, c in index.terms:
-                steps[axis] = steps.get(axis, 0) + c * stride
-        dims += [(axis.extent, c, axis, Index()) for axis, c in steps.items() if c != 0]
-        dims.sort(key=lambda d: -abs(self._facts.value(d[1])))
-        shape, strides = tuple(d[0] for d in dims), tuple(d[1] for d in dims)
-        key = (storage, offset, shape, strides)
-        if key not in self._decls:
-            self._declare(key, storage, offset, shape, strides)
-        return self._decls[key].name, [(what, index) for _, _, what, index in dims]
-
-    def _declare(
-        self, key: object, storage: Storage, offset: Size, shape: tuple[Size, ...], strides: tuple[Size, ...]
-    ) -> None:
-        same = [k for k in self._decls if isinstance(k, tuple) and k[0] is storage]
-        stem = {"in": "x", "out": "y", "tmp": "t"}[storage.kind] + str(storage.index)
-        name = self.fresh(stem if not same else f"{stem}_v{len(same)}")
-        sizes = tuple(self.size(s) for s in shape)
-        decl = TensorDecl(name, sizes, storage.dtype, storage.kind, self._strides(shape, strides))
-        role = {"in": Role.INPUT, "out": Role.OUTPUT, "tmp": Role.SCRATCH}[storage.kind]
-        whole = to_dim(product(storage.shape)) if storage.kind == "tmp" else 0
-        self._decls[key] = decl
-        self._bindings.append(TensorBinding(name, role, storage.index, to_dim(offset), whole))
-
-    def _strides(self, shape: tuple[Size, ...], strides: tuple[Size, ...]) -> tuple[IntExpr, ...] | None:
-        """Strides written as products of sizes where they are; None for row-major."""
-        texts: list[IntExpr] = []
-        dense = True
-        expected: Size = 1
-        inner: tuple[Size, IntExpr] = (1, IntConst(1))
-        for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-            dense = dense and stride == expected
-            expected = expected * size
-            if stride == inner[0]:
-                text = inner[1]
-            else:
-                quotient = exact_div(stride, inner[0]) if texts else None
-                text = self.size(stride) if quotient is None else _times(self.size(quotient), inner[1])
-            texts.append(text)
-            inner = (stride * size, _times(text, self.size(size)))
-        return None if dense else tuple(reversed(texts))
+def emit(schedule: Schedule, facts: SizeFacts, name: str) -> Design:
+    """The schedule as a sketch called `name`, with its bindings."""
+    declarations = Declarations(facts)
+    body: list[Stmt] = []
+    for nest in schedule.nests:
+        body += _NestEmitter(declarations, nest).emit()
+    return declarations.design(name, body)
 
 
 class _NestEmitter:
     """Writes one nest."""
 
-    def __init__(self, whole: Emitter, nest: Nest) -> None:
-        self._whole, self._nest, self._facts = whole, nest, whole._facts
+    def __init__(self, whole: Declarations, nest: Nest) -> None:
+        self._whole, self._nest, self._facts = whole, nest, whole.facts
         self._vars: dict[Axis, str] = {}
         self._steps: dict[Axis, str] = {}
         self._scopes: list[_Scope] = []
@@ -297,14 +175,14 @@ class _NestEmitter:
             return
         lo, hi = walk.bounds.get(axis, (IntConst(0), self._whole.size(axis.extent)))
         block, size = self._whole.fresh("b"), IntConst(walk.block.size)
-        count = IntBin("//", _plus(_minus(hi, lo), IntConst(walk.block.size - 1)), size)
+        count = IntBin("//", plus(minus(hi, lo), IntConst(walk.block.size - 1)), size)
         self._scopes.append(_Scope(self._scopes[-1].axes))
         sums = [m for m in walk.group.members if m.sink.is_reduction and _accumulates_error(m)]
         parts = {**walk.accumulators, **{id(m): self._accumulators(m, False) for m in sums}}
-        start = _plus(lo, _times(IntVar(block), size))
+        start = plus(lo, times(IntVar(block), size))
         self._open(axis, "r")
         self._loops(_Walk(walk.group, walk.vector, walk.bounds, None, parts), rest)
-        self._close(axis, False, (start, IntBin("min", hi, _plus(start, size))))
+        self._close(axis, False, (start, IntBin("min", hi, plus(start, size))))
         for member in sums:
             total, part = walk.accumulators[id(member)][0], Name(parts[id(member)][0])
             term = Cast(part, DType.F64) if _is_rounded_sum(member) else part
@@ -334,8 +212,8 @@ class _NestEmitter:
         axis = wide[0] if wide else max(group.inner, key=lambda a: self._facts.value(a.extent))
         length = self._whole.size(floor_div(axis.extent + (chunk.extent - 1), chunk.extent))
         number, extent = IntVar(self._vars[chunk]), self._whole.size(axis.extent)
-        lo = IntBin("min", _times(number, length), extent)
-        return {axis: (lo, IntBin("min", _times(_plus(number, IntConst(1)), length), extent))}
+        lo = IntBin("min", times(number, length), extent)
+        return {axis: (lo, IntBin("min", times(plus(number, IntConst(1)), length), extent))}
 
     # ----------------------------------------------------------------------------------------------------------------
     # Reductions
@@ -546,22 +424,23 @@ class _NestEmitter:
                     part = Op("mul", (part, IndexValue(self._whole.size(c))))
                 value = part if value is None else Op("add", (value, part))
         if value is None:
-            return IndexValue(self._int(scalar))
-        if not scalar.terms and scalar.const == 0:
-            return value
+            plain = self._int(scalar)
+            return Literal(plain.value, DType.I64) if isinstance(plain, IntConst) else IndexValue(plain)
+        if not scalar.terms and isinstance(scalar.const, int) and abs(scalar.const) <= SMALL:
+            return value if scalar.const == 0 else Op("add", (value, Literal(scalar.const)))
         return Op("add", (value, IndexValue(self._int(scalar))))
 
     def _int(self, index: Index) -> IntExpr:
         """An affine index over scalar loops as an integer expression."""
         total: IntExpr | None = None
         for axis, c in index.terms:
-            part = _times(IntVar(self._vars[axis]), self._whole.size(c))
-            total = part if total is None else _plus(total, part)
+            part = times(IntVar(self._vars[axis]), self._whole.size(c))
+            total = part if total is None else plus(total, part)
         if total is None:
             return self._whole.size(index.const)
         if isinstance(index.const, int) and index.const < 0:
-            return _minus(total, self._whole.size(-index.const))
-        return total if index.const == 0 else _plus(total, self._whole.size(index.const))
+            return minus(total, self._whole.size(-index.const))
+        return total if index.const == 0 else plus(total, self._whole.size(index.const))
 
     def _ref(self, access: Access) -> TensorRef:
         name, dims = self._whole.access(access, self._nest.tiles)
@@ -621,24 +500,3 @@ def _identity(op: str, dtype: DType) -> Number:
     low = 0 if dtype is DType.U8 else -(1 << (8 * dtype.size_bytes - 1))
     high = (1 << (8 * dtype.size_bytes - (0 if dtype is DType.U8 else 1))) - 1
     return low if op == "max" else high
-
-
-def _times(a: IntExpr, b: IntExpr) -> IntExpr:
-    if isinstance(a, IntConst) and a.value == 1:
-        return b
-    if isinstance(b, IntConst) and b.value == 1:
-        return a
-    return IntBin("*", a, b)
-
-
-def _plus(a: IntExpr, b: IntExpr) -> IntExpr:
-    if isinstance(a, IntConst) and a.value == 0:
-        return b
-    return a if isinstance(b, IntConst) and b.value == 0 else IntBin("+", a, b)
-
-
-def _minus(a: IntExpr, b: IntExpr) -> IntExpr:
-    return a if isinstance(b, IntConst) and b.value == 0 else IntBin("-", a, b)
-
-
-__all__ = ["Dim", "Emitter"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from akg_dynamo.agents.designer.calls import NoRule
 from akg_dynamo.agents.designer.decompose import decompose, supported
-from akg_dynamo.agents.designer.emit import Emitter
+from akg_dynamo.agents.designer.emit import emit
 from akg_dynamo.agents.designer.schedule import Scheduler
 from akg_dynamo.agents.designer.sizes import SizeFacts
 from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph, Target
@@ -25,7 +25,7 @@ def design(sub: Subgraph, target: Target) -> Design | SplitReason:
         return SplitReason(SplitReasonType.DESIGN, str(reason))
     facts = SizeFacts.of(sub.symbols)
     schedule = Scheduler(facts).schedule(outputs)
-    return Emitter(schedule, facts, "kernel").emit()
+    return emit(schedule, facts, "kernel")
 
 
 __all__ = ["design", "supported"]
