@@ -149,7 +149,7 @@ def run(function: Callable[..., Any], tensors: list[torch.Tensor], training: boo
     starts = [x for x in copies if x.requires_grad]
     if training and ends and starts:
         torch.manual_seed(1)
-        seeds = [torch.randn_like(x) for x in ends]
+        seeds = [torch.randn(x.shape, dtype=x.dtype) for x in ends]
         gradients = list(torch.autograd.grad(ends, starts, seeds, allow_unused=True))
     return Run([x.detach() for x in outputs], gradients)
 
