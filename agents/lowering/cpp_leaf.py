@@ -174,6 +174,17 @@ class LeafEmitter:
         return counts.get(value, 0)
 
     def _compute(self, value: Value, registers: Registers) -> Reg:
+        if value.kind == "variable":
+            assert isinstance(value.data, Variable)
+            return self.blocks.variables[value.data].read(self.vector)
+        if self.schedule.located(value) and value in self.blocks.stored:
+            reg = self.blocks.places[value].read(self.vector)
+            if value.kind == "reduce" and value.name in ("sum", "prod"):
+                return Reg(cpp_ops.rounded(reg.text, value.dtype), reg.dtype, reg.vector, reg.mask_bytes)
+            return reg
+        return self._compute_fresh(value, registers)
+
+    def _compute_fresh(self, value: Value, registers: Registers) -> Reg:
         kind = value.kind
         if kind == "literal":
             assert isinstance(value.data, float | int | bool)
@@ -187,17 +198,6 @@ class LeafEmitter:
             if value.axis is self.vector:
                 return Reg(f"splat<int64_t>({lane}) + iota<int64_t>()", DType.I64, True)
             return Reg(lane, DType.I64, False)
-        if kind == "variable":
-            assert isinstance(value.data, Variable)
-            return self.blocks.variables[value.data].read(self.vector)
-        if self.schedule.located(value) and value in self.blocks.stored:
-            reg = self.blocks.places[value].read(self.vector)
-            if value.kind == "reduce" and value.name in ("sum", "prod"):
-                return Reg(cpp_ops.rounded(reg.text, value.dtype), reg.dtype, reg.vector, reg.mask_bytes)
-            return reg
-        return self._compute_fresh(value, registers)
-
-    def _compute_fresh(self, value: Value, registers: Registers) -> Reg:
         if value.kind == "load":
             return cpp_memory.load(value, self.names, registers, self.vector, self.blocks.turned.get(value))
         if value.kind == "cast":
