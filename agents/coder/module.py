@@ -59,6 +59,7 @@ def render(sub: Subgraph, design: Design, kernel: CppKernel, name: str) -> Candi
         constants=constants,
         allocations=allocations,
         results=outputs,
+        fits=_fits(inputs, sub.inputs, constants),
         checks=[
             f"_check({i}, {n}, torch.{s.dtype}, {_tuple(s.shape)}, {_tuple(s.stride)})"
             for i, (n, s) in enumerate(zip(inputs, sub.inputs, strict=True))
@@ -95,12 +96,34 @@ def _tuple(dims: tuple[Dim, ...]) -> str:
 
 def _described(name: str, spec: TensorSpec) -> _Described:
     shape = f"[{', '.join(map(str, spec.shape))}]"
-    step: Dim = 1
-    contiguous = True
-    for size, stride in zip(reversed(spec.shape), reversed(spec.stride), strict=True):
-        contiguous = contiguous and stride == step
-        step = step * size if isinstance(step, int) and isinstance(size, int) else -1
+    contiguous = _contiguous(spec)
     return _Described(name, spec.dtype, shape, "" if contiguous else f"[{', '.join(map(str, spec.stride))}]")
+
+
+def _fits(names: list[str], specs: tuple[TensorSpec, ...], constants: list[str]) -> list[str]:
+    """The quick checks, one line per input: they may refuse what `_check` accepts, never the other way round."""
+    lines: list[str] = []
+    for i, (name, spec) in enumerate(zip(names, specs, strict=True)):
+        shape, stride = _tuple(spec.shape), _tuple(spec.stride)
+        if _is_static(*spec.shape, *spec.stride):
+            constants.append(f"_X{i} = ({shape}, {stride}, torch.{spec.dtype})")
+            shape, stride = f"_X{i}[0]", f"_X{i}[1]"
+        laid_out = f"{name}.is_contiguous()" if _contiguous(spec) else f"{name}.stride() == {stride}"
+        joint = "and " if lines else ""
+        lines.append(
+            f"{joint}{name}.is_cpu and {name}.dtype is torch.{spec.dtype} and {name}.shape == {shape} and {laid_out}"
+        )
+    return lines or ["True"]
+
+
+def _contiguous(spec: TensorSpec) -> bool:
+    """Whether its strides are certainly those of a contiguous tensor."""
+    step: Dim = 1
+    for size, stride in zip(reversed(spec.shape), reversed(spec.stride), strict=True):
+        if stride != step:
+            return False
+        step = step * size if isinstance(step, int) and isinstance(size, int) else -1
+    return True
 
 
 def _is_static(*dims: Dim) -> bool:

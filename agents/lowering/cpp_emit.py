@@ -36,6 +36,7 @@ class BlockEmitter:
         self.stored: set[Value] = set()
         self.turned: dict[Value | StoreTo | SetVariable, Turned] = {}
         self.by_reference: set[str] = set()
+        self.teams = 0
         self._uses: dict[int, dict[Value, int]] = {}
 
     def line(self, text: str) -> None:
@@ -52,7 +53,8 @@ class BlockEmitter:
         """A line that defines a local which inner loops write, or a buffer."""
         name = _DECLARED.search(line)
         assert name is not None
-        if "static" not in line:  # those need no capture
+        # (Static buffers need no capture; scalars other than a scan's carry are only written outside.)
+        if "static" not in line and ("[" in line or name.group(1).startswith("carry_")):
             self.by_reference.add(name.group(1))
         self.line(line)
 
@@ -98,35 +100,64 @@ class BlockEmitter:
         self.line(f"[[maybe_unused]] const int64_t {name}_end = {end};")
 
     def _loop(self, loop: Loop, registers: Registers) -> None:
-        chain = [loop]
-        starts_team = loop.source.parallel and not self.parallel
-        if starts_team:
-            while (inner := _only_parallel_loop(chain[-1].block, self.schedule)) is not None and not _mentions(
-                inner, chain
-            ):
-                chain.append(inner)
-            work = _work(loop, self.schedule)
-            collapse = f" collapse({len(chain)})" if len(chain) > 1 else ""
-            self.line(f"#pragma omp parallel for{collapse} schedule(static) if ({work} > {_PARALLEL_FROM})")
-        was = self.parallel
-        self.parallel = was or starts_team
+        if loop.source.parallel and not self.parallel:
+            self._team(loop, registers)
+            return
+        self._head(loop)
         self.depth += 1
-        for each in chain:
-            source = each.source
-            name = c_name(source.var)
-            step = each.axis.size if each.axis is not None else 1
-            self.depth -= 1
-            start, stop = c_text(source.start, {}), c_text(source.stop, {})
-            self.line(f"for (int64_t {name} = {start}; {name} < {stop}; {name} += {step}) {{")
-            self.depth += 1
-            self.ranges.loops[source.var] = (source.start, source.stop)
-        for each in chain:
+        self._inside(loop, registers)
+        self.depth -= 1
+        self.line("}")
+
+    def _head(self, loop: Loop, end: str = " {") -> None:
+        source, name = loop.source, c_name(loop.source.var)
+        start, stop = c_text(source.start, {}), c_text(source.stop, {})
+        step = f"{name}++" if loop.axis is None else f"{name} += {loop.axis.size}"
+        self.line(f"for (int64_t {name} = {start}; {name} < {stop}; {step}){end}")
+
+    def _inside(self, loop: Loop, registers: Registers) -> None:
+        self.ranges.loops[loop.source.var] = (loop.source.start, loop.source.stop)
+        if loop.axis is not None:
+            self._axis_end(loop.axis)
+        self.block(loop.block, dict(registers))
+
+    def _team(self, loop: Loop, registers: Registers) -> None:
+        """A parallel loop: its body as a function, called by all threads, or by this one alone when that is faster.
+
+        (An `if` clause would do, but even a team of one costs a third of a microsecond to form.)
+        """
+        chain = [loop]
+        inner = _only_parallel_loop(loop.block, self.schedule)
+        while inner is not None and not _mentions(inner, chain):
+            chain.append(inner)
+            inner = _only_parallel_loop(inner.block, self.schedule)
+        self.teams += 1
+        body = f"body_{self.teams}"
+        self.line(f"const auto {body} = [&]({', '.join(f'int64_t {c_name(each.source.var)}' for each in chain)}) {{")
+        self.depth += 1
+        self.parallel = True
+        for each in chain[:-1]:
+            self.ranges.loops[each.source.var] = (each.source.start, each.source.stop)
             if each.axis is not None:
                 self._axis_end(each.axis)
-        self.block(chain[-1].block, dict(registers))
+        outside, self.by_reference = self.by_reference, set(self.by_reference)
+        self._inside(chain[-1], registers)
+        self.by_reference = outside
+        self.parallel = False
         self.depth -= 1
-        self.line("}" * len(chain))
-        self.parallel = was
+        self.line("};")
+        call = f"{body}({', '.join(c_name(each.source.var) for each in chain)});"
+        collapse = f" collapse({len(chain)})" if len(chain) > 1 else ""
+        self.line(f"if ({_work(loop, self.schedule)} > {_PARALLEL_FROM}) {{")
+        self.line(f"#pragma omp parallel for{collapse} schedule(static)")
+        for pragma in (True, False):
+            self.depth += 1
+            for each in chain:
+                self._head(each, "")
+                self.depth += 1
+            self.line(call)
+            self.depth -= len(chain) + 1
+            self.line("} else {" if pragma else "}")
 
 
 def _only_parallel_loop(block: Block, schedule: Schedule) -> Loop | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from akg_dynamo.agents.lowering import cpp_memory, cpp_ops
@@ -166,8 +166,14 @@ class LeafEmitter:
             name = f"{c_name(value.hint)}_{value.id}" if value.hint else f"t{value.id}"
             text = reg.text[1:-1] if _wrapped(reg.text) else reg.text
             self.blocks.line(f"const {reg.c_type} {name} = {text};")
-            reg = Reg(name, reg.dtype, reg.vector, reg.mask_bytes)
+            reg = replace(reg, text=name)
         registers[value] = reg
+
+    def _only_stored(self, value: Value) -> bool:
+        """Whether its one use is to be stored as it is to a tensor."""
+        if self._uses(value) != 1 or self.schedule.located(value):
+            return False
+        return any(isinstance(s, StoreTo) and s.value is value for leaf in self.plan.leaves for s in leaf.sinks)
 
     def _uses(self, value: Value) -> int:
         counts = self.blocks.use_counts(self.plan)
@@ -201,9 +207,10 @@ class LeafEmitter:
         if value.kind == "load":
             return cpp_memory.load(value, self.names, registers, self.vector, self.blocks.turned.get(value))
         if value.kind == "cast":
-            return cpp_ops.cast(registers[value.args[0]], value.dtype)
+            return cpp_ops.cast(registers[value.args[0]], value.dtype, only_stored=self._only_stored(value))
         if value.kind == "op":
-            return cpp_ops.operation(value.name, [registers[a] for a in value.args], value.dtype)
+            operands = [registers[a] for a in value.args]
+            return cpp_ops.operation(value.name, operands, value.dtype, only_stored=self._only_stored(value))
         raise LoweringError(f"{value.kind} {value.name} is used before it is computed")
 
     # -- the leaf

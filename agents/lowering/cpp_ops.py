@@ -38,6 +38,7 @@ class Reg:
     dtype: DType
     vector: bool
     mask_bytes: int = 0
+    exact: bool = True  # False: f16 or bf16 that is yet to be rounded, by the store that is its only use
 
     @property
     def c_type(self) -> str:
@@ -109,7 +110,7 @@ def spread(reg: Reg, mask_bytes: int = 1) -> Reg:
         mask = _MASKS[mask_bytes]
         lane = mask[:-1].replace("i", "int") + "_t"
         return Reg(f"splat<{lane}>(-({lane}){reg.text})", reg.dtype, True, mask_bytes)
-    return Reg(f"splat<{HELD[reg.dtype]}>({reg.text})", reg.dtype, True)
+    return Reg(f"splat<{HELD[reg.dtype]}>({reg.text})", reg.dtype, True, exact=reg.exact)
 
 
 def as_mask(reg: Reg, width: int) -> Reg:
@@ -196,8 +197,8 @@ def cost(name: str, dtype: DType) -> int:
     )
 
 
-def operation(name: str, args: list[Reg], out: DType) -> Reg:
-    """One elementwise operation applied to values."""
+def operation(name: str, args: list[Reg], out: DType, *, only_stored: bool = False) -> Reg:
+    """One elementwise operation applied to values. `only_stored`: the result's rounding can be left to the store."""
     vector = any(a.vector for a in args)
     if name == "spread":
         return args[0]
@@ -206,7 +207,9 @@ def operation(name: str, args: list[Reg], out: DType) -> Reg:
     if vector:
         args = [spread(a) for a in args]
     text = _numeric(name, [a.text for a in args], out, vector)
-    return Reg(text if name in _EXACT else rounded(text, out), out, vector)
+    if name in _EXACT or (only_stored and out in _HALVES):
+        return Reg(text, out, vector, exact=name in _EXACT)
+    return Reg(rounded(text, out), out, vector)
 
 
 def _with_bool(name: str, args: list[Reg], out: DType, vector: bool) -> Reg:
@@ -331,8 +334,8 @@ def _integer(name: str, t: list[str], dtype: DType, vector: bool) -> str:
     raise LoweringError(f"no C++ for {name} of {dtype.value}")
 
 
-def cast(x: Reg, out: DType) -> Reg:
-    """Conversion as torch's `.to(dtype)`."""
+def cast(x: Reg, out: DType, *, only_stored: bool = False) -> Reg:
+    """Conversion as torch's `.to(dtype)`; `only_stored` as for `operation`."""
     text, vector = x.text, x.vector
     held = HELD[out]
     if out is DType.BOOL:
@@ -346,7 +349,7 @@ def cast(x: Reg, out: DType) -> Reg:
     if out in _HALVES:
         if x.dtype not in (DType.F32, *_HALVES):  # through float, as torch does
             text = f"cvt<f32v>({text})" if vector else f"(float){text}"
-        return Reg(rounded(text, out), out, vector)
+        return Reg(text, out, vector, exact=False) if only_stored else Reg(rounded(text, out), out, vector)
     if HELD[x.dtype] == held:
         return Reg(text, out, vector)
     if x.dtype.is_float and out.is_int:
@@ -371,9 +374,11 @@ def loaded(text: str, dtype: DType, vector: bool) -> Reg:
 
 
 def to_store(reg: Reg) -> str:
-    """What goes to memory, from a value as it is held (halves are already rounded)."""
+    """What goes to memory, from a value as it is held."""
     if reg.dtype is DType.BOOL:
         if not reg.vector:
             return f"uint8_t({reg.text})"
         return f"bits<u8v>({as_mask(reg, 1).text} & 1)"
-    return f"to_{reg.dtype.value}({reg.text})" if reg.dtype in _HALVES else reg.text
+    if reg.dtype in _HALVES:
+        return f"{'to' if reg.exact else 'narrow'}_{reg.dtype.value}({reg.text})"
+    return reg.text

@@ -259,9 +259,21 @@ template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
   for (int l = 0; l < W; l++) lane[l] = l, end[l] = t.n, rest[l] = other;
   return lane < end ? v : rest;
 }
+//@ widen
+// 16-bit lanes to 32 and back (the compiler's own conversions take four instructions).
+#if defined(__AVX512F__) && LANES == 16
+INLINE inline u32v widen(u16v x) { return (u32v)__builtin_ia32_pmovzxwd512_mask((i16v)x, i32v{}, -1); }
+INLINE inline u16v lower_halves(u32v x) { return (u16v)__builtin_ia32_pmovdw512_mask((i32v)x, i16v{}, -1); }
+#elif defined(__AVX2__) && LANES == 8
+INLINE inline u32v widen(u16v x) { return (u32v)__builtin_ia32_pmovzxwd256((i16v)x); }
+INLINE inline u16v lower_halves(u32v x) { return cvt<u16v>(x); }
+#else
+INLINE inline u32v widen(u16v x) { return cvt<u32v>(x); }
+INLINE inline u16v lower_halves(u32v x) { return cvt<u16v>(x); }
+#endif
 //@ from_bf16
 INLINE inline float from_bf16(uint16_t x) { return bits<float>((uint32_t)x << 16); }
-INLINE inline f32v from_bf16(u16v x) { return bits<f32v>(cvt<u32v>(x) << 16); }
+INLINE inline f32v from_bf16(u16v x) { return bits<f32v>(widen(x) << 16); }
 //@ round_bf16
 // To the nearest value that bf16 has, ties to even, kept as float.
 INLINE inline float round_bf16(float x) {
@@ -276,7 +288,15 @@ INLINE inline f32v round_bf16(f32v x) {
 //@ to_bf16
 // Of a float that is already one of bf16's values.
 INLINE inline uint16_t to_bf16(float x) { return bits<uint32_t>(x) >> 16; }
-INLINE inline u16v to_bf16(f32v x) { return cvt<u16v>(bits<u32v>(x) >> 16); }
+INLINE inline u16v to_bf16(f32v x) { return lower_halves(bits<u32v>(x) >> 16); }
+//@ narrow_bf16
+// Rounded and stored in one.
+INLINE inline uint16_t narrow_bf16(float x) { return to_bf16(round_bf16(x)); }
+INLINE inline u16v narrow_bf16(f32v x) {
+  const u32v b = bits<u32v>(x);
+  const u32v r = (b + (0x7fff + ((b >> 16) & 1))) >> 16;
+  return lower_halves(x != x ? u32v{} + 0x7fc0u : r);
+}
 //@ half_bits
 INLINE inline float half_to_float(uint16_t h) {
   const uint32_t s = (uint32_t)(h & 0x8000) << 16, m = h & 0x7fff;
@@ -317,6 +337,8 @@ INLINE inline u16v to_f16(f32v x) {
   return y;
 #endif
 }
+//@ narrow_f16
+template <class X> INLINE inline auto narrow_f16(X x) { return to_f16(x); }
 //@ round_f16
 // To the nearest value that f16 has, ties to even, kept as float.
 INLINE inline float round_f16(float x) { return from_f16(to_f16(x)); }

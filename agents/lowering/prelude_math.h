@@ -375,23 +375,26 @@ INLINE inline f64v tanh_(f64v x) {
 INLINE inline float tanh_(float x) { return __builtin_tanhf(x); }
 INLINE inline double tanh_(double x) { return __builtin_tanh(x); }
 //@ erf_
+// |x| <= 0.9277: x + x * p(x * x). Beyond: 1 - 2**(t * p(t)) with t = |x|. One polynomial serves both, by its coefficients.
 INLINE inline f32v erf_(f32v x) {
-  const f32v a = fabs_(x), s = x * x, t = smaller(splat(4.0f), a), t2 = t * t;
-  f32v r = fma_(splat(-1.72853470e-5f), t, splat(3.83197126e-4f));
-  const f32v u = fma_(splat(-3.88396438e-3f), t, splat(2.42546219e-2f));
-  r = fma_(r, t2, u);
-  r = fma_(r, t, splat(-1.06777877e-1f));
-  r = fma_(r, t, splat(-6.34846687e-1f));
-  r = fma_(r, t, splat(-1.28717512e-1f));
-  r = fma_(r, t, -t);
-  const f32v large = copysign_(1 - exp_in_range(r), x);
-  f32v p = fma_(splat(-5.96761703e-4f), s, splat(4.99119423e-3f));
-  p = fma_(p, s, splat(-2.67681349e-2f));
-  p = fma_(p, s, splat(1.12819925e-1f));
-  p = fma_(p, s, splat(-3.76125336e-1f));
-  p = fma_(p, s, splat(1.28379166e-1f));
-  const f32v small = fma_(p, x, x);
-  return a > 0.927734375f ? large : small;
+  const f32v a = fabs_(x), t = smaller(splat(4.0f), a);
+  const i32v small = a <= 0.927734375f;
+  const f32v v = small ? x * x : t;
+  f32v p = small ? splat(-5.96761703e-4f) : fma_(splat(-0x1.a261aep-16f), t, splat(0x1.21d878p-11f));
+  p = fma_(p, v, small ? splat(4.99119423e-3f) : splat(-0x1.6f390ep-8f));
+  p = fma_(p, v, small ? splat(-2.67681349e-2f) : splat(0x1.1ea798p-5f));
+  p = fma_(p, v, small ? splat(1.12819925e-1f) : splat(-0x1.3b7d78p-3f));
+  p = fma_(p, v, small ? splat(-3.76125336e-1f) : splat(-0x1.d4ef8ep-1f));
+  p = fma_(p, v, small ? splat(1.28379166e-1f) : splat(-0x1.a0de82p+0f));
+  const f32v e = p * t;
+  const Nearest32 n = nearest(e);
+  const f32v r = e - n.f;
+  f32v q = fma_(splat(0x1.5bba16p-10f), r, splat(0x1.3cea88p-7f));
+  q = fma_(q, r, splat(0x1.c6b752p-5f));
+  q = fma_(q, r, splat(0x1.ebf9bcp-3f));
+  q = fma_(q, r, splat(0x1.62e42ap-1f));
+  const f32v y = 1 - times_2_to(fma_(q, r, splat(1.0f)), n);
+  return small ? fma_(p, x, x) : bits<f32v>(bits<i32v>(y) | (bits<i32v>(x) & (int32_t)0x80000000));
 }
 INLINE inline f64v erf_(f64v x) { return per_lane([](double v) { return __builtin_erf(v); }, x); }
 INLINE inline float erf_(float x) { return __builtin_erff(x); }

@@ -144,8 +144,7 @@ template <int SIGN, int U, class X, class A> INLINE inline int64_t arg_across(co
 
 extern "C" void arg_max(const float* __restrict x, int64_t* __restrict y, int64_t M, int64_t N) {
   constexpr int64_t BN = 65536;
-  #pragma omp parallel for schedule(static) if (M * N * 4 > 150000)
-  for (int64_t i = 0; i < M; i += 1) {
+  const auto body_1 = [&](int64_t i) {
     const int64_t j = 0;
     [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 65536, N);
     int64_t argmax_1;
@@ -157,5 +156,13 @@ extern "C" void arg_max(const float* __restrict x, int64_t* __restrict y, int64_
     });
     argmax_1 = j + arg_across<1, 4>(acc_1, at_1);
     y[i] = argmax_1;
+  };
+  if (M * N * 4 > 150000) {
+  #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < M; i++)
+      body_1(i);
+  } else {
+    for (int64_t i = 0; i < M; i++)
+      body_1(i);
   }
 }

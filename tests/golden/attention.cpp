@@ -223,9 +223,7 @@ extern "C" void attention(const float* __restrict q, const float* __restrict k, 
   [[maybe_unused]] const int64_t k_s0 = S * D;
   [[maybe_unused]] const int64_t v_s0 = S * D;
   [[maybe_unused]] const int64_t o_s0 = T * D;
-  #pragma omp parallel for collapse(2) schedule(static) if (H * T * D * S * 125 > 150000)
-  for (int64_t h = 0; h < H; h += 1) {
-  for (int64_t t = 0; t < T; t += 8) {
+  const auto body_1 = [&](int64_t h, int64_t t) {
     [[maybe_unused]] const int64_t t_end = min2<int64_t>(t + 8, T);
     const int64_t d = 0;
     [[maybe_unused]] const int64_t d_end = min2<int64_t>(d + 128, D);
@@ -320,5 +318,15 @@ extern "C" void attention(const float* __restrict q, const float* __restrict k, 
         store<float>(o + h * o_s0 + tt * D + dd, (t38 / splat<float>(t39)), n);
       });
     }
-  }}
+  };
+  if (H * T * D * S * 125 > 150000) {
+  #pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t h = 0; h < H; h++)
+      for (int64_t t = 0; t < T; t += 8)
+        body_1(h, t);
+  } else {
+    for (int64_t h = 0; h < H; h++)
+      for (int64_t t = 0; t < T; t += 8)
+        body_1(h, t);
+  }
 }

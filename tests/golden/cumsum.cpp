@@ -129,8 +129,7 @@ template <class X, class F> INLINE inline auto across(X v, F f) {
 extern "C" void cumsum(const float* __restrict x, float* __restrict y, int64_t M, int64_t N) {
   constexpr int64_t BM = 4;
   constexpr int64_t BN = 64;
-  #pragma omp parallel for schedule(static) if (M * N * 10 > 150000)
-  for (int64_t i = 0; i < M; i += 4) {
+  const auto body_1 = [&](int64_t i) {
     [[maybe_unused]] const int64_t i_end = min2<int64_t>(i + 4, M);
     alignas(64) float before_v[4];
     lanes<1>(i, i_end, [=, &before_v](int64_t ii, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
@@ -155,5 +154,13 @@ extern "C" void cumsum(const float* __restrict x, float* __restrict y, int64_t M
         before_v[ii - i] = before_6;
       }
     }
+  };
+  if (M * N * 10 > 150000) {
+  #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < M; i += 4)
+      body_1(i);
+  } else {
+    for (int64_t i = 0; i < M; i += 4)
+      body_1(i);
   }
 }

@@ -98,8 +98,7 @@ template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_la
 extern "C" void embedding(const float* __restrict table, const int64_t* __restrict indices, float* __restrict y, int64_t V_, int64_t D, int64_t N) {
   constexpr int64_t BN = 8;
   constexpr int64_t BD = 64;
-  #pragma omp parallel for schedule(static) if (N * D * 10 > 150000)
-  for (int64_t n_ = 0; n_ < N; n_ += 8) {
+  const auto body_1 = [&](int64_t n_) {
     [[maybe_unused]] const int64_t n__end = min2<int64_t>(n_ + 8, N);
     alignas(64) int64_t row_5_tile[8];
     for (int64_t nn = n_; nn < n__end; nn++) {
@@ -119,5 +118,13 @@ extern "C" void embedding(const float* __restrict table, const int64_t* __restri
         });
       }
     }
+  };
+  if (N * D * 10 > 150000) {
+  #pragma omp parallel for schedule(static)
+    for (int64_t n_ = 0; n_ < N; n_ += 8)
+      body_1(n_);
+  } else {
+    for (int64_t n_ = 0; n_ < N; n_ += 8)
+      body_1(n_);
   }
 }

@@ -139,8 +139,7 @@ template <class X, class F> INLINE inline auto across(X v, F f) {
 
 extern "C" void layer_norm(const float* __restrict x, const float* __restrict w, const float* __restrict b, float* __restrict y, int64_t M, int64_t N) {
   constexpr int64_t BN = 8192;
-  #pragma omp parallel for schedule(static) if (M * N * 42 > 150000)
-  for (int64_t i = 0; i < M; i += 1) {
+  const auto body_1 = [&](int64_t i) {
     const int64_t j = 0;
     [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 8192, N);
     float sum_1;
@@ -172,5 +171,13 @@ extern "C" void layer_norm(const float* __restrict x, const float* __restrict w,
       const f32v t15 = load(b + jj, n);
       store<float>(y + i * N + jj, (((d_5 * splat<float>(t11)) * t13) + t15), n);
     });
+  };
+  if (M * N * 42 > 150000) {
+  #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < M; i++)
+      body_1(i);
+  } else {
+    for (int64_t i = 0; i < M; i++)
+      body_1(i);
   }
 }

@@ -123,10 +123,6 @@ INLINE inline float fabs_(float x) { return __builtin_fabsf(x); }
 INLINE inline double fabs_(double x) { return __builtin_fabs(x); }
 INLINE inline f32v fabs_(f32v x) { return bits<f32v>(bits<i32v>(x) & 0x7fffffff); }
 INLINE inline f64v fabs_(f64v x) { return bits<f64v>(bits<i64v>(x) & 0x7fffffffffffffff); }
-INLINE inline float copysign_(float x, float s) { return __builtin_copysignf(x, s); }
-INLINE inline double copysign_(double x, double s) { return __builtin_copysign(x, s); }
-INLINE inline f32v copysign_(f32v x, f32v s) { return bits<f32v>((bits<u32v>(x) & 0x7fffffffu) | (bits<u32v>(s) & 0x80000000u)); }
-INLINE inline f64v copysign_(f64v x, f64v s) { return bits<f64v>((bits<u64v>(x) & 0x7fffffffffffffffull) | (bits<u64v>(s) & 0x8000000000000000ull)); }
 INLINE inline float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 INLINE inline double fma_(double a, double b, double c) { return __builtin_fma(a, b, c); }
 INLINE inline f32v fma_(f32v a, f32v b, f32v c) {
@@ -186,34 +182,26 @@ INLINE inline f64v times_2_to(f64v p, Nearest64 n) {
   return scale2(p, n.i);
 #endif
 }
-// e**x for -104 <= x <= 89 (and NaN).
-INLINE inline f32v exp_in_range(f32v x) {
-  const Nearest32 n = nearest(x * 0x1.715476p+0f);
-  f32v r = fma_(n.f, splat(-0x1.62e400p-1f), x);
-  r = fma_(n.f, splat(-0x1.7f7d1cp-20f), r);
-  f32v p = fma_(splat(0x1.6850e4p-10f), r, splat(0x1.123bccp-7f));
-  p = fma_(p, r, splat(0x1.555b98p-5f));
-  p = fma_(p, r, splat(0x1.55548ep-3f));
-  p = fma_(p, r, splat(0x1.fffff8p-2f));
-  return times_2_to(fma_(p * r, r, r) + 1, n);
-}
+// |x| <= 0.9277: x + x * p(x * x). Beyond: 1 - 2**(t * p(t)) with t = |x|. One polynomial serves both, by its coefficients.
 INLINE inline f32v erf_(f32v x) {
-  const f32v a = fabs_(x), s = x * x, t = smaller(splat(4.0f), a), t2 = t * t;
-  f32v r = fma_(splat(-1.72853470e-5f), t, splat(3.83197126e-4f));
-  const f32v u = fma_(splat(-3.88396438e-3f), t, splat(2.42546219e-2f));
-  r = fma_(r, t2, u);
-  r = fma_(r, t, splat(-1.06777877e-1f));
-  r = fma_(r, t, splat(-6.34846687e-1f));
-  r = fma_(r, t, splat(-1.28717512e-1f));
-  r = fma_(r, t, -t);
-  const f32v large = copysign_(1 - exp_in_range(r), x);
-  f32v p = fma_(splat(-5.96761703e-4f), s, splat(4.99119423e-3f));
-  p = fma_(p, s, splat(-2.67681349e-2f));
-  p = fma_(p, s, splat(1.12819925e-1f));
-  p = fma_(p, s, splat(-3.76125336e-1f));
-  p = fma_(p, s, splat(1.28379166e-1f));
-  const f32v small = fma_(p, x, x);
-  return a > 0.927734375f ? large : small;
+  const f32v a = fabs_(x), t = smaller(splat(4.0f), a);
+  const i32v small = a <= 0.927734375f;
+  const f32v v = small ? x * x : t;
+  f32v p = small ? splat(-5.96761703e-4f) : fma_(splat(-0x1.a261aep-16f), t, splat(0x1.21d878p-11f));
+  p = fma_(p, v, small ? splat(4.99119423e-3f) : splat(-0x1.6f390ep-8f));
+  p = fma_(p, v, small ? splat(-2.67681349e-2f) : splat(0x1.1ea798p-5f));
+  p = fma_(p, v, small ? splat(1.12819925e-1f) : splat(-0x1.3b7d78p-3f));
+  p = fma_(p, v, small ? splat(-3.76125336e-1f) : splat(-0x1.d4ef8ep-1f));
+  p = fma_(p, v, small ? splat(1.28379166e-1f) : splat(-0x1.a0de82p+0f));
+  const f32v e = p * t;
+  const Nearest32 n = nearest(e);
+  const f32v r = e - n.f;
+  f32v q = fma_(splat(0x1.5bba16p-10f), r, splat(0x1.3cea88p-7f));
+  q = fma_(q, r, splat(0x1.c6b752p-5f));
+  q = fma_(q, r, splat(0x1.ebf9bcp-3f));
+  q = fma_(q, r, splat(0x1.62e42ap-1f));
+  const f32v y = 1 - times_2_to(fma_(q, r, splat(1.0f)), n);
+  return small ? fma_(p, x, x) : bits<f32v>(bits<i32v>(y) | (bits<i32v>(x) & (int32_t)0x80000000));
 }
 INLINE inline f64v erf_(f64v x) { return per_lane([](double v) { return __builtin_erf(v); }, x); }
 INLINE inline float erf_(float x) { return __builtin_erff(x); }
@@ -223,8 +211,7 @@ extern "C" void matmul_bias_gelu(const float* __restrict a, const float* __restr
   constexpr int64_t BM = 16;
   constexpr int64_t BN = 32;
   constexpr int64_t BK = 32;
-  #pragma omp parallel for schedule(static) if (M * N * K * 33 > 150000)
-  for (int64_t m = 0; m < M; m += 16) {
+  const auto body_1 = [&](int64_t m) {
     [[maybe_unused]] const int64_t m_end = min2<int64_t>(m + 16, M);
     for (int64_t n_ = 0; n_ < N; n_ += 32) {
       [[maybe_unused]] const int64_t n__end = min2<int64_t>(n_ + 32, N);
@@ -266,5 +253,13 @@ extern "C" void matmul_bias_gelu(const float* __restrict a, const float* __restr
         });
       }
     }
+  };
+  if (M * N * K * 33 > 150000) {
+  #pragma omp parallel for schedule(static)
+    for (int64_t m = 0; m < M; m += 16)
+      body_1(m);
+  } else {
+    for (int64_t m = 0; m < M; m += 16)
+      body_1(m);
   }
 }

@@ -217,8 +217,7 @@ template <class X, class F> INLINE inline auto across(X v, F f) {
 
 extern "C" void softmax(const float* __restrict x, float* __restrict y, int64_t M, int64_t N) {
   constexpr int64_t BN = 8192;
-  #pragma omp parallel for schedule(static) if (M * N * 45 > 150000)
-  for (int64_t i = 0; i < M; i += 1) {
+  const auto body_1 = [&](int64_t i) {
     const int64_t j = 0;
     [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 8192, N);
     float max_1;
@@ -231,7 +230,7 @@ extern "C" void softmax(const float* __restrict x, float* __restrict y, int64_t 
     });
     max_1 = across(maximum(maximum(acc_1[0], acc_1[1]), maximum(acc_1[2], acc_1[3])), [](f32v a, f32v b) INLINE { return maximum(a, b); });
     f32v acc_4[4] = {};
-    lanes<4>(j, j_end, [=, &acc_4, &e_3_tile, &max_1](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+    lanes<4>(j, j_end, [=, &acc_4, &e_3_tile](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
       const f32v v_0 = load(x + i * N + jj, n);
       const f32v t2 = v_0 - splat<float>(max_1);
       const f32v e3 = exp_(t2);
@@ -239,9 +238,17 @@ extern "C" void softmax(const float* __restrict x, float* __restrict y, int64_t 
       acc_4[u] = (acc_4[u] + keep(e3, 0.0f, n));
     });
     sum_4 = across(((acc_4[0] + acc_4[1]) + (acc_4[2] + acc_4[3])), [](f32v a, f32v b) INLINE { return (a + b); });
-    lanes<1>(j, j_end, [=, &e_3_tile, &sum_4](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+    lanes<1>(j, j_end, [=, &e_3_tile](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
       const f32v e_3 = load(&e_3_tile[jj - j], n);
       store<float>(y + i * N + jj, (e_3 / splat<float>(sum_4)), n);
     });
+  };
+  if (M * N * 45 > 150000) {
+  #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < M; i++)
+      body_1(i);
+  } else {
+    for (int64_t i = 0; i < M; i++)
+      body_1(i);
   }
 }

@@ -153,9 +153,7 @@ template <class T> static void transpose(T* dst, int64_t ds, const T* src, int64
 extern "C" void transpose_add(const float* __restrict x, const float* __restrict c, float* __restrict y, int64_t M, int64_t N) {
   constexpr int64_t BI = 64;
   constexpr int64_t BJ = 256;
-  #pragma omp parallel for collapse(2) schedule(static) if (M * N * 5 > 150000)
-  for (int64_t i = 0; i < M; i += 64) {
-  for (int64_t j = 0; j < N; j += 256) {
+  const auto body_1 = [&](int64_t i, int64_t j) {
     [[maybe_unused]] const int64_t i_end = min2<int64_t>(i + 64, M);
     [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 256, N);
     alignas(64) float x_in_0[16384];
@@ -167,5 +165,15 @@ extern "C" void transpose_add(const float* __restrict x, const float* __restrict
         store<float>(y + ii * N + jj, (t0 + t1), n);
       });
     }
-  }}
+  };
+  if (M * N * 5 > 150000) {
+  #pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t i = 0; i < M; i += 64)
+      for (int64_t j = 0; j < N; j += 256)
+        body_1(i, j);
+  } else {
+    for (int64_t i = 0; i < M; i += 64)
+      for (int64_t j = 0; j < N; j += 256)
+        body_1(i, j);
+  }
 }

@@ -1,4 +1,7 @@
-"""The generated C++ of a few sketches, as files to read. `python tests/agents/lowering/test_golden.py` writes them anew."""
+"""The generated C++ of a few sketches, as files to read.
+
+`python tests/agents/lowering/test_golden.py` writes them anew.
+"""
 
 from __future__ import annotations
 

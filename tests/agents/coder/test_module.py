@@ -1,0 +1,181 @@
+"""Rendered kernel modules: values, layouts, scratch, symbols, what happens on bad input and without a compiler."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from akg_dynamo.agents.coder import module, toolchain
+from akg_dynamo.agents.lowering.cpp import lower
+from akg_dynamo.agents.sketch import parse
+from akg_dynamo.core.errors import ToolchainError
+from akg_dynamo.core.types import (
+    Candidate,
+    Design,
+    Dim,
+    OpNode,
+    Ref,
+    Role,
+    Subgraph,
+    Symbol,
+    TensorBinding,
+    TensorSpec,
+)
+
+SCALE = """sketch scale {
+  symbols: M, N
+  tensors: x[M, N]: f32 in strides(1, M), s[M]: f32 tmp, y[M, N]: f32 out
+  constexpr: B = 64
+  @llm_hint("parallel")
+  for i in range(0, M):
+    m = alloc([], f32, init=0.0)
+    for j in range(0, N, B):
+      m = m + reduce_sum(load(x[i, j:j+B]), j)
+    store(m -> s[i])
+  @llm_hint("parallel")
+  for i in range(0, M):
+    for j in range(0, N, B):
+      store(load(x[i, j:j+B]) * load(s[i]) -> y[i, j:j+B])
+}"""
+
+
+def spec(*shape: Dim, stride: tuple[Dim, ...], dtype: str = "float32") -> TensorSpec:
+    return TensorSpec(dtype, shape, stride)
+
+
+def candidate(m: Dim, n: Dim, symbols: tuple[Symbol, ...] = (), offset: Dim = 0) -> Candidate:
+    """y = x * x.sum(1, keepdim=True) for a transposed x."""
+    x, y = spec(m, n, stride=(1, m)), spec(m, n, stride=(n, 1))
+    node = OpNode("aten.mul.Tensor", (Ref(0), Ref(0)), (), y)  # what it computes is not the renderer's business
+    sub = Subgraph((x,), symbols, (node,), (1,))
+    sketch = parse(SCALE)
+    bindings = (
+        TensorBinding("x", Role.INPUT, 0, offset=offset),
+        TensorBinding("s", Role.SCRATCH, size=m),
+        TensorBinding("y", Role.OUTPUT, 0),
+    )
+    return module.render(sub, Design(sketch, bindings, (("M", m), ("N", n))), lower(sketch), "scale")
+
+
+def reference(x: torch.Tensor) -> torch.Tensor:
+    return x * x.sum(1, keepdim=True)
+
+
+def test_values_layout_and_type_of_outputs(tmp_path: Path) -> None:
+    made = module.load(candidate(30, 50), tmp_path)
+    x = torch.randn(50, 30).t()
+    outputs = made.run(x)
+    assert isinstance(outputs, tuple)
+    assert outputs[0].stride() == (50, 1)
+    torch.testing.assert_close(outputs[0], reference(x))
+    torch.testing.assert_close(made.ModelNew()(x)[0], reference(x))
+
+
+def test_symbols_follow_the_tensors(tmp_path: Path) -> None:
+    symbols = (Symbol("s0", 1, None, 30), Symbol("s1", 1, None, 50))
+    made = module.load(candidate("s0", "s1 + 1", symbols), tmp_path)
+    for m, n in [(30, 50), (1, 1), (7, 130)]:
+        x = torch.randn(n, m).t()
+        (y,) = made.run(x, m, n - 1)
+        assert y.shape == (m, n)
+        torch.testing.assert_close(y, reference(x))
+        torch.testing.assert_close(made.ModelNew()(x, m, n - 1)[0], reference(x))
+
+
+def test_nothing_to_do(tmp_path: Path) -> None:
+    for m, n in [(0, 5), (5, 0)]:
+        (y,) = module.load(candidate(m, n), tmp_path).run(torch.empty(n, m).t())
+        assert y.shape == (m, n)
+
+
+def test_a_binding_may_start_inside_its_tensor(tmp_path: Path) -> None:
+    whole = torch.randn(51, 30)
+    (y,) = module.load(candidate(30, 50, offset=30), tmp_path).run(whole.t())
+    torch.testing.assert_close(y, reference(whole[1:].t()))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "says"),
+    [
+        (3, TypeError, "must be a tensor"),
+        (torch.zeros(50, 30, dtype=torch.float64).t(), TypeError, "float64"),
+        (torch.zeros(30, 51), ValueError, "shape"),
+        (torch.zeros(30, 50), ValueError, "strides"),
+        (torch.zeros(50, 30, device="meta").t(), TypeError, "meta"),
+    ],
+)
+def test_model_checks_its_inputs(tmp_path: Path, bad: object, error: type[Exception], says: str) -> None:
+    model = module.load(candidate(30, 50), tmp_path).ModelNew()
+    with pytest.raises(error, match=says):
+        model(bad)
+
+
+def test_strides_of_single_elements_do_not_matter(tmp_path: Path) -> None:
+    model = module.load(candidate(1, 50), tmp_path).ModelNew()
+    x = torch.randn(50).as_strided((1, 50), (77, 1))
+    torch.testing.assert_close(model(x)[0], reference(x))
+
+
+def test_hooks_run(tmp_path: Path) -> None:
+    model = module.load(candidate(3, 5), tmp_path).ModelNew()
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(1))
+    model(torch.randn(5, 3).t())
+    assert seen
+
+
+def test_objects_are_shared_and_named_alike_by_both_sides(tmp_path: Path) -> None:
+    first, second = candidate(30, 50), candidate(7, 9)
+    assert first.digest != second.digest
+    assert module.object_path(first, tmp_path) == module.object_path(second, tmp_path)
+    assert module.load(first, tmp_path).object_path() == str(module.object_path(first, tmp_path))
+    assert toolchain.build_many([first, second], tmp_path, jobs=2) == [None, None]
+    assert [p.name for p in tmp_path.iterdir()] == [module.object_path(first, tmp_path).name]
+
+
+def test_no_compiler_and_a_failing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = candidate(3, 4)
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    with pytest.raises(ToolchainError, match="CXX"):
+        toolchain.compiler()
+    (error,) = toolchain.build_many([made], tmp_path, jobs=1)
+    assert isinstance(error, ToolchainError)
+    assert "no C++ compiler" in str(error)
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'out of cheese' >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    (error,) = toolchain.build_many([made], tmp_path, jobs=1)
+    assert "out of cheese" in str(error)
+    assert "exit 3" in str(error)
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match="install g"):
+        toolchain.compiler()
+    assert toolchain.version_text() == "none"
+
+
+def test_it_stands_alone_and_shares_torchs_threads(tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text(candidate(30, 50).source)
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import torch
+from kernel import ModelNew, object_path
+x = torch.randn(50, 30).t()
+torch.testing.assert_close(ModelNew()(x)[0], x * x.sum(1, keepdim=True))
+assert not any(name.startswith("akg") for name in sys.modules)
+libraries = {{line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line}}
+assert len(libraries) == 1, libraries
+print(object_path())
+"""
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "cache"))
