@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch  # loads the OpenMP library that kernels share with it
+from random_sketch import assert_agree
 
 from akg_dynamo.agents.coder import toolchain
 from akg_dynamo.agents.lowering.cpp import CppKernel, lower
+from akg_dynamo.agents.sketch import interpret, to_text
 from akg_dynamo.agents.sketch.ast import Sketch
 from akg_dynamo.agents.sketch.numerics import numpy_dtype
 
@@ -68,3 +70,30 @@ def execute(sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int]) 
 
 def _scratch(dtype: Any) -> Array:
     return np.zeros(1 << 20, numpy_dtype(dtype))
+
+
+def compare(sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int]) -> None:
+    """Runs a sketch in the interpreter and as a kernel, on copies, and asserts that the outputs agree."""
+    want = {n: same_strides(t) for n, t in tensors.items()}
+    got = {n: same_strides(t) for n, t in tensors.items()}
+    with np.errstate(all="ignore"):
+        interpret(sketch, want, symbols)
+    execute(sketch, got, symbols)
+    try:
+        assert_agree(sketch, got, want)
+    except AssertionError as e:
+        raise AssertionError(to_text(sketch)) from e
+
+
+def arrays_for(sketch: Sketch, symbols: dict[str, int], rng: np.random.Generator, **given: Any) -> dict[str, Array]:
+    """Random arrays for a sketch whose shapes are plain symbols."""
+    out: dict[str, Array] = {}
+    for t in sketch.tensors:
+        shape = tuple(symbols[d.name] for d in t.shape)  # type: ignore[union-attr]
+        if t.name in given:
+            out[t.name] = given[t.name]
+        elif t.dtype.is_float:
+            out[t.name] = rng.standard_normal(shape).astype(numpy_dtype(t.dtype))
+        else:
+            out[t.name] = rng.integers(0, 2, shape).astype(numpy_dtype(t.dtype))
+    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from test_programs import arrays_for, compare
+from lowered import arrays_for, compare
 
 from akg_dynamo.agents.sketch import parse
 
