@@ -300,10 +300,13 @@ def test_ten_thousand_nodes_in_linear_time(make: Callable[[int], fx.GraphModule]
     times = []
     for n in (2_500, 10_000):
         gm = make(n)
-        start = time.process_time()
-        found = plan(gm, target=CPU, options=CORRECT)
-        times.append(time.process_time() - start)
-        assert found.count > 0
+        best = float("inf")
+        for _ in range(3):  # the least of three: a busy machine slows CPU time too
+            start = time.process_time()
+            found = plan(gm, target=CPU, options=CORRECT)
+            best = min(best, time.process_time() - start)
+            assert found.count > 0
+        times.append(best)
     assert times[1] < 2, times
     assert times[1] < 10 * times[0] + 0.2, times  # four times the nodes
 
