@@ -12,7 +12,8 @@ from akg_dynamo.agents.lowering.ir import Access, Axis, IndexAt, IndexGather, In
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
 
-_TURNED_BYTES = 1 << 16
+_TURNED_BYTES = 1 << 18  # a larger tile would not stay in L2
+_STACK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,10 @@ class Turned:
 
     @property
     def declaration(self) -> str:
-        """The buffer's definition."""
-        return f"alignas(64) {STORED[self.access.tensor.dtype]} {self.name}[{self.across.size * self.vector.size}];"
+        """The buffer's definition. A large one belongs to the thread, not to its stack."""
+        count = self.across.size * self.vector.size
+        storage = "static thread_local " if count * self.access.tensor.dtype.size_bytes > _STACK_BYTES else ""
+        return f"alignas(64) {storage}{STORED[self.access.tensor.dtype]} {self.name}[{count}];"
 
     def place(self, names: Names) -> str:
         """The address of the current lanes in the buffer."""
