@@ -30,7 +30,7 @@ def restored() -> Iterator[None]:
     yield
     torch.set_float32_matmul_precision(precision)
     torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = cudnn
+    torch._C._set_cudnn_allow_tf32(cudnn)
     torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)
 
@@ -45,7 +45,8 @@ def test_the_same_question_has_the_same_key() -> None:
     "change",
     [
         lambda: torch.set_float32_matmul_precision("high"),
-        lambda: setattr(torch.backends.cudnn, "allow_tf32", not torch.backends.cudnn.allow_tf32),
+        # torch's own test helpers, once imported, freeze the property that sets this flag
+        lambda: torch._C._set_cudnn_allow_tf32(not torch.backends.cudnn.allow_tf32),
         lambda: torch.use_deterministic_algorithms(True),
         lambda: torch.set_flush_denormal(True),
     ],
