@@ -49,7 +49,7 @@ bench: setup  ## the speed tables: operators, compile time, models
 	$(PY) benchmarks/models.py
 
 golden: setup  ## rewrite the golden generated sources
-	AKG_UPDATE_GOLDEN=1 $(PYTEST) -q tests/golden
+	$(PY) tests/agents/lowering/test_golden.py
 
 clean:  ## remove what setup and the tests made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
