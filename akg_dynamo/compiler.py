@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +28,7 @@ from akg_dynamo.cache import signature
 from akg_dynamo.cache.entry import Entry, Provenance, Right, Worth, refused
 from akg_dynamo.cache.store import Claim, Store
 from akg_dynamo.core.errors import AkgError, LoweringError, SketchError, ToolchainError
+from akg_dynamo.core.naming import op_name
 from akg_dynamo.core.types import (
     Candidate,
     Design,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Solution = Kernel | SplitReason
-_NAME_PARTS = 4
 
 
 @dataclass
@@ -346,23 +345,3 @@ def _describe(timing: Timing) -> str:
 
 def _jobs() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-def op_name(sub: Subgraph) -> str:
-    """A readable identifier from the operators in it: "mul_sigmoid_mul", "native_layer_norm"."""
-    words: list[str] = []
-    for node in sub.nodes:
-        match = re.match(r"\w+\.(\w+)", node.target)
-        word = match.group(1).strip("_") if match else ""
-        if word and word not in _QUIET and (not words or words[-1] != word):
-            words.append(word)
-    shown = words if len(words) <= _NAME_PARTS else [*words[: _NAME_PARTS - 1], f"{len(words) - _NAME_PARTS + 1}_more"]
-    return "_".join(shown) or "copy"
-
-
-_QUIET = frozenset(
-    {
-        *("view", "expand", "permute", "transpose", "reshape", "unsqueeze", "squeeze", "alias", "detach", "t"),
-        *("slice", "select", "to_copy", "clone", "full", "unsafe_view"),
-    }
-)
