@@ -1,0 +1,22 @@
+"""Bias and tanh-GELU, fp16, 256MB."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(x + self.bias.to(x.dtype), approximate="tanh")
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(16384, 8192, dtype=torch.float16)]
+
+
+def get_init_inputs() -> list[int]:
+    return [8192]

@@ -1,0 +1,19 @@
+"""Rotary position embedding of queries, fp32."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        half = x.shape[-1] // 2
+        rotated = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+        return x * cos + rotated * sin
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(2, 8, 512, 64), torch.rand(512, 64), torch.rand(512, 64)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

@@ -1,0 +1,18 @@
+"""Exact GELU of a scaled input, fp32, 64MB."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(x * 1.5)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(16777216)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

@@ -1,0 +1,18 @@
+"""Mish, written out, fp32, 64MB."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tanh(F.softplus(x))
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(16777216)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

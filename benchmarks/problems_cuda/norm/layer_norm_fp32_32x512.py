@@ -1,0 +1,21 @@
+"""Layer norm, fp32, 32 rows of 512."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(32, 512)]
+
+
+def get_init_inputs() -> list[int]:
+    return [512]

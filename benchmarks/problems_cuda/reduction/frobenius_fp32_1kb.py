@@ -1,0 +1,17 @@
+"""The Frobenius norm, fp32, 1KB."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt((x * x).sum())
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(1, 256)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

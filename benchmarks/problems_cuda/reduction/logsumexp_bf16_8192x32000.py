@@ -1,0 +1,17 @@
+"""Log-sum-exp of each row, bf16, 8192 rows of 32000."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.logsumexp(x.float(), dim=-1)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(8192, 32000, dtype=torch.bfloat16)]
+
+
+def get_init_inputs() -> list[int]:
+    return []

@@ -1,0 +1,17 @@
+"""The sum of each row, fp32, 64 rows of 1048576."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(dim=-1)
+
+
+def get_inputs() -> list[torch.Tensor]:
+    return [torch.randn(64, 1048576)]
+
+
+def get_init_inputs() -> list[int]:
+    return []
