@@ -1,7 +1,8 @@
 """A model as a file of its own: captures its inference graph and writes ``class ModelNew`` around the kernels that won.
 
-    exported = capture(model, args, kwargs)          the functional ATen graph, inputs named from the state_dict
-    text = write(exported, pieces, model_source…)    Python that needs torch and the kernels' files, nothing of AKG
+    captured = capture(model, args, kwargs)          the functional ATen graph, inputs named from the state_dict
+    text = write(captured, pieces, model_file=…)     Python that needs torch and the kernels' files, nothing of AKG
+    piece.text                                       a kernel's file
 
 The graph comes from torch.export, decomposed as AOTAutograd does (composite operators that have kernels of their own
 are kept): the same operators as under torch.compile, so the same subgraphs, digests and cache entries; but with
@@ -57,11 +58,23 @@ class CutLike(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """One subgraph and the kernel that replaces it; `op` is the stem of the kernel's file."""
+    """One subgraph and the kernel that replaces it, which is written to ``{op}_generated.py``."""
 
     cut: CutLike
     op: str
     candidate: Candidate
+
+    @property
+    def key(self) -> str:
+        """What the kernel's file and the model's must agree on: they are moved, replaced and imported by name."""
+        return self.candidate.digest[:16]
+
+    @property
+    def text(self) -> str:
+        """The kernel's file."""
+        return (
+            f'{self.candidate.source.rstrip()}\n\n\nKEY = "{self.key}"  # the files that import this kernel check it\n'
+        )
 
 
 @dataclass(frozen=True)
@@ -566,11 +579,12 @@ def _forward(captured: Captured, pieces: Sequence[Piece], model_file: Path) -> M
         name = writer.name(node)
         reads.append(f"{name} = {expression}")
         needs_grad.append(name)
+    keys = {p.op: p.key for p in pieces}
     own_guards = [_tensor_test(writer.name(node), node.meta["val"]) for node, _ in own if node in into_kernels]
     writer.body(order)
     writer.ending()
     return {
-        "kernels": [{"op": op, "cls": cls, "run": run} for op, (cls, run) in writer.aliases.items()],
+        "kernels": [{"op": op, "key": keys[op], "cls": cls, "run": run} for op, (cls, run) in writer.aliases.items()],
         "literals": sorted(name for name in ("inf", "nan") if re.search(rf"\b{name}\b", "\n".join(writer.lines))),
         "bound": sorted(writer.namespace.texts.items()),
         "constants": sorted(writer.constants.items()),

@@ -85,7 +85,7 @@ class Row:
 
 
 def load(path: Path, name: str) -> ModuleType:
-    """A Python file as a module of that name."""
+    """A Python file as a module of that name; what it imports from beside it is not left to others of the same name."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -96,6 +96,10 @@ def load(path: Path, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.parent))
+        for other, loaded in list(sys.modules.items()):
+            file = getattr(loaded, "__file__", None)
+            if other != name and file and Path(file).parent == path.parent:
+                del sys.modules[other]
     return module
 
 

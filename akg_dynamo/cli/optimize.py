@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import torch
 from torch import fx
 
 from akg_dynamo import compiler, integrate
-from akg_dynamo.cli import model_file, standalone
+from akg_dynamo.cli import folder, model_file, standalone
 from akg_dynamo.cli.model_file import ModelFile
 from akg_dynamo.cli.output import Output
 from akg_dynamo.core.errors import JudgeError, UserError
@@ -29,7 +28,6 @@ from akg_dynamo.fusion.extract import Cut, extract
 from akg_dynamo.fusion.ops import classify
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.options import Options
-from akg_dynamo.report import markdown
 from akg_dynamo.report.markdown import EndToEnd, KernelRow, Optimized, RefusedRow
 
 _FRESH_S = 1200
@@ -79,6 +77,7 @@ def run(request: Request, out: Output) -> Optimized:
     with out.step("Reading the model"):
         model = model_file.read(request.path, request.module, request.inputs, request.specs)
     target = request.out or request.path.parent
+    folder.check_model_name(target, request.path)
     with out.step("Capturing the graph"):
         planned = plan_model(model, request.options)
     with out.step(f"Generating and judging kernels for {len({c.subgraph.digest for c in planned.cuts})} subgraphs"):
@@ -90,7 +89,9 @@ def run(request: Request, out: Output) -> Optimized:
         raise UserError(f"cannot write into {target}: {error.strerror}. Choose another folder with --out.") from error
     try:
         with out.step("Writing the files and running them on their own"):
-            return _write(request, model, planned, _pieces(planned.cuts, solutions), (staging, target))
+            pieces, refused = _pieces(planned.cuts, solutions)
+            named = [(dataclasses.replace(p, op=folder.own_name(p, target, request.path)), k) for p, k in pieces]
+            return _write(request, model, planned, (named, refused), (staging, target))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -121,10 +122,10 @@ def _write(
 ) -> Optimized:
     """Writes the files into the staging folder, lets them prove themselves there, and moves them into place."""
     (pieces, refused), (staging, target) = found, folders
-    name = f"{request.path.stem}_generated.py"
+    name = folder.model_file_name(request.path)
     (staging / name).write_text(_text(planned, model, [p for p, _ in pieces], note=""))
     for piece, _ in pieces:
-        (staging / f"{piece.op}_generated.py").write_text(piece.candidate.source)
+        (staging / folder.kernel_file_name(piece.op)).write_text(piece.text)
     answer = _fresh(model, staging / name, staging)
     if answer["wrong"]:
         raise JudgeError(
@@ -162,7 +163,7 @@ def _write(
         written=tuple(sorted(p.name for p in staging.glob("*_generated.py"))),
         replaced=(),
     )
-    return _promote(done, staging, target)
+    return folder.promote(done, staging, target)
 
 
 def _text(planned: Planned, model: ModelFile, pieces: list[integrate.Piece], note: str) -> str:
@@ -208,29 +209,3 @@ def _fresh(model: ModelFile, written: Path, scratch: Path) -> dict[str, Any]:
         raise JudgeError(f"the written file fails in a process of its own: {last}. Nothing was written.")
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
-
-
-def _promote(done: Optimized, staging: Path, target: Path) -> Optimized:
-    """Moves the finished files into place; what they replace goes to ``backup/`` first."""
-    names = [*done.written, "report.md"]
-    replaced = tuple(n for n in names if (target / n).exists())
-    done = done.with_replaced(replaced)
-    (staging / "report.md").write_text(markdown.render(done))
-    try:
-        for name in replaced:
-            shutil.copy2(target / name, _free(target / "backup", name))
-        for name in names:
-            os.replace(staging / name, target / name)
-    except OSError as error:
-        raise UserError(f"cannot write into {target}: {error.strerror}. Choose another folder with --out.") from error
-    return done
-
-
-def _free(folder: Path, name: str) -> Path:
-    """A path in the backup folder that nothing has yet: an earlier backup is not overwritten."""
-    folder.mkdir(exist_ok=True)
-    path, n = folder / name, 0
-    while path.exists():
-        n += 1
-        path = folder / f"{name}.{n}"
-    return path

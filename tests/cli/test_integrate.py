@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def written(tmp_path: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
     cut = Cut(sub, (relu.args[0], add.args[1]), (add,), (relu, add))  # type: ignore[arg-type]
     piece = integrate.Piece(cut, "relu_add", Candidate("relu_add", ADD_RELU, "cpp"))
     text = integrate.write(captured, [piece], model=model, model_file=path, user_module="user_block")
-    (tmp_path / "relu_add_generated.py").write_text(ADD_RELU)
+    (tmp_path / "relu_add_generated.py").write_text(piece.text)
     (tmp_path / "block_generated.py").write_text(text)
     before = list(sys.path)
     yield user, load(tmp_path / "block_generated.py", "block_generated")
@@ -196,6 +197,18 @@ def test_text_reads_well(written: tuple[ModuleType, ModuleType]) -> None:
     assert "akg" not in text.lower().replace("akg_original", "")
 
 
+def test_a_kernel_that_was_replaced_is_refused(written: tuple[ModuleType, ModuleType]) -> None:
+    _, new = written
+    assert new.__file__ is not None
+    path = Path(new.__file__)
+    kernel = path.with_name("relu_add_generated.py")
+    kernel.write_text(kernel.read_text().replace('KEY = "', 'KEY = "0'))
+    importlib.invalidate_caches()
+    sys.modules.pop("relu_add_generated")
+    with pytest.raises(ImportError, match=rf"{path}.* than the one in {kernel}.*: generate the model again"):
+        load(path, "block_generated_again")
+
+
 def test_training_mode_raises_where_it_matters(tmp_path: Path) -> None:
     path = tmp_path / "drop.py"
     path.write_text(
@@ -211,7 +224,7 @@ def test_training_mode_raises_where_it_matters(tmp_path: Path) -> None:
     cut = Cut(Subgraph((spec, spec), (), (), ()), (relu.args[0], add.args[1]), (add,), (relu, add))  # type: ignore[arg-type]
     piece = integrate.Piece(cut, "relu_add", Candidate("relu_add", ADD_RELU, "cpp"))
     text = integrate.write(captured, [piece], model=user.Model(), model_file=path, user_module="user_drop")
-    (tmp_path / "relu_add_generated.py").write_text(ADD_RELU)
+    (tmp_path / "relu_add_generated.py").write_text(piece.text)
     (tmp_path / "drop_generated.py").write_text(text)
     new = load(tmp_path / "drop_generated.py", "drop_generated").ModelNew()
     with pytest.raises(RuntimeError, match=r"call .eval\(\) first, or use Model"):

@@ -14,6 +14,7 @@ from rich.console import Console
 from akg_dynamo import options
 from akg_dynamo.cli import optimize
 from akg_dynamo.cli.output import Output
+from akg_dynamo.core.errors import UserError
 from akg_dynamo.report.markdown import Optimized
 
 KERNELBENCH = """
@@ -120,6 +121,70 @@ new = g.ModelNew.from_model(g.Softmax())
 torch.testing.assert_close(new(x, y), g.Softmax()(x, y))
 """
     alone(tmp_path, code)
+
+
+ELEMENTWISE = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.softmax(x * {factor}, -1)
+
+def get_inputs():
+    return [torch.randn({rows}, 33)]
+"""
+
+
+def test_models_of_two_folders_in_one_process(tmp_path: Path, cache: Path) -> None:
+    """Their kernels have the same names and other sizes, which a kernel's function does not check."""
+    for name, factor, rows in (("one", 2, 40), ("two", 3, 50)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.py").write_text(ELEMENTWISE.format(factor=factor, rows=rows))
+        assert len(run(tmp_path / name / f"{name}.py", cache).kernels) == 1
+    assert sorted(p.name for p in (tmp_path / "one").glob("*_generated.py") if p.stem != "one_generated") == sorted(
+        p.name for p in (tmp_path / "two").glob("*_generated.py") if p.stem != "two_generated"
+    )
+    code = """
+import sys, torch
+sys.path[:0] = ["one", "two"]
+import one_generated, two_generated
+for module, rows in ((one_generated, 40), (two_generated, 50)) * 2:
+    x = torch.randn(rows, 33)
+    torch.testing.assert_close(module.ModelNew()(x), module.Model()(x))
+    assert module.ModelNew.KERNELS
+assert sys.path[:2] == ["one", "two"]
+"""
+    alone(tmp_path, code)
+
+
+def test_models_in_one_folder_keep_their_kernels(tmp_path: Path, cache: Path) -> None:
+    # the first one's kernel would like the name of the model's own file, and so would the others'
+    factors = {"mul_softmax": 4, "one": 2, "two": 3}
+    for name, factor in factors.items():
+        (tmp_path / f"{name}.py").write_text(ELEMENTWISE.format(factor=factor, rows=40))
+    written = {name: run(tmp_path / f"{name}.py", cache).written for name in factors}
+    assert len({file for files in written.values() for file in files}) == 6
+    assert written["two"] == run(tmp_path / "two.py", cache).written
+    code = """
+import importlib, torch
+for name in ("mul_softmax", "one", "two"):
+    module, x = importlib.import_module(f"{name}_generated"), torch.randn(40, 33)
+    torch.testing.assert_close(module.ModelNew()(x), module.Model()(x))
+    assert module.ModelNew.KERNELS
+"""
+    alone(tmp_path, code)
+
+
+def test_a_model_may_not_take_the_name_of_a_kernel(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "one.py").write_text(ELEMENTWISE.format(factor=2, rows=40))
+    kernel, model = run(tmp_path / "one.py", cache).written
+    assert model == "one_generated.py"
+    other = tmp_path / f"{kernel.removesuffix('_generated.py')}.py"
+    other.write_text(ELEMENTWISE.format(factor=2, rows=40))
+    with pytest.raises(UserError, match=r"is a kernel that one_generated.py imports.*--out"):
+        run(other, cache)
+    (tmp_path / "one_generated.py").unlink()
+    assert len(run(other, cache).kernels) == 1
 
 
 def test_nothing_to_win_is_the_original_forward(tmp_path: Path, cache: Path) -> None:
