@@ -11,6 +11,7 @@ from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text
 from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
 from akg_dynamo.agents.lowering.schedule import Leaf, Nest, Plan, Schedule, operands, shared_parents
 from akg_dynamo.agents.sketch import ast as sk
+from akg_dynamo.agents.sketch.intexpr import simplify
 
 _PARALLEL_FROM = 150_000  # simple lane operations that pay for waking the other threads
 _STACK_BYTES = 1 << 16
@@ -185,38 +186,46 @@ def _mentions(loop: Loop, outer: list[Loop]) -> bool:
 
 
 def _work(loop: Loop, schedule: Schedule) -> str:
-    """An estimate of a loop's work in simple lane operations, as an expression over symbols."""
+    """An estimate of a loop's work in simple lane operations, as an expression over symbols.
+
+    Where an inner loop's bounds depend on an outer variable (a chunk of a sum, a triangle), the outer loop's first
+    trip stands for all of them; its last, where the first is known to have next to nothing to do.
+    """
     factors: list[str] = []
-    inner: set[str] = set()
+    first: dict[str, sk.IntExpr] = {}
+    last: dict[str, sk.IntExpr] = {}
     cost = 1
     todo: list[tuple[Block, Loop | None]] = [(loop.block, loop)]
     while todo:
         block, source = todo.pop()
         extents = [(source.source.start, source.source.stop)] if source is not None else []
         extents += [(a.start, a.stop) for a in block.axes]
-        if source is not None:
-            inner.add(source.source.var)
         for start, stop in extents:
-            if not (_names(start) | _names(stop)) & inner:
-                text = c_text(stop, {}, 2)
-                factors.append(
-                    text
-                    if isinstance(start, sk.IntConst) and start.value == 0
-                    else f"({text} - {c_text(start, {}, 2)})"
-                )
+            length = sk.IntBin("-", stop, start)
+            typical = simplify(_substitute(length, first))
+            if isinstance(typical, sk.IntConst) and typical.value <= 1:
+                typical = simplify(_substitute(length, last))
+            factors.append(c_text(typical, {}, 2))
+        if source is not None:
+            first[source.source.var] = _substitute(source.source.start, first)
+            last[source.source.var] = _substitute(sk.IntBin("-", source.source.stop, sk.IntConst(1)), last)
         for item in block.items:
             if isinstance(item, Segment):
                 cost += sum(schedule.cost(v) + 1 for s in item.sinks for v in operands(s))
         loops = [i for i in block.items if isinstance(i, Loop)]
         cost += 2 * max(0, len(loops) - 1)
         if loops:
-            todo.append(
-                (
-                    max(loops, key=lambda item: sum(1 for _ in _descendants(item))).block,
-                    max(loops, key=lambda item: sum(1 for _ in _descendants(item))),
-                )
-            )
+            deepest = max(loops, key=lambda item: sum(1 for _ in _descendants(item)))
+            todo.append((deepest.block, deepest))
     return " * ".join([*factors, str(cost)])
+
+
+def _substitute(expr: sk.IntExpr, values: dict[str, sk.IntExpr]) -> sk.IntExpr:
+    if isinstance(expr, sk.IntVar):
+        return values.get(expr.name, expr)
+    if isinstance(expr, sk.IntBin):
+        return sk.IntBin(expr.op, _substitute(expr.a, values), _substitute(expr.b, values))
+    return expr
 
 
 def _descendants(loop: Loop) -> list[Loop]:
