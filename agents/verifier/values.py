@@ -1,0 +1,355 @@
+"""Is a candidate right? Draws its inputs, has a worker run it on them, and compares with eager and the oracle.
+
+While the worker runs a batch of cases, this process evaluates eager and the oracle on its private copy of the inputs:
+the two cores of a small machine work at once, and the expected outputs never are where a candidate could read them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from akg_dynamo.agents.verifier import plan
+from akg_dynamo.agents.verifier.arena import typed
+from akg_dynamo.agents.verifier.channel import ChannelClosed
+from akg_dynamo.agents.verifier.decomposed import by_decomposition
+from akg_dynamo.agents.verifier.evaluate import Evaluator, is_float, jumps, variants
+from akg_dynamo.agents.verifier.inputs import Drawer, Range, positions
+from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.numerics import Contract, Expected
+from akg_dynamo.agents.verifier.shapes import elements, values
+from akg_dynamo.agents.verifier.workers import Failed, Worker
+from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
+from akg_dynamo.fusion.reference import reference
+
+_BATCH_BYTES = 32 << 20
+_SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
+_SECOND_LOOK_ELEMENTS = 1 << 22
+_BYTE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Case:
+    """One draw of inputs: what the judge keeps of it, and where the worker finds it."""
+
+    group: plan.Group
+    number: int
+    private: list[torch.Tensor]  # the inputs' flat storages
+    offsets: list[int]
+    places: list[list[tuple[int, int]]]  # per call, per output: offset and bytes
+    message: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.group.kind} inputs, seed {self.number}" + (
+            f", {dict(self.group.sizes)}" if self.group.sizes else ""
+        )
+
+
+class Values:
+    """The values of one job."""
+
+    def __init__(self, drawer: Drawer, worker: Worker, job: Job, checked: list[str]) -> None:
+        self.drawer = drawer
+        self.worker = worker
+        self.job = job
+        self.sub: Subgraph = job.subgraph
+        self.checked = checked
+        self.jumps = jumps(self.sub)
+        self.eager = reference(self.sub)
+        self.oracle = reference(self.sub, upcast=True)
+        self.single = Evaluator(self.sub, torch.float32)
+        self.specs = self.sub.output_specs
+        self.narrowing = 0
+        self.constant_passes = True
+
+    # -- laying out ---------------------------------------------------------------------------------------------------
+
+    def lay_out(self, group: plan.Group, number: int, with_outputs: bool = True) -> Case:
+        """Draw one case and reserve its buffers."""
+        rng = random.Random(f"{self.job.seed}/{group.kind}/{number}/{sorted(group.sizes.items())}")
+        ranges = self._ranges(group.sizes)
+        arena = self.worker.arena
+        private, offsets, described = [], [], []
+        for i, spec in enumerate(self.sub.inputs):
+            flat = self.drawer.draw(spec, group.sizes, group.kind, rng, ranges.get(i))
+            n_bytes = flat.numel() * flat.element_size()
+            offset = arena.reserve(n_bytes, flat.element_size() if group.misaligned else 0)
+            private.append(flat)
+            offsets.append(offset)
+            shape, stride = values(spec.shape, group.sizes), values(spec.stride, group.sizes)
+            described.append(
+                {"offset": offset, "elements": flat.numel(), "dtype": spec.dtype, "shape": shape, "stride": stride}
+            )
+        places: list[list[tuple[int, int]]] = []
+        for _ in range((2 if group.repeat and number == 0 else 1) if with_outputs else 0):
+            call = []
+            for spec in self.specs:
+                n = getattr(torch, spec.dtype).itemsize
+                for d in values(spec.shape, group.sizes):
+                    n *= d
+                call.append((arena.reserve(n), n))
+            places.append(call)
+        symbols = [group.sizes[s.name] for s in self.sub.symbols]
+        message = {"inputs": described, "symbols": symbols, "outputs": places, "arena": 0}
+        return Case(group, number, private, offsets, places, message)
+
+    def _ranges(self, sizes: Any) -> dict[int, Range]:
+        """Integers as positions, or, once eager has refused those drawn, fewer and smaller ones."""
+        if self.narrowing == 0:
+            return positions(self.sub, sizes)
+        integers = [i for i, s in enumerate(self.sub.inputs) if s.dtype.startswith(("int", "uint"))]
+        return dict.fromkeys(integers, (Range(1, 9), Range(0, 2), Range(0, 1))[self.narrowing - 1])
+
+    def fill(self, cases: list[Case]) -> None:
+        """Write the inputs into the arena, between guard zones."""
+        arena = self.worker.arena
+        size = arena.commit()
+        for case in cases:
+            case.message["arena"] = size
+            for flat, offset in zip(case.private, case.offsets, strict=True):
+                n_bytes = flat.numel() * flat.element_size()
+                before, after = arena.guard(offset, n_bytes)
+                before.fill_(0xFF)
+                after.fill_(0xFF)
+                if n_bytes:
+                    typed(arena.bytes, offset, flat.numel(), flat.dtype).copy_(flat)
+
+    # -- judging ------------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise `Failed` unless the candidate is right on every case."""
+        groups = plan.groups(self.sub, self.job.seed)
+        if not groups:
+            raise Failed(Outcome.NOT_JUDGED, "too big to be judged in a quarter of the free memory")
+        self._find_inputs(groups)
+        contracts: dict[int, Contract] = {}
+        zeros: dict[int, Contract] = {}
+        batch: list[tuple[int, Case]] = []
+        self.worker.arena.reset()
+        used = 0
+        for g, group in enumerate(groups):
+            contracts[g] = Contract(self.job.numerics, self._rtol(), group.slack)
+            zeros[g] = Contract(self.job.numerics, self._rtol(), group.slack)
+            per_case = elements(self.sub, group.sizes) * 8
+            for number in range(group.seeds):
+                if batch and used + per_case > _BATCH_BYTES:
+                    self._run(batch, contracts, zeros)
+                    self.worker.arena.reset()
+                    batch, used = [], 0
+                batch.append((g, self.lay_out(group, number)))
+                used += per_case
+        self._run(batch, contracts, zeros)
+        for g, group in enumerate(groups):
+            reason = contracts[g].finish()
+            if reason is not None and self.job.numerics == "bounded":
+                second = self._second_look(group)
+                reason = f"{reason}; on fresh inputs, {second}" if second is not None else None
+            if reason is not None:
+                raise Failed(Outcome.WRONG, reason)
+            self.checked.append(str(group))
+            self.constant_passes &= zeros[g].finish() is None
+        if not self.job.trusted and self.constant_passes and self.sub.inputs:
+            raise Failed(Outcome.DEGENERATE, "outputs of all zeros pass")
+
+    def _second_look(self, group: plan.Group) -> str | None:
+        """What is wrong by relative errors, on fresh inputs of that kind; None: the kernel is right."""
+        per_case = elements(self.sub, group.sizes)
+        seeds = max(group.seeds, min(plan.POOLED_SEEDS, 1 + _SECOND_LOOK_ELEMENTS // max(per_case, 1)))
+        contracts = {0: Contract(self.job.numerics, 0.0, group.slack, relative=True)}
+        zeros = {0: Contract(self.job.numerics, 0.0, group.slack)}
+        at_once = max(1, _BATCH_BYTES // (8 * max(per_case, 1)))
+        for start in range(0, seeds, at_once):
+            self.worker.arena.reset()
+            numbers = range(_SECOND_LOOK + start, _SECOND_LOOK + min(start + at_once, seeds))
+            self._run([(0, self.lay_out(group, number)) for number in numbers], contracts, zeros)
+        return contracts[0].finish()
+
+    def _rtol(self) -> float:
+        return self.job.rtol if self.job.numerics == "fast" else 0.0
+
+    def _find_inputs(self, groups: list[plan.Group]) -> None:
+        """Draw integers eager accepts; replace normal values by positive ones where eager gives mostly NaN."""
+        while True:
+            case = self.lay_out(groups[0], 0, with_outputs=False)
+            try:
+                outputs = self._eager(case)
+                break
+            except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
+                self.narrowing += 1
+                if self.narrowing > 3 or not any(s.dtype.startswith(("int", "uint")) for s in self.sub.inputs):
+                    raise Failed(Outcome.DEGENERATE, f"eager accepts none of the inputs drawn: {error}") from None
+        if any(o.is_floating_point() and o.numel() and float(o.isnan().float().mean()) > 0.2 for o in outputs):
+            first = groups[0]
+            groups.insert(0, plan.Group(first.sizes, "positive", first.seeds, repeat=True))
+
+    def _views(self, case: Case) -> list[torch.Tensor]:
+        sizes = case.group.sizes
+        return [
+            flat.as_strided(values(spec.shape, sizes), values(spec.stride, sizes))
+            for flat, spec in zip(case.private, self.sub.inputs, strict=True)
+        ]
+
+    def _symbols(self, case: Case) -> list[int]:
+        return [case.group.sizes[s.name] for s in self.sub.symbols]
+
+    def _eager(self, case: Case) -> tuple[torch.Tensor, ...]:
+        return self.eager(*self._views(case), *self._symbols(case))
+
+    def _oracle(self, case: Case, views: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        wide = [t.double() if t.is_floating_point() else t for t in views]
+        return self.oracle(*wide, *self._symbols(case))
+
+    def _run(self, batch: list[tuple[int, Case]], contracts: dict[int, Contract], zeros: dict[int, Contract]) -> None:
+        cases = [case for _, case in batch]
+        self.fill(cases)
+        request = {"op": "run", "digest": self.job.candidate.digest, "cases": [c.message for c in cases]}
+        try:
+            self.worker.channel.send(request)
+        except ChannelClosed:
+            raise Failed(Outcome.CRASHED, self.worker.end()) from None
+        expected: list[list[Expected] | None] = []
+        broken: Exception | None = None
+        try:
+            expected = [self._expected(case) for case in cases]
+        except Exception as error:  # noqa: BLE001 - the worker's answer must be read before this is raised again
+            broken = error
+        answer = self.worker.answer(self.job.timeout_s)
+        if broken is not None:
+            raise broken
+        if "error" in answer:
+            raise Failed(Outcome.WRONG, f"run() raised {answer['error']}")
+        for (g, case), wanted, calls in zip(batch, expected, answer["answers"], strict=True):
+            if wanted is not None:
+                self._compare(case, wanted, calls, contracts[g], zeros[g])
+
+    def _expected(self, case: Case) -> list[Expected] | None:
+        """What each output should be near; None where eager refuses these inputs."""
+        try:
+            eager = self._eager(case)
+        except (RuntimeError, IndexError, ValueError, ZeroDivisionError):
+            return None
+        if self.job.numerics == "eager" or not any(is_float(s) for s in self.specs):
+            oracle = eager
+        else:
+            oracle = self._oracle(case, self._views(case))
+        moved: list[tuple[torch.Tensor, ...]] = []
+        if self.jumps and self.job.numerics != "eager":
+            still, moved = variants(self.sub, self._views(case), case.group.sizes, self.jumps)
+            oracle = still if oracle is not eager or moved else oracle
+
+        @functools.cache
+        def decomposed() -> tuple[torch.Tensor | None, ...]:
+            wide = [t.double() if t.is_floating_point() else t for t in self._views(case)]
+            return by_decomposition(self.oracle, [*wide, *self._symbols(case)]) or (None,) * len(self.specs)
+
+        found = []
+        for i, (e, o) in enumerate(zip(eager, oracle, strict=True)):
+            found.append(Expected(e, o, [m[i] for m in moved], decomposed=_nth(decomposed, i)))
+        if any(s.dtype == "float64" for s in self.specs) and self.job.numerics != "eager":
+            self._double_errors(case, found)
+        return found
+
+    def _double_errors(self, case: Case, found: list[Expected]) -> None:
+        """Eager's error in float64: from the same program in float32, and from its own on reversed inputs."""
+        original = self._views(case)
+        backwards = self.eager(*[t.flip(tuple(range(t.dim()))) for t in original], *self._symbols(case))
+        views = [t.float().double() if t.dtype == torch.float64 else t for t in original]
+        single = self.single(views, case.group.sizes)
+        double = self._oracle(case, views)
+        for i, (wanted, s, d) in enumerate(zip(found, single, double, strict=True)):
+            if wanted.eager.dtype == torch.float64:
+                wanted.oracle = wanted.eager
+                error = (s.double() - d).abs() * 2.0**-29
+                other = (backwards[i].flip(tuple(range(s.dim()))) - wanted.eager).abs()
+                bound = 1e-9 * wanted.eager.abs().nan_to_num(0.0, 0.0, 0.0).amax() if s.numel() else 0.0
+                if bool((other.nan_to_num(0.0) <= bound).all()):  # else its values depend on positions
+                    error = torch.fmax(error, other)
+                wanted.eager_error = 1.5 * error
+
+    def _absolute(self, case: Case) -> tuple[torch.Tensor, ...]:
+        views = [t.abs() if t.is_floating_point() else t for t in self._views(case)]
+        return self._oracle(case, views)
+
+    def _compare(
+        self, case: Case, wanted: list[Expected], calls: list[dict[str, Any]], contract: Contract, zeros: Contract
+    ) -> None:
+        for call in calls:
+            self._form(case, call)
+        self._inputs_untouched(case)
+
+        @functools.cache
+        def absolute() -> tuple[torch.Tensor, ...]:
+            return self._absolute(case)
+
+        for i, spec in enumerate(self.specs):
+            kernel = self._output(case, 0, i, spec)
+            if len(calls) > 1:
+                again = self._output(case, 1, i, spec)
+                same = kernel.view(_BYTE[kernel.element_size()]) == again.view(_BYTE[kernel.element_size()])
+                if not bool((same | (kernel.isnan() & again.isnan())).all()):
+                    raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again")
+            reason = contract.add(i, kernel, wanted[i], str(case), _nth(absolute, i))
+            if reason is not None:
+                raise Failed(Outcome.WRONG, reason)
+            if not self.job.trusted and self.constant_passes:
+                self.constant_passes = zeros.add(i, torch.zeros_like(kernel), wanted[i], "") is None
+
+    def _form(self, case: Case, call: dict[str, Any]) -> None:
+        """Number, dtype, shape, strides and device of the outputs, strictly; and whose memory they are."""
+        if "bad" in call:
+            raise Failed(Outcome.WRONG, f"on {case}: {call['bad']}")
+        if len(call["outputs"]) != len(self.specs):
+            raise Failed(Outcome.WRONG, f"on {case}: {len(call['outputs'])} outputs, not {len(self.specs)}")
+        for i, (got, spec) in enumerate(zip(call["outputs"], self.specs, strict=True)):
+            shape, stride = values(spec.shape, case.group.sizes), values(spec.stride, case.group.sizes)
+            for what, has, must in (
+                ("dtype", got["dtype"], spec.dtype),
+                ("device", got["device"], spec.device),
+                ("shape", tuple(got["shape"]), shape),
+            ):
+                if has != must:
+                    raise Failed(Outcome.WRONG, f"output {i} on {case}: {what} {has}, must be {must}")
+            # The stride of a dim of one element, or of a tensor of none, means nothing.
+            same = all(n == 1 or a == b for n, a, b in zip(shape, got["stride"], stride, strict=True))
+            if not same and 0 not in shape:
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: strides {tuple(got['stride'])}, must be {stride}")
+            if got["aliases_input"]:
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with an input")
+            if got["aliases_output"]:
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with another output")
+
+    def _inputs_untouched(self, case: Case) -> None:
+        arena = self.worker.arena
+        for i, (flat, offset) in enumerate(zip(case.private, case.offsets, strict=True)):
+            n_bytes = flat.numel() * flat.element_size()
+            if n_bytes and not _same_bytes(arena.bytes[offset : offset + n_bytes], flat):
+                raise Failed(Outcome.WRONG, f"on {case}: wrote into input {i}")
+            for zone in arena.guard(offset, n_bytes):
+                if not bool((zone == 0xFF).all()):
+                    raise Failed(Outcome.WRONG, f"on {case}: wrote past an end of input {i}")
+
+    def _output(self, case: Case, call: int, i: int, spec: TensorSpec) -> torch.Tensor:
+        offset, n_bytes = case.places[call][i]
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        flat = typed(self.worker.arena.bytes, offset, n_bytes // dtype.itemsize, dtype)
+        return flat.view(values(spec.shape, case.group.sizes))
+
+
+def _nth(outputs: Callable[[], tuple[_T, ...]], i: int) -> Callable[[], _T]:
+    return lambda: outputs()[i]
+
+
+_memcmp = ctypes.CDLL(None).memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return int(_memcmp(a.data_ptr(), b.data_ptr(), b.numel() * b.element_size())) == 0
