@@ -193,6 +193,43 @@ def verify(
 
 
 @app.command()
+def bench(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of KernelBench-format files.")],
+    *,
+    only: Annotated[str, typer.Option(help="Only problems whose folder/name matches, with * and ?.")] = "*",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N. auto: every CUDA device, or the CPU.")
+    ] = "auto",
+    seconds: Annotated[float, typer.Option(help="Of timing per problem.")] = 1.0,
+    inductor: Annotated[bool, typer.Option(help="Time Inductor as well.")] = True,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Compile with dynamic=True.")] = False,
+    gate: Gate = "profit",
+    out: Annotated[Path | None, typer.Option(help="A folder for the raw times, the table and the plot.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw a plot as well (with --out; needs matplotlib).")] = False,
+    json: AsJson = False,
+) -> None:
+    """Time problems under eager, Inductor and AKG, interleaved. Exit code 1 when a value of AKG's is wrong."""
+    with command(json) as output:
+        from akg_dynamo.cli import bench as steps
+
+        _options(gate=gate)
+        if plot and out is None:
+            raise UserError("--plot needs --out FOLDER, where the plot is written")
+        request = steps.Request(tuple(folders), only, device, seconds, inductor, dynamic, gate, out, plot)
+        done = steps.measure(request, output)
+
+        def show(console: Console) -> None:
+            for text in done.summary.lines():
+                console.print(text, markup=False)
+            for path in done.written:
+                console.print(f"Written: {path}", markup=False)
+
+        output.result(done.as_json(), show)
+        if done.summary.right < done.summary.problems:
+            raise typer.Exit(NO)
+
+
+@app.command()
 def doctor(json: AsJson = False) -> None:
     """Say what this machine has and what is missing. Exit code 1 when something that is needed is missing."""
     with command(json) as output:
