@@ -8,7 +8,7 @@ import time
 import pytest
 
 from akg_dynamo.agents.verifier import Judge
-from akg_dynamo.core.types import OpNode, Outcome, Subgraph, TensorSpec, TorchConst
+from akg_dynamo.core.types import OpNode, Outcome, Ref, Subgraph, TensorSpec, TorchConst
 
 from .kernels import add_relu, contiguous, dynamic_softmax, job, op, row_sum, single
 
@@ -288,3 +288,29 @@ def test_nothing_leaks(judge: Judge) -> None:
     time.sleep(0.1)
     assert _descendants(zygote) == before
     assert _descriptors() == ours
+
+
+def _distance(n: int = 20_000) -> Subgraph:
+    """(1e34 * a * b - 1e34 * c * d) * 1e-20: on `wide` values the products leave fp32's range, never fp64's."""
+    s = contiguous("float32", n)
+    nodes = (
+        op("aten.mul.Tensor", s, Ref(0), 1e34),
+        op("aten.mul.Tensor", s, Ref(4), Ref(1)),
+        op("aten.mul.Tensor", s, Ref(2), 1e34),
+        op("aten.mul.Tensor", s, Ref(6), Ref(3)),
+        op("aten.sub.Tensor", s, Ref(5), Ref(7)),
+        op("aten.mul.Tensor", s, Ref(8), 1e-20),
+    )
+    return Subgraph((s, s, s, s), (), nodes, (9,))
+
+
+def test_an_overflow_of_an_intermediate_may_end_as_inf_or_nan(judge: Judge) -> None:
+    fused = """
+        a, b, c, d = args
+        product = ((a * 1e34).double() * b - (c * 1e34 * d).double()).to(torch.float32)  # one rounding fewer, as an FMA
+        return (product * 1e-20,)
+    """
+    finite = "a, b, c, d = args; return (((a * 1e34 * b - c * 1e34 * d) * 1e-20).nan_to_num(nan=0.0),)"
+    right, wrong = judge.judge([job(_distance(), fused), job(_distance(), finite)])
+    assert right.outcome is Outcome.RIGHT, right.detail
+    assert wrong.outcome is Outcome.WRONG
