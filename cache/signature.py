@@ -14,13 +14,14 @@ import hashlib
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 import akg_dynamo
 from akg_dynamo.cache import shape_class
+from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Subgraph, Target
 
 # The packages whose text decides what is generated for a subgraph, and how it is judged.
@@ -33,42 +34,6 @@ _GENERATOR_FOLDERS = (
     "agents/profiler",
     "fusion",
 )
-
-
-@dataclass(frozen=True)
-class EagerFlags:
-    """The switches of torch that change what eager computes, and so what a kernel is judged against."""
-
-    matmul_precision: str
-    matmul_tf32: bool
-    cudnn_tf32: bool
-    fp16_reduced_reduction: bool
-    bf16_reduced_reduction: bool
-    deterministic: bool
-    deterministic_fill: bool
-    flush_denormal: bool
-    default_dtype: str
-
-    @staticmethod
-    def now() -> EagerFlags:
-        """The flags as they stand in this process."""
-        cuda = torch.backends.cuda.matmul
-        return EagerFlags(
-            matmul_precision=torch.get_float32_matmul_precision(),
-            matmul_tf32=bool(cuda.allow_tf32),
-            cudnn_tf32=bool(torch.backends.cudnn.allow_tf32),
-            fp16_reduced_reduction=bool(cuda.allow_fp16_reduced_precision_reduction),
-            bf16_reduced_reduction=bool(cuda.allow_bf16_reduced_precision_reduction),
-            deterministic=torch.are_deterministic_algorithms_enabled(),
-            deterministic_fill=bool(torch.utils.deterministic.fill_uninitialized_memory),  # type: ignore[attr-defined]
-            flush_denormal=_flushes_denormals(),
-            default_dtype=str(torch.get_default_dtype()),
-        )
-
-
-def _flushes_denormals() -> bool:
-    """torch has a setter and no getter: half the smallest normal number is 0 exactly when denormals are flushed."""
-    return bool((torch.tensor(2.0**-126) * 0.5).item() == 0.0)
 
 
 @functools.cache
@@ -114,6 +79,9 @@ def device(target: Target) -> str:
     """What a *worth it* verdict is filed under: the device's name and how many threads torch may use on it."""
     if target.backend == "cpu":
         return f"{_cpu_name()}, {torch.get_num_threads()} of {_cpus()} threads"
+    if target.backend == "cuda" and torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(torch.cuda.current_device())
+        return f"{found.name}, {found.multi_processor_count} multiprocessors"
     return f"{target.backend} {target.arch}"
 
 
