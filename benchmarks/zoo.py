@@ -1,4 +1,6 @@
-"""Real models with random weights, at two sizes: what the model tests check and the model benchmark times.
+"""Real models with random weights, at three sizes: what the model tests check and the model benchmark times.
+
+"small" is for fast tests, "large" for a CPU, "full" has the widths of the real models with 2 to 4 layers, for a GPU.
 
 Each is wrapped to take tensors and return one tensor, in its own library's default configuration but for the widths.
 """
@@ -11,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import nn
 
+T = TypeVar("T")
+Size: TypeAlias = Literal["small", "large", "full"]
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -55,15 +59,19 @@ def example(name: str) -> ModuleType:
     return module
 
 
-def _tokens(large: bool, vocabulary: int, length: int | None = None) -> torch.Tensor:
-    return torch.randint(0, vocabulary, (2, length or (256 if large else 16)))
+def _of(size: Size, small: T, large: T, full: T) -> T:
+    return {"small": small, "large": large, "full": full}[size]
 
 
-def _llama(large: bool) -> Entry:
+def _tokens(vocabulary: int, batch: int, length: int) -> torch.Tensor:
+    return torch.randint(0, vocabulary, (batch, length))
+
+
+def _llama(size: Size) -> Entry:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = (512, 1408, 4, 8, 4, 4096) if large else (64, 176, 2, 4, 2, 256)
-    width, inner, layers, heads, kv_heads, vocabulary = sizes
+    small, large, full = (64, 176, 2, 4, 2, 256), (512, 1408, 4, 8, 4, 4096), (4096, 14336, 2, 32, 8, 32000)
+    width, inner, layers, heads, kv_heads, vocabulary = _of(size, small, large, full)
     config = LlamaConfig(
         hidden_size=width,
         intermediate_size=inner,
@@ -73,14 +81,14 @@ def _llama(large: bool) -> Entry:
         vocab_size=vocabulary,
     )
     model = Output(LlamaForCausalLM(config), ("input_ids",), "logits", use_cache=False)
-    return Entry("llama", model, (_tokens(large, vocabulary),))
+    return Entry("llama", model, (_tokens(vocabulary, *_of(size, (2, 16), (2, 256), (2, 2048))),))
 
 
-def _qwen2(large: bool) -> Entry:
+def _qwen2(size: Size) -> Entry:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    sizes = (512, 1408, 4, 8, 2, 4096) if large else (64, 176, 2, 4, 2, 256)
-    width, inner, layers, heads, kv_heads, vocabulary = sizes
+    small, large, full = (64, 176, 2, 4, 2, 256), (512, 1408, 4, 8, 2, 4096), (3584, 18944, 2, 28, 4, 152064)
+    width, inner, layers, heads, kv_heads, vocabulary = _of(size, small, large, full)
     config = Qwen2Config(
         hidden_size=width,
         intermediate_size=inner,
@@ -90,49 +98,52 @@ def _qwen2(large: bool) -> Entry:
         vocab_size=vocabulary,
     )
     model = Output(Qwen2ForCausalLM(config), ("input_ids",), "logits", use_cache=False)
-    return Entry("qwen2", model, (_tokens(large, vocabulary),))
+    return Entry("qwen2", model, (_tokens(vocabulary, *_of(size, (2, 16), (2, 256), (1, 2048))),))
 
 
-def _bert(large: bool) -> Entry:
+def _bert(size: Size) -> Entry:
     from transformers import BertConfig, BertModel
 
-    width, inner, layers, heads = (512, 2048, 4, 8) if large else (64, 128, 2, 4)
+    small, large, full = (64, 128, 2, 4, 1024), (512, 2048, 4, 8, 1024), (768, 3072, 4, 12, 30522)
+    width, inner, layers, heads, vocabulary = _of(size, small, large, full)
     config = BertConfig(
         hidden_size=width,
         intermediate_size=inner,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        vocab_size=1024,
+        vocab_size=vocabulary,
         max_position_embeddings=512,
     )
-    ids = _tokens(large, 1024)
+    ids = _tokens(vocabulary, *_of(size, (2, 16), (2, 256), (16, 512)))
     mask = torch.ones_like(ids)
     mask[1, -4:] = 0
     model = Output(BertModel(config, add_pooling_layer=False), ("input_ids", "attention_mask"), "last_hidden_state")
     return Entry("bert", model, (ids, mask))
 
 
-def _gpt2(large: bool) -> Entry:
+def _gpt2(size: Size) -> Entry:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    width, layers, heads = (512, 4, 8) if large else (64, 2, 4)
+    small, large, full = (64, 2, 4, 1024), (512, 4, 8, 1024), (1024, 4, 16, 50257)
+    width, layers, heads, vocabulary = _of(size, small, large, full)
     config = GPT2Config(
         n_embd=width,
         n_layer=layers,
         n_head=heads,
-        vocab_size=1024,
-        n_positions=512,
+        vocab_size=vocabulary,
+        n_positions=_of(size, 512, 512, 1024),
         bos_token_id=None,
         eos_token_id=None,
     )
     model = Output(GPT2LMHeadModel(config), ("input_ids",), "logits", use_cache=False)
-    return Entry("gpt2", model, (_tokens(large, 1024),))
+    return Entry("gpt2", model, (_tokens(vocabulary, *_of(size, (2, 16), (2, 256), (8, 1024))),))
 
 
-def _vit(large: bool) -> Entry:
+def _vit(size: Size) -> Entry:
     from transformers import ViTConfig, ViTModel
 
-    image, patch, width, inner, layers, heads = (224, 16, 384, 1536, 4, 6) if large else (32, 8, 64, 128, 2, 4)
+    small, large, full = (32, 8, 64, 128, 2, 4), (224, 16, 384, 1536, 4, 6), (224, 16, 1024, 4096, 4, 16)
+    image, patch, width, inner, layers, heads = _of(size, small, large, full)
     config = ViTConfig(
         image_size=image,
         patch_size=patch,
@@ -142,58 +153,64 @@ def _vit(large: bool) -> Entry:
         num_attention_heads=heads,
     )
     model = Output(ViTModel(config, add_pooling_layer=False), ("pixel_values",), "last_hidden_state")
-    return Entry("vit", model, (torch.randn(2, 3, image, image),))
+    return Entry("vit", model, (torch.randn(_of(size, 2, 2, 32), 3, image, image),))
 
 
-def _t5(large: bool) -> Entry:
+def _t5(size: Size) -> Entry:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    width, inner, layers, heads = (384, 1024, 3, 6) if large else (64, 128, 2, 4)
+    small, large, full = (64, 128, 2, 4, 1024), (384, 1024, 3, 6, 1024), (768, 3072, 3, 12, 32128)
+    width, inner, layers, heads, vocabulary = _of(size, small, large, full)
     config = T5Config(
         d_model=width,
         d_kv=width // heads,
         d_ff=inner,
         num_layers=layers,
         num_heads=heads,
-        vocab_size=1024,
+        vocab_size=vocabulary,
         decoder_start_token_id=0,
     )
     names = ("input_ids", "decoder_input_ids")
     model = Output(T5ForConditionalGeneration(config), names, "logits", use_cache=False)
-    return Entry("t5", model, (_tokens(large, 1024), _tokens(large, 1024, 128 if large else 8)))
+    inputs = (
+        _tokens(vocabulary, *_of(size, (2, 16), (2, 256), (8, 512))),
+        _tokens(vocabulary, *_of(size, (2, 8), (2, 128), (8, 128))),
+    )
+    return Entry("t5", model, inputs)
 
 
-def _mamba(large: bool) -> Entry:
+def _mamba(size: Size) -> Entry:
     from transformers import MambaConfig, MambaForCausalLM
 
     # Its scan is a Python loop over positions, unrolled in the graph: the length is what the graph's size grows with.
-    width, layers, length = (256, 2, 32) if large else (64, 2, 8)
+    width, layers, batch, length = _of(size, (64, 2, 2, 8), (256, 2, 2, 32), (768, 2, 8, 64))
     config = MambaConfig(hidden_size=width, num_hidden_layers=layers, vocab_size=1024, state_size=16)
     model = Output(MambaForCausalLM(config), ("input_ids",), "logits", use_cache=False)
-    return Entry("mamba", model, (_tokens(large, 1024, length),))
+    return Entry("mamba", model, (_tokens(1024, batch, length),))
 
 
-def _resnet(large: bool) -> Entry:
+def _resnet(size: Size) -> Entry:
     module = example("resnet")
-    if large:
-        return Entry("resnet", module.ResNet(), (torch.randn(4, 3, 224, 224),))
-    return Entry("resnet", module.ResNet((1, 1), (16, 32), 10), (torch.randn(2, 3, 32, 32),))
+    if size == "small":
+        return Entry("resnet", module.ResNet((1, 1), (16, 32), 10), (torch.randn(2, 3, 32, 32),))
+    return Entry("resnet", module.ResNet(), (torch.randn(4 if size == "large" else 32, 3, 224, 224),))
 
 
-def _convnext(large: bool) -> Entry:
+def _convnext(size: Size) -> Entry:
     module = example("convnext")
-    if large:
-        return Entry("convnext", module.ConvNeXt(), (torch.randn(4, 3, 224, 224),))
-    return Entry("convnext", module.ConvNeXt((1, 1), (16, 32), 10), (torch.randn(2, 3, 32, 32),))
+    if size == "small":
+        return Entry("convnext", module.ConvNeXt((1, 1), (16, 32), 10), (torch.randn(2, 3, 32, 32),))
+    return Entry("convnext", module.ConvNeXt(), (torch.randn(4 if size == "large" else 32, 3, 224, 224),))
 
 
-def _gpt(large: bool) -> Entry:
+def _gpt(size: Size) -> Entry:
     module = example("gpt")
-    model = module.GPT(4, 512, 8) if large else module.GPT(2, 64, 4, 256, 32)
-    return Entry("gpt", model, (_tokens(large, 256),))
+    arguments = _of(size, (2, 64, 4, 256, 32), (4, 512, 8), (4, 1024, 16, 32000, 1024))
+    shape = _of(size, (2, 16), (2, 256), (8, 1024))
+    return Entry("gpt", module.GPT(*arguments), (_tokens(256, *shape),))
 
 
-_BUILDERS: dict[str, Callable[[bool], Entry]] = {
+_BUILDERS: dict[str, Callable[[Size], Entry]] = {
     "llama": _llama,
     "qwen2": _qwen2,
     "bert": _bert,
@@ -208,9 +225,20 @@ _BUILDERS: dict[str, Callable[[bool], Entry]] = {
 NAMES = tuple(_BUILDERS)
 
 
-def build(name: str, *, large: bool = False, seed: int = 0) -> Entry:
+def build(name: str, size: Size = "small", *, seed: int = 0) -> Entry:
     """The model of that name, in eval mode, with weights and inputs drawn from `seed`."""
     torch.manual_seed(seed)
-    entry = _BUILDERS[name](large)
+    entry = _BUILDERS[name](size)
     entry.model.eval()
     return entry
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The model in training mode, with nothing random: contenders draw different streams."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "dropout_prob", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model.train()

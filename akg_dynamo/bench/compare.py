@@ -29,10 +29,11 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
-def difference(actual: object, expected: object, truth: tuple[torch.Tensor, ...] | None) -> str:
+def difference(actual: object, expected: object, truth: tuple[torch.Tensor, ...] | None, units: float = 4) -> str:
     """Empty when right; else the first thing that is not: layout, dtype, NaN and Inf, or an error beyond eager's.
 
-    Against fp64, twice eager's largest error and four units in the last place are allowed; integers must be equal.
+    Against fp64, twice eager's largest error and `units` in the last place of the largest value are allowed; integers
+    must be equal.
     """
     ours, theirs = tensors(actual), tensors(expected)
     if len(ours) != len(theirs):
@@ -45,7 +46,7 @@ def difference(actual: object, expected: object, truth: tuple[torch.Tensor, ...]
                 return f"output {i} differs in {int((a != e).sum())} of {e.numel()} elements"
             continue
         x = truth[i] if truth is not None and i < len(truth) and truth[i].shape == e.shape else None
-        problem = _float_difference(a, e, x)
+        problem = _float_difference(a, e, x, units)
         if problem:
             return f"output {i}: {problem}"
     return ""
@@ -55,7 +56,7 @@ def _layout(t: torch.Tensor) -> str:
     return f"{t.dtype}{list(t.shape)} with strides {t.stride()} on {t.device}"
 
 
-def _float_difference(a: torch.Tensor, e: torch.Tensor, x: torch.Tensor | None) -> str:
+def _float_difference(a: torch.Tensor, e: torch.Tensor, x: torch.Tensor | None, units: float) -> str:
     eps = torch.finfo(e.dtype).eps
     worst = allowed = scale = 0.0
     flat = [t.reshape(-1) for t in (a, e, x if x is not None else e)]
@@ -70,7 +71,7 @@ def _float_difference(a: torch.Tensor, e: torch.Tensor, x: torch.Tensor | None) 
         allowed = max(allowed, _largest(eager, truth, finite))
         scale = max(scale, float(truth[finite].abs().max()))
     # Without an fp64 result eager's own error is unknown: then sums are given the room of a few dozen roundings.
-    bound = 2 * allowed + (4 if x is not None else 64) * eps * scale
+    bound = 2 * allowed + (units if x is not None else max(units, 64)) * eps * scale
     return "" if worst <= bound else f"largest error {worst:.3g}, allowed {bound:.3g}"
 
 

@@ -28,7 +28,7 @@ VIEWS = re.compile(
     r"(_unsafe_view|view|permute|transpose|t|expand|unsqueeze|squeeze|slice|select|split|split_with_sizes|getitem"
     r"|detach|alias|as_strided|unbind|diagonal|unfold)(_\d+)?"
 )
-SIZES = [pytest.param(False, id="small"), pytest.param(True, id="large", marks=pytest.mark.conformance)]
+SIZES = [pytest.param("small", id="small"), pytest.param("large", id="large", marks=pytest.mark.conformance)]
 
 
 @pytest.fixture(autouse=True)
@@ -83,17 +83,6 @@ def beyond(actual: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor, fl
     return ""
 
 
-def without_dropout(model: nn.Module) -> nn.Module:
-    """In training mode, with nothing random."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in ("dropout", "dropout_prob", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-    return model.train()
-
-
 def coverage(graphs: list[GraphReport]) -> tuple[int, int, Counter[str]]:
     """Operators in our kernels, operators that could be (all but products, convolutions, … and views), and the rest.
 
@@ -113,21 +102,21 @@ def assert_covered(graphs: list[GraphReport]) -> None:
     assert ours >= 0.9 * possible, f"{ours} of {possible}; not: {rest.most_common()}"
 
 
-@pytest.mark.parametrize("large", SIZES)
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_outputs_and_coverage(name: str, large: bool) -> None:
-    entry = zoo.build(name, large=large)
+def test_outputs_and_coverage(name: str, size: zoo.Size) -> None:
+    entry = zoo.build(name, size)
     compiled = torch.compile(entry.model, backend="akg", options={"gate": "correct"})
     actual, expected = forward(compiled, entry.inputs), forward(entry.model, entry.inputs)
     assert beyond(actual, expected, forward(*wide(entry.model, entry.inputs)), 0.0) == ""
     assert_covered(akg_dynamo.explain())
 
 
-@pytest.mark.parametrize("large", SIZES)
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_gradients_and_coverage(name: str, large: bool) -> None:
-    entry = zoo.build(name, large=large)
-    model = without_dropout(entry.model)
+def test_gradients_and_coverage(name: str, size: zoo.Size) -> None:
+    entry = zoo.build(name, size)
+    model = zoo.without_dropout(entry.model)
     oracle, wide_inputs = wide(model, entry.inputs)
     untouched = copy.deepcopy(model)  # batch norm's running statistics move with every pass
     compiled = torch.compile(model, backend="akg", options={"gate": "correct"})
