@@ -47,8 +47,8 @@ def interval(logs: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[k - 1], ordered[n - k]
 
 
-def _calls_per_sample(measure: Measure) -> tuple[int, float]:
-    """Warm both up; how many calls make a sample long enough for the clock, and what a quad will take."""
+def _calls_per_sample(measure: Measure) -> int:
+    """Warm both up; how many calls make a sample long enough for the clock."""
     count = 1
     while True:
         # Twice, and the faster one: a burst must not make samples of a single call.
@@ -56,17 +56,25 @@ def _calls_per_sample(measure: Measure) -> tuple[int, float]:
         if slowest >= _SAMPLE_S / 2 or count >= 1 << 14:
             break
         count *= 4
-    count = max(1, min(1 << 15, round(count * _SAMPLE_S / max(slowest, 1e-9))))
-    return count, 4 * count * slowest / max(count, 1) if slowest > _SAMPLE_S else 4 * _SAMPLE_S
+    return max(1, min(1 << 15, round(count * _SAMPLE_S / max(slowest, 1e-9))))
 
 
-def sample(measure: Measure, budget_s: float, threshold: float = THRESHOLD, *, differences: bool = False) -> Timing:
+def sample(
+    measure: Measure,
+    budget_s: float,
+    threshold: float = THRESHOLD,
+    *,
+    differences: bool = False,
+    n_calls: int | None = None,
+) -> Timing:
     """One series of quads: until the answer is clear, or the budget is spent.
 
     `differences`: a measurement is a difference of two clock readings' spans, which noise makes too small as easily as
     too large. The median of such samples is taken, and not the least.
+    `n_calls`: of one measurement; by default, as many as the clock needs.
     """
-    n_calls, _ = _calls_per_sample(measure)
+    if n_calls is None:
+        n_calls = _calls_per_sample(measure)
     logs: list[float] = []
     eager_s: list[float] = []
     kernel_s: list[float] = []
@@ -111,10 +119,17 @@ def sample(measure: Measure, budget_s: float, threshold: float = THRESHOLD, *, d
     )
 
 
-def compare(measure: Measure, budget_s: float, threshold: float = THRESHOLD, *, differences: bool = False) -> Timing:
+def compare(
+    measure: Measure,
+    budget_s: float,
+    threshold: float = THRESHOLD,
+    *,
+    differences: bool = False,
+    n_calls: int | None = None,
+) -> Timing:
     """The verdict on speed. A winner is timed a second time, and it is the second series that is reported: the first
     one selected it, so it flatters. To win is to win both."""
-    first = sample(measure, budget_s / 2, threshold, differences=differences)
+    first = sample(measure, budget_s / 2, threshold, differences=differences, n_calls=n_calls)
     if not first.wins(threshold):
         return first
     shifted = 1_000_003  # other data sets than the first series began with
@@ -122,4 +137,4 @@ def compare(measure: Measure, budget_s: float, threshold: float = THRESHOLD, *, 
     def fresh(kernel: bool, n_calls: int, index: int) -> float:
         return measure(kernel, n_calls, index + shifted)
 
-    return sample(fresh, budget_s / 2, threshold, differences=differences)
+    return sample(fresh, budget_s / 2, threshold, differences=differences, n_calls=n_calls)

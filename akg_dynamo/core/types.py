@@ -256,13 +256,18 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Timing:
-    """A/B result: `ratio` is eager's time over the kernel's, with its 95% interval; times in microseconds per call."""
+    """A/B result: `ratio` is eager's time over the kernel's, with its 95% interval; times in microseconds per call.
+
+    On a device that queues work, what a call costs is the larger of its device time, given apart, and its host time.
+    """
 
     ratio: float
     low: float
     high: float
     eager_us: float
     kernel_us: float
+    eager_device_us: float = 0.0
+    kernel_device_us: float = 0.0
 
     def wins(self, threshold: float = 1.02) -> bool:
         """Whether the whole interval lies above `threshold`."""

@@ -1,0 +1,213 @@
+"""What a call costs on a device that works through a queue: its own time, and the host's.
+
+A call costs the larger of the two, as a loop of such calls would show. Large kernels keep the device busy, and the host
+runs ahead; of tiny ones the host is what is waited for, and the operators that a kernel replaces are called one by one.
+
+*Device* time lies between two marks in the queue, which is held until the last call is in it: how fast the host queues
+does not count. The cache is overwritten before each call. *Host* time is until the call returns, with an idle queue.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from akg_dynamo.agents.profiler.abba import THRESHOLD, compare
+from akg_dynamo.core.types import Timing
+
+Call = Callable[[int], object]
+"""One call, on the data set of that number."""
+
+_SAMPLE_S = 0.0003
+_MOST_DEVICE_CALLS = 8
+_MOST_HOST_CALLS = 32
+_SHORTEST_HOLD_S = 0.0001
+_LONGEST_HOLD_S = 0.008
+_HOLD_PER_CALL_S = 0.00002  # what the marks and the flush take to queue
+
+
+class Mark(Protocol):
+    """A place in the queue."""
+
+    def passed(self) -> bool:
+        """Whether the device is past it."""
+
+    def seconds_since(self, earlier: Mark) -> float:
+        """The device's time from there to here, once both are passed."""
+
+
+class Queue(Protocol):
+    """A device that works through what the host queues, in order."""
+
+    def hold(self, seconds: float) -> None:
+        """Queue that much idle work."""
+
+    def flush_cache(self) -> None:
+        """Queue work that leaves nothing of the tensors in the device's cache."""
+
+    def mark(self) -> Mark:
+        """Queue a mark."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has nothing left to do."""
+
+    def now(self) -> float:
+        """The host's clock, in seconds."""
+
+
+class _CudaMark:
+    def __init__(self) -> None:
+        self.event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's own
+        self.event.record()
+
+    def passed(self) -> bool:
+        return bool(self.event.query())  # type: ignore[no-untyped-call]
+
+    def seconds_since(self, earlier: Mark) -> float:
+        assert isinstance(earlier, _CudaMark)
+        return float(earlier.event.elapsed_time(self.event)) * 1e-3  # type: ignore[no-untyped-call]
+
+
+class CudaQueue:
+    """The current stream of the current CUDA device."""
+
+    def __init__(self) -> None:
+        cache_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+        self._flushed = torch.empty(2 * max(cache_bytes, 1 << 20), dtype=torch.uint8, device="cuda")
+        self._cycles_per_s = 2e9
+        for _ in range(2):  # the first time, the clock is still rising
+            start, cycles = self.mark(), int(self._cycles_per_s * 0.002)
+            torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+            end = self.mark()
+            self.synchronize()
+            self._cycles_per_s = cycles / end.seconds_since(start)
+
+    def hold(self, seconds: float) -> None:
+        """Queue a kernel that spins."""
+        torch.cuda._sleep(int(seconds * self._cycles_per_s))  # type: ignore[no-untyped-call]
+
+    def flush_cache(self) -> None:
+        """Overwrite twice as much as the L2 cache holds."""
+        self._flushed.zero_()
+
+    def mark(self) -> Mark:
+        """Record an event."""
+        return _CudaMark()
+
+    def synchronize(self) -> None:
+        """Wait for every stream."""
+        torch.cuda.synchronize()
+
+    def now(self) -> float:
+        """The performance counter."""
+        return time.perf_counter()
+
+
+@dataclass
+class _Side:
+    """Eager or the kernel: what is called, and what is known of its times."""
+
+    call: Call
+    hold_s: float = _SHORTEST_HOLD_S
+    synchronizes: bool = False  # it waits for the device itself: the queue is never full
+    host_s: float = 0.0
+    device_s: float = 0.0
+
+
+class DeviceClock:
+    """Measures the calls of one queue."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def host_s(self, side: _Side, n_calls: int, index: int) -> float:
+        """Seconds per call until it returns."""
+        self.queue.synchronize()
+        start = self.queue.now()
+        for i in range(n_calls):
+            side.call(index + i)
+        seconds = self.queue.now() - start
+        self.queue.synchronize()
+        return seconds / n_calls
+
+    def device_s(self, side: _Side, n_calls: int, index: int) -> float:
+        """Seconds per call of the device's time, each call after a flush of the cache."""
+        queue = self.queue
+        while True:
+            queue.synchronize()
+            if not side.synchronizes:
+                queue.hold(side.hold_s)
+            spans: list[tuple[Mark, Mark]] = []
+            for i in range(n_calls):
+                queue.flush_cache()
+                start = queue.mark()
+                side.call(index + i)
+                spans.append((start, queue.mark()))
+            starved = spans[0][0].passed()
+            queue.synchronize()
+            if not starved or side.synchronizes:
+                return sum(end.seconds_since(start) for start, end in spans) / n_calls
+            # The device got there before all was queued: what it waited for the host would count.
+            side.synchronizes = side.hold_s >= _LONGEST_HOLD_S
+            side.hold_s = min(4 * side.hold_s, _LONGEST_HOLD_S)
+
+
+class DeviceMeasure:
+    """Eager and a kernel on one device, for `abba.compare`: each sample is what a call costs.
+
+    Where one of device and host time is known to be less than half of the other on both sides, only the other is taken.
+    """
+
+    def __init__(self, queue: Queue, eager: Call, kernel: Call, n_sets: int) -> None:
+        self.clock = DeviceClock(queue)
+        self.sides = {False: _Side(eager), True: _Side(kernel)}
+        self.device_us: dict[bool, list[float]] = {False: [], True: []}
+        for side in self.sides.values():
+            for i in range(max(2, n_sets)):  # what is loaded and allocated once
+                side.call(i)
+            side.host_s = min(self.clock.host_s(side, 2, i) for i in range(3))
+            side.hold_s = max(_SHORTEST_HOLD_S, min(_LONGEST_HOLD_S, 2 * 1.5 * (side.host_s + _HOLD_PER_CALL_S)))
+            side.device_s = min(self.clock.device_s(side, 2, i) for i in range(2))
+        self.times_host = any(side.host_s > side.device_s / 2 for side in self.sides.values())
+        self.times_device = any(side.device_s > side.host_s / 2 for side in self.sides.values())
+
+    def __call__(self, kernel: bool, n_calls: int, index: int) -> float:
+        """Seconds of one call, whatever `n_calls` says: how many make a sample depends on what is measured."""
+        side, cost = self.sides[kernel], 0.0
+        if self.times_device:
+            count = _count(side.device_s, 1, _MOST_DEVICE_CALLS)
+            side.hold_s = max(side.hold_s, min(_LONGEST_HOLD_S, 1.5 * count * (side.host_s + _HOLD_PER_CALL_S)))
+            cost = self.clock.device_s(side, count, index)
+            self.device_us[kernel].append(cost * 1e6)
+        if self.times_host:
+            count = _count(side.host_s, 2, _MOST_HOST_CALLS)
+            cost = max(cost, self.clock.host_s(side, count, index))
+        return cost * n_calls
+
+
+def _count(seconds: float, least: int, most: int) -> int:
+    return max(least, min(most, round(_SAMPLE_S / max(seconds, 1e-9))))
+
+
+def compare_on_device(measure: DeviceMeasure, budget_s: float, threshold: float = THRESHOLD) -> Timing:
+    """The verdict on speed (see `abba.compare`), by what a call costs on that device."""
+    timing = compare(measure, budget_s, threshold, n_calls=1)
+
+    def device_us(kernel: bool) -> float:
+        taken: Sequence[float] = measure.device_us[kernel]
+        return statistics.median(taken) if taken else measure.sides[kernel].device_s * 1e6
+
+    return Timing(
+        timing.ratio,
+        timing.low,
+        timing.high,
+        timing.eager_us,
+        timing.kernel_us,
+        device_us(False),
+        device_us(True),
+    )
