@@ -104,15 +104,15 @@ def substitute(
         if t.kind == "index":
             i = index(t.attr)
             return tiles.make("index", t.dtype, (), i, i.axes)
-        if t.kind in ("load", "red"):
+        if t.kind in ("load", "red", "count"):
             at = tuple(index(i) for i in t.attr.indices)
             varies = frozenset[Axis]().union(*(i.axes for i in at))
             if t.kind == "load":
                 return tiles.make("load", t.dtype, (), Access(t.attr.storage, at), varies)
             prim = t.attr.prim
-            if stored is not None and prim in stored:
+            if t.kind == "red" and stored is not None and prim in stored:
                 return tiles.make("load", t.dtype, (), Access(stored[prim], at), varies)
-            return tiles.make("red", t.dtype, (), RedRef(prim, at), varies)
+            return tiles.make(t.kind, t.dtype, (), RedRef(prim, at), varies)
         return tiles.make(t.kind, t.dtype, tuple(walk(a) for a in t.args), t.attr)
 
     return walk(tile)
@@ -134,13 +134,13 @@ def finish(nest: Nest, facts: SizeFacts) -> None:
         for member in (m for m in nest.members if m.level == level):
             _place(nest, groups, member)
         nest.passes += groups
-    _collapse(nest)
+    collapse(nest)
     _choose_vector(nest, facts)
 
 
 def _place(nest: Nest, groups: list[Pass], member: Member) -> None:
     for group in groups:
-        pairs = _shared_inner(group, member)
+        pairs = shared_inner(group, member)
         if pairs is not None:
             member.rename(pairs, nest.tiles)
             member.inner = group.inner
@@ -149,7 +149,8 @@ def _place(nest: Nest, groups: list[Pass], member: Member) -> None:
     groups.append(Pass(member.inner, [member]))
 
 
-def _shared_inner(group: Pass, member: Member) -> dict[Axis, Axis] | None:
+def shared_inner(group: Pass, member: Member) -> dict[Axis, Axis] | None:
+    """The member's inner axes as the pass's, when its loops are the same ones."""
     if len(group.inner) != len(member.inner):
         return None
     for other in group.members:
@@ -197,7 +198,7 @@ def _index_tiles(nest: Nest) -> Iterator[Index]:
             yield t.attr
 
 
-def _collapse(nest: Nest) -> None:
+def collapse(nest: Nest) -> None:
     """Make one axis of neighbours (a, b) where every access steps over b's whole extent when a advances."""
     fixed = {m.chunk for m in nest.members if m.chunk is not None}
     views: list[dict[Axis, Size]] = []
@@ -247,7 +248,7 @@ def best_vector(accesses: Sequence[Access], axes: Sequence[Axis], facts: SizeFac
     return max(axes, key=lambda a: ((score[a] + 1e-3) * lanes[a], facts.value(a.extent)))
 
 
-def _order(axes: list[Axis], accesses: Sequence[Access], facts: SizeFacts) -> None:
+def order(axes: list[Axis], accesses: Sequence[Access], facts: SizeFacts) -> None:
     """Sort loops outermost first by how far apart their neighbours are, in the largest access."""
     if len(axes) < 2 or not accesses:
         return
@@ -270,7 +271,8 @@ def _across(vector: Axis, others: Sequence[Axis], accesses: Sequence[Access], fa
     return None
 
 
-def _group_accesses(group: Pass) -> list[Access]:
+def group_accesses(group: Pass) -> list[Access]:
+    """Every load and store of a pass."""
     found = [a for m in group.members for a in leaves(m.tile)[1]]
     return found + [Access(m.sink.target, m.at) for m in group.members if m.sink.target is not None]
 
@@ -278,9 +280,9 @@ def _group_accesses(group: Pass) -> list[Access]:
 def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
     accesses = list(nest_accesses(nest))
     stores = [Access(m.sink.target, m.at) for m in nest.members if m.sink.target is not None]
-    _order(nest.outer, [*stores, *accesses], facts)
+    order(nest.outer, [*stores, *accesses], facts)
     for group in nest.passes:
-        _order(group.inner, _group_accesses(group), facts)
+        order(group.inner, group_accesses(group), facts)
     inner = [a for p in nest.passes for a in p.inner]
     best = best_vector([*accesses, *stores], [*nest.outer, *inner], facts)
     if best is not None and best in nest.outer:
@@ -294,11 +296,11 @@ def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
                 nest.outer.insert(len(nest.outer) - 1, nest.across)
         for group in nest.passes:
             if not any(m.sink.is_reduction for m in group.members):
-                group.across = _across(best, group.inner, _group_accesses(group), facts)
+                group.across = _across(best, group.inner, group_accesses(group), facts)
         return
     for group in nest.passes:
         if group.inner:
-            last = best_vector(_group_accesses(group), group.inner, facts)
+            last = best_vector(group_accesses(group), group.inner, facts)
             assert last is not None
             group.inner.remove(last)
             group.inner.append(last)

@@ -16,6 +16,7 @@ from akg_dynamo.agents.designer.domain import (
     Access,
     Axis,
     Index,
+    Indices,
     RedRef,
     Sink,
     Tiles,
@@ -78,8 +79,11 @@ class Scheduler:
                 continue
             nests = self._form(self._split_reductions(sinks))
             for nest in nests:
-                finish(nest, self.facts)
+                self._finish(nest)
             return Schedule(nests, self.scratch, self._red_storage)
+
+    def _finish(self, nest: Nest) -> None:
+        finish(nest, self.facts)
 
     def _new_scratch(self, shape: Shape, dtype: DType) -> Storage:
         storage = Storage("tmp", len(self.scratch), dtype, shape, contiguous_strides(shape))
@@ -215,9 +219,7 @@ class Scheduler:
     def _add(self, nest: Nest, sink: Sink, mapping: dict[Axis, Axis]) -> None:
         assert sink.tile is not None
         inner = [a for axes in sink.axes for a in axes if a not in mapping]
-        at = sink.indices(sink.kept_dims)
-        if sink.chunk is not None:
-            at = (Index(((sink.chunk, 1),)), *at)
+        at = self._place_of(sink)
         position = None
         if sink.is_reduction and sink.op.startswith("arg"):
             sizes = [sink.domain[d] for d in sink.dims]
@@ -230,6 +232,11 @@ class Scheduler:
             if producer is not None:
                 member.level = max(member.level, producer.level + 1)
         nest.members.append(member)
+
+    def _place_of(self, sink: Sink) -> Indices:
+        """Where its value goes in its target."""
+        at = sink.indices(sink.kept_dims)
+        return at if sink.chunk is None else (Index(((sink.chunk, 1),)), *at)
 
     def _join(self, nest: Nest, sink: Sink) -> bool:
         """Add the sink to a nest when its loops fit there."""
@@ -251,6 +258,10 @@ class Scheduler:
                 outer = producer.outer[theirs]
                 if mapping.setdefault(mine, outer) is not outer:
                     return None
+            if sink.chunk is not None:  # it works on results of the same chunk
+                if producer.chunk is None or sink.chunk.extent != producer.chunk.extent:
+                    return None
+                mapping[sink.chunk] = producer.chunk
         if not used:
             shared = self._shared_axes(nest, sink)
             if shared is None:
@@ -260,12 +271,16 @@ class Scheduler:
             return None
         if sink.is_reduction and set(mapping) != set(sink.kept_axes()):
             return None
+        return mapping if self._pays(nest, sink, mapping) else None
+
+    def _pays(self, nest: Nest, sink: Sink, mapping: dict[Axis, Axis]) -> bool:
+        """Whether a sink that fits into a nest is better off there: not where few rows would do much work."""
         value = self.facts.value
         rows = value(product(a.extent for a in nest.outer))
         work = value(product(sink.domain))
         if rows < MIN_PARALLEL and work >= MIN_SPLIT_ELEMENTS and not sink.is_reduction:
-            return None if nest.members[0].sink.is_reduction or len(mapping) < len(sink.domain) else mapping
-        return mapping
+            return not nest.members[0].sink.is_reduction and len(mapping) >= len(sink.domain)
+        return True
 
     def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
         """The mapping under which the sink reads (some) memory exactly as a member does."""
