@@ -20,10 +20,11 @@ from torch import fx
 from akg_dynamo.background import SwappableForward, background
 from akg_dynamo.core.errors import AkgError, UserError
 from akg_dynamo.core.types import Kernel, SplitReason, SplitReasonType, Subgraph
-from akg_dynamo.executor import BoxedForward, write_forward
+from akg_dynamo.executor import BoxedForward, Outputs, write_forward
 from akg_dynamo.explanation import Fallback, GraphReport, KernelUse, LeftNode, records
 from akg_dynamo.fusion.extract import Cut, extract
 from akg_dynamo.fusion.partition import FusionPlan, plan
+from akg_dynamo.fusion.reference import reference
 from akg_dynamo.options import Options
 from akg_dynamo.recompose import recompose
 from akg_dynamo.reinplace import updates
@@ -146,9 +147,17 @@ class _Graph:
             )
             cut_of[region] = (cut, solution)
 
-        def on_raise(region: Region, error: Exception) -> Callable[..., tuple[torch.Tensor, ...]]:
+        def on_raise(
+            region: Region, error: Exception, arguments: tuple[Any, ...]
+        ) -> tuple[Outputs, Callable[..., Outputs]]:
             cut, kernel = cut_of[region]
-            return _latch(cut.subgraph, kernel, error, self.options, self.report)
+            original = reference(cut.subgraph)
+            try:
+                outputs = original(*arguments)
+            except Exception as refusal:  # eager's own error, whatever it is, in its own words
+                raise refusal from None
+            _latch(kernel, error, self.options, self.report)
+            return outputs, original
 
         executable = write_forward(
             self.gm,
@@ -223,19 +232,14 @@ def _solve(cuts: Sequence[Cut], options: Options) -> dict[str, Kernel | SplitRea
         return dict.fromkeys(subgraphs, SplitReason(SplitReasonType.BUILD, str(error)))
 
 
-def _latch(
-    sub: Subgraph, kernel: Kernel, error: Exception, options: Options, report: GraphReport
-) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """Puts the original operators in the place of a kernel that raised, for good: here, and by the cache elsewhere."""
-    from akg_dynamo.fusion.reference import reference
-
+def _latch(kernel: Kernel, error: Exception, options: Options, report: GraphReport) -> None:
+    """Says, and files for all processes, that a kernel raised where the original operators do not."""
     text = f"{type(error).__name__}: {error}"
     report.fallbacks.append(Fallback(kernel.name, kernel.digest, text))
     if kernel.key not in _said:
         _said.add(kernel.key)
         log.error("kernel %s raised; torch's operators replace it from now on", kernel.name, exc_info=error)
         quarantine(kernel, text, options)
-    return reference(sub)
 
 
 def _no_new_guards(gm: fx.GraphModule) -> contextlib.AbstractContextManager[None]:

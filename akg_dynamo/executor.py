@@ -33,6 +33,7 @@ from akg_dynamo.reinplace import Write, reinplace
 from akg_dynamo.schedule import Region, Step, SymbolSources, is_view, schedule, step_inputs
 from akg_dynamo.spelling import Namespace, Speller, is_whole
 
+Outputs = tuple[torch.Tensor, ...]
 aten = torch.ops.aten
 _INDENT = "    "
 _numbers = itertools.count()
@@ -45,9 +46,14 @@ class BoxedForward(Protocol):
 
 
 class OnRaise(Protocol):
-    """Told when a kernel raised: returns what runs instead, for this call and all later ones."""
+    """Told when a kernel raised: returns what the region's operators give on the kernel's arguments, and what runs
+    instead of the kernel from then on. Where the operators raise too the inputs are at fault: that is raised, and the
+    kernel stays.
+    """
 
-    def __call__(self, region: Region, error: Exception, /) -> Callable[..., tuple[torch.Tensor, ...]]: ...
+    def __call__(
+        self, region: Region, error: Exception, arguments: tuple[Any, ...], /
+    ) -> tuple[Outputs, Callable[..., Outputs]]: ...
 
 
 @dataclass(frozen=True)
@@ -221,17 +227,17 @@ class _Writer:
         space[name] = region.run
         if (first_run := region.first_run) is not None:
 
-            def first(*arguments: Any) -> tuple[torch.Tensor, ...]:
+            def first(*arguments: Any) -> Outputs:
                 space[name] = region.run
                 return first_run(*arguments)
 
             space[name] = first
 
-        def raised(error: Exception, *arguments: Any) -> tuple[torch.Tensor, ...]:
+        def raised(error: Exception, *arguments: Any) -> Outputs:
             # A kernel never writes to its inputs, so that starting over is safe. From here on the global is the
             # replacement, and no later call reaches the kernel.
-            space[name] = instead = on_raise(region, error)
-            return instead(*arguments)
+            outputs, space[name] = on_raise(region, error, arguments)
+            return outputs
 
         space[f"{name}_raised"] = raised
         return name

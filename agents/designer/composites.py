@@ -10,6 +10,7 @@ from akg_dynamo.agents.designer.sizes import Size, floor_div, product
 from akg_dynamo.agents.designer.values import (
     INF,
     V,
+    checked,
     exp,
     fn,
     full,
@@ -362,7 +363,7 @@ def _nll(c: Call) -> Result:
     shape = tuple(s for d, s in enumerate(x.shape) if d != channel)
     target = target.reshape(shape)
     kept = target.ne(c["ignore_index"])
-    safe = where(kept, target, 0)
+    safe = checked(where(kept, target, 0), x.shape[channel])
     sources: list[int | V] = [safe if d == channel else d - (d > channel) for d in range(rank)]
     picked = -take(x, sources, shape)
     weight = c.maybe("weight")

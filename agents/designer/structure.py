@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from akg_dynamo.agents.designer.calls import Call, NoRule, Result, rule
+from akg_dynamo.agents.designer.prims import size_value
 from akg_dynamo.agents.designer.sizes import Size
-from akg_dynamo.agents.designer.values import V, broadcast_shape, cat, full, iota, pad, take, value_of, where
+from akg_dynamo.agents.designer.values import V, broadcast_shape, cat, checked, full, iota, pad, take, value_of, where
 from akg_dynamo.agents.sketch.ast import DType
 
 
@@ -209,7 +210,8 @@ def _scatter(c: Call) -> Result:
 
 @rule("embedding")
 def _embedding(c: Call) -> Result:
-    weight, indices = c.raw("weight"), c.raw("indices").to(DType.I64)
+    weight = c.raw("weight")
+    indices = checked(c.raw("indices").to(DType.I64), weight.shape[0])
     rank = len(indices.shape)
     shape = c.shape
     return take(weight, [indices.reshape([*indices.shape, 1]), rank], shape)
@@ -219,10 +221,10 @@ def _embedding(c: Call) -> Result:
 def _index_select(c: Call) -> Result:
     x = c.raw("self")
     if not x.shape:
-        return x.expand(c.shape)
+        return take(x.reshape([1]), [checked(c.raw("index").to(DType.I64), 1).reshape(c.shape)], c.shape)
     dim = c["dim"] % len(x.shape)
     after = len(x.shape) - dim - 1
-    index = c.raw("index").to(DType.I64)
+    index = checked(c.raw("index").to(DType.I64), x.shape[dim])
     index = index.reshape([_count(index.shape), *[1] * after])
     return take(x, [index if d == dim else d for d in range(len(x.shape))], c.shape)
 
@@ -231,8 +233,9 @@ def _index_select(c: Call) -> Result:
 def _gather(c: Call) -> Result:
     x, index = c.raw("self"), c.raw("index").to(DType.I64)
     if not x.shape:
-        return x.expand(c.shape)
+        x = x.reshape([1])
     dim = c["dim"] % len(x.shape)
+    index = checked(index, x.shape[dim])
     if not index.shape:
         return take(x, [index], c.shape)
     return take(x, [index if d == dim else d for d in range(len(x.shape))], c.shape)
@@ -263,7 +266,8 @@ def _index(c: Call) -> Result:
             if position == first and adjacent and d == places[-1]:
                 position += len(common)
             wrapped = index.to(DType.I64)
-            wrapped = where(wrapped < 0, wrapped + value_of(x.shape[d], DType.I64), wrapped)
+            size = V(size_value(x.shape[d], DType.I64))
+            wrapped = checked(where(wrapped < 0, wrapped + size, wrapped), x.shape[d])
             lead = [1] * (len(common) - len(index.shape))
             sources.append(wrapped.reshape([*lead, *index.shape, *[1] * rest]))
     return take(x, sources, c.shape)

@@ -220,6 +220,11 @@ def iota(shape: Sequence[Size], dim: int) -> V:
     return V(prims.iota(shape, dim))
 
 
+def checked(index: V, size: Size) -> V:
+    """An i64 position that the user gave, which must be in 0 <= index < size: the kernel says so where it is not."""
+    return apply("checked", index, V(prims.size_value(size, DType.I64)))
+
+
 def take(x: V, sources: Sequence[int | V], shape: Sequence[Size]) -> V:
     """x at the result's index number, or at an integer value, per dim of x."""
     return V(prims.take(x.prim, [s if isinstance(s, int) else s.expand(shape).prim for s in sources], shape))

@@ -2,6 +2,8 @@
 
     kernel = lower(sketch)     # kernel.source; kernel.entry: extern "C" void (pointer per tensor, int64_t per symbol)
 
+Where the sketch has `checked` indices the entry returns an int instead, which is not 0 when one was out of range.
+
 It dispatches on the language's constructs only. A kernel has one vector width: W lanes of its widest dtype fill a
 register. The prelude's helpers are small and always inlined; only those that are used are written into the file.
 """
@@ -32,10 +34,11 @@ constexpr int W = LANES;  // of a vector
 
 @dataclass(frozen=True)
 class CppKernel:
-    """`source`: the file. `entry`: its one exported function."""
+    """`source`: the file. `entry`: its one exported function. `reports`: it returns whether an index was wrong."""
 
     source: str
     entry: str
+    reports: bool = False
 
 
 def lower(sketch: sk.Sketch) -> CppKernel:
@@ -52,17 +55,21 @@ def lower(sketch: sk.Sketch) -> CppKernel:
     parameters += [f"int64_t {c_name(s)}" for s in sketch.symbols]
     head = [f"  constexpr int64_t {c_name(c.name)} = {c.value};" for c in sketch.constexprs]
     head += _strides(sketch)
+    reports = emitter.reports
+    if reports:
+        head.append(f"  int {cpp_ops.REPORT} = 0;")
     lines = [
-        f'extern "C" void {entry}({", ".join(parameters)}) {{',
+        f'extern "C" {"int" if reports else "void"} {entry}({", ".join(parameters)}) {{',
         *head,
         *(f"  {line}" for line in emitter.lines),
+        *([f"  return {cpp_ops.REPORT};"] if reports else []),
         "}",
         "",
     ]
     body = "\n".join(lines)
     width = _lane_bytes(program, schedule)
     about = f"// {sketch.name}: " + ", ".join(f"{t.name} {t.kind} {t.dtype.value}" for t in sketch.tensors) + "\n"
-    return CppKernel(about + _LANES.format(64 // width, 32 // width) + prelude(body) + "\n" + body, entry)
+    return CppKernel(about + _LANES.format(64 // width, 32 // width) + prelude(body) + "\n" + body, entry, reports)
 
 
 def _strides(sketch: sk.Sketch) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cpp_leaf import LeafEmitter, Place, Registers, lane_name
 from akg_dynamo.agents.lowering.cpp_memory import Names, Turned, turnable
 from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text
@@ -36,7 +37,8 @@ class BlockEmitter:
         self.variables: dict[Variable, Place] = {}
         self.stored: set[Value] = set()
         self.turned: dict[Value | StoreTo | SetVariable, Turned] = {}
-        self.by_reference: set[str] = set()
+        self.reports = any(v.kind == "op" and v.name == "checked" for v in self.program.values)
+        self.by_reference: set[str] = {cpp_ops.REPORT} if self.reports else set()
         self.teams = 0
         self._uses: dict[int, dict[Value, int]] = {}
 

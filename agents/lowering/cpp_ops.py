@@ -22,6 +22,8 @@ _VECTOR = {
     "double": "f64v", "float": "f32v", "int64_t": "i64v", "int32_t": "i32v", "int16_t": "i16v", "int8_t": "i8v",
     "uint8_t": "u8v", "uint16_t": "u16v",
 }  # fmt: skip
+REPORT = "out_of_range"
+"""The local that `checked` sets."""
 _MASKS = {1: "i8v", 2: "i16v", 4: "i32v", 8: "i64v"}
 
 
@@ -328,6 +330,8 @@ def _integer(name: str, t: list[str], dtype: DType, vector: bool) -> str:
         return f"({t[0]} < 0 ? {negative} : {t[0]})"
     if name == "sign":
         return f"isign_v({t[0]})" if vector else f"isign<{held}>({t[0]})"
+    if name == "checked":
+        return f"checked({t[0]}, {t[1]}, {REPORT}{', n' if vector else ''})"
     if name in _INT_LANES:
         function = f"{_INT_LANES[name]}<{held}>"
         return f"per_lane({function}, {t[0]}, {t[1]})" if vector else f"{function}({t[0]}, {t[1]})"

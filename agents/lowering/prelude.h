@@ -244,6 +244,20 @@ template <class T, class M, class N> INLINE inline V<T> load_gather(const T* p, 
   for (int l = 0; l < W; l++) v[l] = l < live.n && set[l] ? p[at[l]] : other;
   return v;
 }
+//@ checked
+// The index; `wrong` is set where it is not in [0, size). (Any thread may set it, and they all set it alike.)
+INLINE inline int64_t checked(int64_t i, int64_t size, int& wrong) {
+  if (__builtin_expect((uint64_t)i >= (uint64_t)size, 0)) __atomic_store_n(&wrong, 1, __ATOMIC_RELAXED);
+  return i;
+}
+template <class N> INLINE inline i64v checked(i64v i, i64v size, int& wrong, N live) {
+  const i8v bad = __builtin_convertvector(keep((u64v)i >= (u64v)size, 0, live), i8v);
+  uint64_t words[(W + 7) / 8] = {}, any = 0;
+  __builtin_memcpy(words, &bad, W);
+  for (uint64_t word : words) any |= word;
+  if (__builtin_expect(any != 0, 0)) __atomic_store_n(&wrong, 1, __ATOMIC_RELAXED);
+  return i;
+}
 //@ store_scatter
 template <class T, class N> INLINE inline void store_scatter(T* p, i64v at, V<T> v, N live) {
   for (int l = 0; l < W; l++)

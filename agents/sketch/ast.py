@@ -156,7 +156,8 @@ class Span:
 class Gather:
     """Indexed by an integer tile (i64 or i32): the access varies over that tile's axes. Written `table[idx, j:j+BN]`.
 
-    Indices out of bounds read `other`; a designer clamps or wraps negative ones itself.
+    Indices out of bounds read `other`; a designer clamps or wraps negative ones itself, and marks those that a user
+    gave by `checked(idx, size)` (see `ops`), so that the launch reports a wrong one.
     """
 
     tile: str

@@ -532,6 +532,8 @@ def _allows(rule: Rule, dtype: DType) -> bool:
         return dtype.is_int
     if rule is Rule.BITS:
         return not dtype.is_float
+    if rule is Rule.INDEX:
+        return dtype is DType.I64
     return True
 
 

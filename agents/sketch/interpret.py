@@ -223,7 +223,7 @@ class _Interpreter:
             self.line = s.line
             try:
                 self.statement(s)
-            except ZeroDivisionError as e:
+            except (ZeroDivisionError, IndexError) as e:
                 raise self.error(str(e)) from None
 
     def statement(self, s: Stmt) -> None:

@@ -194,13 +194,21 @@ _BOOL: dict[str, Callable[..., Any]] = {
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Integers. NumPy wraps; dividing by zero raises here, as torch does.
+# Integers. NumPy wraps; dividing by zero raises here, as torch does, and so does a checked index that is out of range.
 
 
 def _divisor(b: Array) -> Array:
     if np.any(b == 0):
         raise ZeroDivisionError("integer division by zero")
     return b
+
+
+def _checked(index: Array, size: Array) -> Array:
+    wrong = (index < 0) | (index >= size)
+    if np.any(wrong):
+        first = np.broadcast_to(index, wrong.shape)[wrong].reshape(-1)[0]
+        raise IndexError(f"the index {first} is out of range")
+    return index + np.zeros_like(size)
 
 
 def _trunc_divide(a: Array, b: Array) -> Array:
@@ -234,7 +242,7 @@ _INT: dict[str, Callable[..., Any]] = {
     "mod": lambda a, b: a % _divisor(b), "fmod": lambda a, b: np.fmod(a, _divisor(b)), "truncdiv": _trunc_divide,
     "pow": _int_pow, "maximum": np.maximum, "minimum": np.minimum, "fmax": np.maximum, "fmin": np.minimum,
     "neg": np.negative, "abs": np.abs, "sign": np.sign, "and": np.bitwise_and, "or": np.bitwise_or,
-    "xor": np.bitwise_xor, "not": np.invert, "shl": _shift_left, "shr": _shift_right,
+    "xor": np.bitwise_xor, "checked": _checked, "not": np.invert, "shl": _shift_left, "shr": _shift_right,
 }  # fmt: skip
 
 

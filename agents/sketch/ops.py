@@ -13,6 +13,7 @@ class Rule(enum.Enum):
     FLOAT = "same dtype in and out; floats only"
     INT = "same dtype in and out; integers only"
     BITS = "same dtype in and out; integers and bool"
+    INDEX = "i64 in and out"
     ANY = "same dtype in and out; any"
     COMPARE = "same dtype in, bool out; any"
     TEST = "float in, bool out"
@@ -103,6 +104,13 @@ _TABLE = (
     OpInfo("not", 1, Rule.BITS, "bitwise; logical for bool", "~"),
     OpInfo("shl", 2, Rule.INT, "a << b as torch (0 when b is out of range)", "<<"),
     OpInfo("shr", 2, Rule.INT, "arithmetic a >> b as torch (0 or -1, by the sign, when b is out of range)", ">>"),
+    OpInfo(
+        "checked",
+        2,
+        Rule.INDEX,
+        "a, a position that whoever calls must keep in 0 <= a < b: where it is not, the launch says so and none of its "
+        "results count",
+    ),
     OpInfo("where", 3, Rule.SELECT, "a where the condition holds, else b"),
 )
 

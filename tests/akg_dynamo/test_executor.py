@@ -20,7 +20,7 @@ from .conftest import ReferenceSolver
 ALL = {"gate": "correct"}
 
 
-def refuse(region: Region, error: Exception) -> Any:
+def refuse(region: Region, error: Exception, arguments: tuple[Any, ...]) -> Any:
     raise AssertionError("no kernel should raise here")
 
 
@@ -174,12 +174,33 @@ def test_an_interrupt_is_not_a_failing_kernel(solver: ReferenceSolver) -> None:
     assert not akg_dynamo.explain()[0].fallbacks
 
 
-def test_the_original_error_when_torch_fails_too(solver: ReferenceSolver) -> None:
-    """The replacement fails as eager would: that is the user's error, and it reaches the user."""
+def test_where_torch_fails_too_the_inputs_are_at_fault(solver: ReferenceSolver) -> None:
+    """Eager's own error reaches the user, alone, and the kernel stays."""
+    attempts = []
+
+    def counting(_sub: Any, run: Any) -> Any:
+        def wrapped(*args: object) -> Any:
+            attempts.append(args)
+            if int(args[1].max()) > 3:  # type: ignore[attr-defined]
+                raise IndexError("the kernel's words")
+            return run(*args)
+
+        return wrapped
+
+    solver.wrap = counting
 
     def f(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         return (x[index] * 2 + 1).relu()
 
     g = torch.compile(f, backend="akg", options=ALL)
-    with pytest.raises(IndexError, match="out of"):
-        g(torch.ones(4), torch.tensor([7]))
+    x, right, wrong = torch.ones(4), torch.tensor([3]), torch.tensor([7])
+    for index in (right, wrong, right):
+        if index is right:
+            torch.testing.assert_close(g(x, index), f(x, index))
+            continue
+        with pytest.raises(IndexError, match="index 7 is out of bounds for dimension 0") as raised:
+            g(x, index)
+        assert "the kernel's words" not in "".join(traceback.format_exception(raised.value))
+    assert len(attempts) == 3
+    assert not solver.quarantined
+    assert not akg_dynamo.explain()[0].fallbacks

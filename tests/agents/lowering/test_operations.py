@@ -30,7 +30,7 @@ def applicable(dtype: DType) -> list[str]:
         fits = {
             Rule.ARITH: dtype is not DType.BOOL, Rule.FLOAT: dtype.is_float, Rule.INT: dtype.is_int,
             Rule.BITS: not dtype.is_float, Rule.ANY: True, Rule.COMPARE: True, Rule.TEST: dtype.is_float,
-            Rule.SELECT: True,
+            Rule.SELECT: True, Rule.INDEX: False,
         }  # fmt: skip
         if fits[info.rule]:
             names.append(info.name)

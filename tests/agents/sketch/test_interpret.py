@@ -24,6 +24,18 @@ def run(body: str, n: int = 10, at: list[int] | None = None, seed: int = 0) -> n
     return y
 
 
+def test_a_checked_index() -> None:
+    body = "  for i in range(0, N, BN):\n    p = checked(load(at[i:i+BN]), index(N))\n"
+    body += "    store(load(x[p]) -> y[i:i+BN])\n"
+    at = [9, 0, 8, 1, 7, 2, 6, 3, 5, 4]
+    assert run(body, at=at).tolist() == at
+    for wrong in (10, -1):
+        with pytest.raises(SketchError, match=f"^line 6: the index {wrong} is out of range"):
+            run(body, at=[*at[:9], wrong])
+    with pytest.raises(SketchError, match="'checked' does not take f32"):
+        run("  p = checked(load(x[0]), 3)\n")
+
+
 PARALLEL = '  @llm_hint("parallel")\n  for i in range(0, N, BN):\n'
 EACH = '  @llm_hint("parallel")\n  for i in range(0, N):\n'
 WHOLE = PARALLEL + "    store(load(x[i:i+BN]) -> y[i:i+BN])\n"

@@ -115,6 +115,8 @@ def takes(rule: Rule, dtype: DType) -> bool:
         return dtype.is_float
     if rule is Rule.INT:
         return dtype.is_int
+    if rule is Rule.INDEX:  # in test_interpret and test_checked
+        return False
     return not dtype.is_float if rule is Rule.BITS else True
 
 
