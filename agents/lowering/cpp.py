@@ -4,8 +4,9 @@
 
 Where the sketch has `checked` indices the entry returns an int instead, which is not 0 when one was out of range.
 
-It dispatches on the language's constructs only. A kernel has one vector width: W lanes of its widest dtype fill a
-register. The prelude's helpers are small and always inlined; only those that are used are written into the file.
+It dispatches on the language's constructs only. Each innermost loop has its own vector width: W lanes of the widest
+dtype that it holds fill a register. The prelude's helpers are small and always inlined; only those that are used are
+written into the file: at the width that most loops have as they are, at another in a namespace (`by8`: 8-byte lanes).
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from akg_dynamo.agents.lowering import cpp_ops
-from akg_dynamo.agents.lowering.cpp_emit import BlockEmitter
+from akg_dynamo.agents.lowering.cpp_emit import BlockEmitter, namespace
 from akg_dynamo.agents.lowering.cpp_ops import STORED
 from akg_dynamo.agents.lowering.index import c_name, c_text, strides_of
-from akg_dynamo.agents.lowering.ir import Program, build
+from akg_dynamo.agents.lowering.ir import build
 from akg_dynamo.agents.lowering.prelude import prelude
 from akg_dynamo.agents.lowering.schedule import Schedule
 from akg_dynamo.agents.sketch import ast as sk
-from akg_dynamo.agents.sketch.ast import DType
 
 _LANES = """\
 #ifdef __AVX512F__
@@ -29,6 +29,11 @@ _LANES = """\
 #define LANES {1}
 #endif
 constexpr int W = LANES;  // of a vector
+"""
+_ANOTHER_WIDTH = """\
+#undef LANES
+namespace {0} {{
+{1}}}  // namespace {0}
 """
 
 
@@ -67,9 +72,15 @@ def lower(sketch: sk.Sketch) -> CppKernel:
         "",
     ]
     body = "\n".join(lines)
-    width = _lane_bytes(program, schedule)
     about = f"// {sketch.name}: " + ", ".join(f"{t.name} {t.kind} {t.dtype.value}" for t in sketch.tensors) + "\n"
-    return CppKernel(about + _LANES.format(64 // width, 32 // width) + prelude(body) + "\n" + body, entry, reports)
+    helpers = _lanes(schedule.lane_bytes) + prelude(body)
+    for lane_bytes, texts in sorted(emitter.at_other_widths.items()):
+        helpers += _ANOTHER_WIDTH.format(namespace(lane_bytes), _lanes(lane_bytes) + prelude("\n".join(texts)))
+    return CppKernel(about + helpers + "\n" + body, entry, reports)
+
+
+def _lanes(lane_bytes: int) -> str:
+    return _LANES.format(64 // lane_bytes, 32 // lane_bytes)
 
 
 def _strides(sketch: sk.Sketch) -> list[str]:
@@ -79,19 +90,3 @@ def _strides(sketch: sk.Sketch) -> list[str]:
             if isinstance(expr, sk.IntBin):
                 lines.append(f"  [[maybe_unused]] const int64_t {c_name(t.name)}_s{dim} = {c_text(expr, {})};")
     return lines
-
-
-def _lane_bytes(program: Program, schedule: Schedule) -> int:
-    """Of the widest value that is held in vectors."""
-    widest = 1
-    for plan in schedule.plans.values():
-        for leaf in plan.leaves:
-            for sink in leaf.sinks:
-                for value in [*schedule.closure(sink)]:
-                    if plan.vector in value.axes and value.dtype is not DType.BOOL:
-                        widest = max(widest, cpp_ops.held_bytes(value.dtype))
-                    if value.kind == "load" and any(
-                        plan.vector in a.axes for a in value.args[: len(value.args) - value.masked]
-                    ):
-                        widest = max(widest, 8)  # addresses per lane
-    return widest

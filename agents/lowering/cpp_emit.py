@@ -10,6 +10,7 @@ from akg_dynamo.agents.lowering.cpp_leaf import LeafEmitter, Place, Registers, l
 from akg_dynamo.agents.lowering.cpp_memory import Names, Turned, turnable
 from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text
 from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
+from akg_dynamo.agents.lowering.prelude import definitions
 from akg_dynamo.agents.lowering.schedule import Leaf, Nest, Plan, Schedule, operands, shared_parents
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.intexpr import simplify
@@ -18,6 +19,7 @@ _PARALLEL_FROM = 150_000  # simple lane operations that pay for waking the other
 _STACK_BYTES = 1 << 16
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _LOCAL = re.compile(r"\bauto (\w+) =")
+_VECTOR_TYPE = re.compile(r"[fiu]\d+v|V|W")
 _DECLARED = re.compile(r"(\w+)(?:\[\d+\])?(?: = .*)?;$")
 
 
@@ -37,6 +39,7 @@ class BlockEmitter:
         self.variables: dict[Variable, Place] = {}
         self.stored: set[Value] = set()
         self.turned: dict[Value | StoreTo | SetVariable, Turned] = {}
+        self.at_other_widths: dict[int, list[str]] = {}
         self.reports = any(v.kind == "op" and v.name == "checked" for v in self.program.values)
         self.by_reference: set[str] = {cpp_ops.REPORT} if self.reports else set()
         self.teams = 0
@@ -51,6 +54,19 @@ class BlockEmitter:
         words = set(_WORD.findall("\n".join(self.lines[head + 1 :])))
         local = set(_LOCAL.findall("\n".join(self.lines[head + 1 :])))
         return ", ".join(["=", *(f"&{name}" for name in sorted((words & self.by_reference) - local))])
+
+    def borrow(self, text: str, lane_bytes: int) -> list[str]:
+        """What `text` needs of the helpers at another width than the usual one, by their full names."""
+        if lane_bytes == self.schedule.lane_bytes:
+            return []
+        self.at_other_widths.setdefault(lane_bytes, []).append(text)
+        words = {w for w in _WORD.findall(text) if w in definitions() or _VECTOR_TYPE.fullmatch(w)}
+        return [f"{namespace(lane_bytes)}::{word}" for word in sorted(words)]
+
+    def qualified(self, text: str, lane_bytes: int) -> str:
+        """The text, with the helpers and types of that width."""
+        names = {name.rpartition(":")[2]: name for name in self.borrow(text, lane_bytes)}
+        return _WORD.sub(lambda word: names.get(word[0], word[0]), text)
 
     def declare(self, line: str) -> None:
         """A line that defines a local which inner loops write, or a buffer."""
@@ -161,6 +177,11 @@ class BlockEmitter:
             self.line(call)
             self.depth -= len(chain) + 1
             self.line("} else {" if pragma else "}")
+
+
+def namespace(lane_bytes: int) -> str:
+    """Where the helpers for vectors with lanes of that size are, unless it is the usual one."""
+    return f"by{lane_bytes}"
 
 
 def _only_parallel_loop(block: Block, schedule: Schedule) -> Loop | None:

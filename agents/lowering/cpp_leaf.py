@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -130,6 +130,7 @@ class LeafEmitter:
         self.bound = list(bound)
         self.dead = dead
         self.vector: Axis | None = None
+        self.lane_bytes = self.schedule.lane_bytes
         self.names = Names(blocks.ranges, {}, lane_name)
 
     # -- values
@@ -228,6 +229,7 @@ class LeafEmitter:
         if axis is None:
             self._body(sinks, self.registers)
         else:
+            self.lane_bytes = self.schedule.lane_bytes_of(leaf, axis)
             self._vector_loop(sinks, axis)
         for sink in sinks:
             if isinstance(sink, Value) and sink in self.blocks.places:
@@ -242,22 +244,31 @@ class LeafEmitter:
         for sink in sinks:
             if isinstance(sink, Value) and sink.axis is axis:
                 self._start_across(sink, unroll)
-        name, lane = c_name(axis.c_name), lane_name(axis)
-        head = len(self.blocks.lines)
-        self.blocks.line("")
-        self.blocks.depth += 1
-        self.vector = axis
-        self._body(sinks, dict(self.registers))
-        self.vector = None
-        self.blocks.depth -= 1
-        captures = self.blocks.captures(head)
-        self.blocks.lines[head] = (
-            "  " * self.blocks.depth
-            + f"lanes<{unroll}>({name}, {name}_end, [{captures}](int64_t {lane}, {_LANE_ARGUMENTS}) INLINE {{"
-        )
-        self.blocks.line("});")
+        self._lanes(axis, unroll, lambda: self._body(sinks, dict(self.registers)))
         for sink in across:
             self._finish_across(sink, unroll, axis)
+
+    def _lanes(self, axis: Axis, unroll: int, write: Callable[[], None]) -> None:
+        """A loop over the vectors of an axis, whose body `write` writes."""
+        blocks = self.blocks
+        name, lane = c_name(axis.c_name), lane_name(axis)
+        head = len(blocks.lines)
+        blocks.line("")
+        blocks.depth += 1
+        self.vector = axis
+        write()
+        self.vector = None
+        blocks.depth -= 1
+        captures = blocks.captures(head)
+        borrowed = blocks.borrow("\n".join(blocks.lines[head + 1 :]), self.lane_bytes)
+        if borrowed:
+            blocks.lines.insert(head + 1, "  " * (blocks.depth + 1) + f"using {', '.join(borrowed)};")
+        call = blocks.qualified(f"lanes<{unroll}>", self.lane_bytes)
+        blocks.lines[head] = (
+            "  " * blocks.depth
+            + f"{call}({name}, {name}_end, [{captures}](int64_t {lane}, {_LANE_ARGUMENTS}) INLINE {{"
+        )
+        blocks.line("});")
 
     def _body(self, sinks: list[StoreTo | SetVariable | Value], registers: Registers) -> None:
         updates: list[SetVariable] = []
@@ -307,8 +318,8 @@ class LeafEmitter:
         if value.name.startswith("arg"):
             held, index = _arg_types(x.dtype)
             starts = ", ".join([f"splat<{index}>(-1)"] * unroll)
-            self.blocks.declare(f"V<{held}> {name}[{unroll}] = {{}};")
-            self.blocks.declare(f"V<{index}> at_{value.id}[{unroll}] = {{{starts}}};")
+            self._declare(f"V<{held}> {name}[{unroll}] = {{}};")
+            self._declare(f"V<{index}> at_{value.id}[{unroll}] = {{{starts}}};")
             return
         start = identity(value.name, _held_as(x.dtype))
         if x.dtype is DType.BOOL:
@@ -316,11 +327,14 @@ class LeafEmitter:
             width = self.mask_width(x)
             lane = f"int{8 * width}_t"
             starts = ", ".join([f"splat<{lane}>({full})"] * unroll)
-            self.blocks.declare(f"V<{lane}> {name}[{unroll}] = {{{starts}}};")
+            self._declare(f"V<{lane}> {name}[{unroll}] = {{{starts}}};")
             return
         vector = cpp_ops.vector_type(x.dtype)
         starts = "" if value.name == "sum" else ", ".join([cpp_ops.spread(start).text] * unroll)
-        self.blocks.declare(f"{vector} {name}[{unroll}] = {{{starts}}};")
+        self._declare(f"{vector} {name}[{unroll}] = {{{starts}}};")
+
+    def _declare(self, line: str) -> None:
+        self.blocks.declare(self.blocks.qualified(line, self.lane_bytes))
 
     def mask_width(self, value: Value) -> int:
         """A lane width wide enough for the mask of a bool value: that of what it compares."""
@@ -371,7 +385,7 @@ class LeafEmitter:
         place = self.blocks.places[value]
         if value.name.startswith("arg"):
             text = f"{c_name(axis.c_name)} + arg_across<{_sign(value)}, {unroll}>({name}, at_{value.id})"
-            self.blocks.line(place.write(Reg(text, DType.I64, False), None))
+            self._write(place, Reg(text, DType.I64, False))
             return
         total = [f"{name}[{u}]" for u in range(unroll)]
         while len(total) > 1:
@@ -381,7 +395,10 @@ class LeafEmitter:
         text = f"across({total[0]}, []({vector} a, {vector} b) INLINE {{ return {step}; }})"
         if x.dtype is DType.BOOL:
             text = f"({text} != 0)"
-        self.blocks.line(place.write(Reg(text, _held_as(value.dtype), False), None))
+        self._write(place, Reg(text, _held_as(value.dtype), False))
+
+    def _write(self, place: Place, reg: Reg) -> None:
+        self.blocks.line(self.blocks.qualified(place.write(reg, None), self.lane_bytes))
 
     # -- reductions and scans along another axis than the vector's
 
@@ -401,18 +418,16 @@ class LeafEmitter:
             starts.append((best, cpp_ops.literal(0, best.dtype)))
         else:
             starts.append((self._acc_place(value), identity(value.name, _held_as(x.dtype))))
-        if vector is not None:
-            name = c_name(vector.c_name)
-            captures = ", ".join(["=", *(f"&{place.name}" for place, _ in starts)])
-            self.blocks.line(
-                f"lanes<1>({name}, {name}_end, [{captures}](int64_t {lane_name(vector)}, auto n, auto) INLINE {{"
-            )
-            self.blocks.depth += 1
-        for place, start in starts:
-            self.blocks.line(place.write(start, vector))
-        if vector is not None:
-            self.blocks.depth -= 1
-            self.blocks.line("});")
+
+        def write() -> None:
+            for place, start in starts:
+                self.blocks.line(place.write(start, vector))
+
+        if vector is None:
+            write()
+        else:
+            self.lane_bytes = self.schedule.lane_bytes_of(leaf, vector)
+            self._lanes(vector, 1, write)
 
     def _best_place(self, value: Value, vector: Axis | None) -> Place:
         x = value.args[0].dtype

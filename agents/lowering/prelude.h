@@ -72,12 +72,23 @@ template <class To, class From> INLINE inline V<To> float_to_int_v(From x) {
   if constexpr (sizeof(To) == 8) return __builtin_convertvector(x, V<To>);
   else return __builtin_convertvector(__builtin_convertvector(x, i32v), V<To>);
 }
-//@ iota
-template <class T> INLINE inline V<T> iota() {
+//@ Table
+// F::at(lane) in each lane, known when compiled. (Set lane by lane, a vector is made at run time, in W instructions.)
+template <class T, class F> struct Table {
+  T a[W];
+  constexpr Table() : a() {
+    for (int l = 0; l < W; l++) a[l] = F::at(l);
+  }
+};
+template <class T, class F> INLINE inline V<T> lane_table() {
+  alignas(64) static constexpr Table<T, F> made;
   V<T> v;
-  for (int l = 0; l < W; l++) v[l] = l;
+  __builtin_memcpy(&v, made.a, sizeof v);
   return v;
 }
+//@ iota
+struct Iota { static constexpr int at(int l) { return l; } };
+template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 //@ masked_move
 #if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
@@ -267,11 +278,9 @@ template <class T, class N> INLINE inline void store_scatter(T* p, i64v at, V<T>
 // v in the live lanes, `other` in the rest.
 template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
 template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
-  typedef decltype(v < v) M;
-  M lane, end;
-  X rest;
-  for (int l = 0; l < W; l++) lane[l] = l, end[l] = t.n, rest[l] = other;
-  return lane < end ? v : rest;
+  typedef __typeof__(v[0]) E;
+  typedef typename Sized<sizeof(E)>::type I;
+  return iota<I>() < splat<I>(t.n) ? v : splat<E>(other);
 }
 //@ widen
 // 16-bit lanes to 32 and back (the compiler's own conversions take four instructions).

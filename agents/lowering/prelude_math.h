@@ -451,26 +451,30 @@ INLINE inline double pow_(double x, double y) { return __builtin_pow(x, y); }
 //@ scan_lanes
 // Inclusive scan across the lanes of one vector, in log2(W) steps.
 template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
-  typedef decltype(v < v) M;
+  typedef typename Sized<sizeof(v[0])>::type I;
+  const V<I> lane = iota<I>();
 #pragma GCC unroll 8
   for (int h = 1; h < W; h *= 2) {
-    M from, moves;
-    for (int l = 0; l < W; l++) from[l] = l < h ? l : l - h, moves[l] = l < h ? 0 : -1;
-    v = moves ? f(__builtin_shuffle(v, from), v) : v;
+    const V<I> from = lane < I(h) ? lane : lane - I(h);
+    v = lane < I(h) ? v : f(__builtin_shuffle(v, from), v);
   }
   return v;
+}
+//@ swapped
+// Each lane gets the one H lanes away.
+template <int H> struct Swapped { static constexpr int at(int l) { return l ^ H; } };
+template <int H, class X> INLINE inline X swapped(X v) {
+  return __builtin_shuffle(v, lane_table<typename Sized<sizeof(v[0])>::type, Swapped<H>>());
 }
 //@ across
 // Combines the lanes of one vector, by halves.
 template <class X, class F> INLINE inline auto across(X v, F f) {
-  typedef decltype(v < v) M;
-#pragma GCC unroll 8
-  for (int h = W / 2; h; h /= 2) {
-    M from;
-    for (int l = 0; l < W; l++) from[l] = l ^ h;
-    v = f(v, __builtin_shuffle(v, from));
-  }
-  return v[0] + 0;
+  if constexpr (W > 32) v = f(v, swapped<32>(v));
+  if constexpr (W > 16) v = f(v, swapped<16>(v));
+  if constexpr (W > 8) v = f(v, swapped<8>(v));
+  if constexpr (W > 4) v = f(v, swapped<4>(v));
+  v = f(v, swapped<2>(v));
+  return f(v, swapped<1>(v))[0] + 0;
 }
 //@ arg_step
 // Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN. `at` < 0: nothing taken yet.

@@ -28,6 +28,7 @@ from akg_dynamo.agents.lowering.ir import (
     Value,
     axis_key,
 )
+from akg_dynamo.agents.sketch.ast import DType
 
 Sink: TypeAlias = "StoreTo | SetVariable | Value"
 _WORTH_KEEPING = 6  # cheaper values are computed again
@@ -84,6 +85,7 @@ class Schedule:
                 for value in operands(sink):
                     self._cross(segment, value, set())
         self.plans = {segment: self._plan(segment) for segment in segments}
+        self.lane_bytes = self._usual_lane_bytes()
 
     def located(self, value: Value) -> bool:
         """Whether it is stored where it is computed, rather than computed again by each user."""
@@ -179,6 +181,31 @@ class Schedule:
         if not scores:
             return None
         return max(scores, key=lambda a: (scores[a], a.order))
+
+    def _usual_lane_bytes(self) -> int:
+        """What most innermost loops have, and of several the narrowest."""
+        leaves = [(leaf, p.vector) for p in self.plans.values() for leaf in p.leaves if p.vector in leaf.path]
+        widths = [self.lane_bytes_of(leaf, vector) for leaf, vector in leaves]
+        return min(set(widths), key=lambda w: (-widths.count(w), w), default=1)
+
+    def lane_bytes_of(self, leaf: Leaf, vector: Axis | None) -> int:
+        """Of the widest value that the leaf holds in vectors: it decides how many lanes its vectors have."""
+        held: list[DType] = []
+        gathers = False
+        for sink in leaf.sinks:
+            if vector in sink.axes:
+                held.append(_written(sink))
+            for value in self.closure(sink):
+                if vector in value.axes:
+                    held.append(value.dtype)
+                if value.kind == "load":
+                    gathers |= any(vector in a.axes for a in value.args[: len(value.args) - value.masked])
+        widest = max((cpp_ops.held_bytes(d) for d in held if d is not DType.BOOL), default=1)
+        if any(isinstance(s, Value) and s.name in ("argmax", "argmin") for s in leaf.sinks):
+            widest = max(widest, 4)  # positions
+        if gathers:
+            widest = 8  # addresses
+        return widest
 
     def _group(self, sinks: list[Sink], vector: Axis | None) -> tuple[list[Leaf], dict[Value, Leaf]]:
         leaves: list[Leaf] = []
@@ -280,6 +307,12 @@ def iteration_axes(sink: Sink) -> tuple[Axis, ...]:
     if isinstance(sink, Value) and sink.kind == "reduce":
         return sink.args[0].axes
     return sink.axes
+
+
+def _written(sink: Sink) -> DType:
+    if isinstance(sink, StoreTo):
+        return sink.access.tensor.dtype
+    return sink.variable.dtype if isinstance(sink, SetVariable) else sink.dtype
 
 
 def crossed_axis(sink: Sink) -> Axis | None:

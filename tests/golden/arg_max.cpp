@@ -28,6 +28,10 @@ typedef V<int64_t> i64v;
 typedef V<uint64_t> u64v;
 template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
 template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+template <int BYTES> struct Sized { typedef int64_t type; };
+template <> struct Sized<1> { typedef int8_t type; };
+template <> struct Sized<2> { typedef int16_t type; };
+template <> struct Sized<4> { typedef int32_t type; };
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
 template <int I> struct Int { constexpr operator int() const { return I; } };
@@ -48,6 +52,21 @@ template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) 
 }
 template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
 template <class To, class From> INLINE inline To cvt(From x) { return __builtin_convertvector(x, To); }
+// F::at(lane) in each lane, known when compiled. (Set lane by lane, a vector is made at run time, in W instructions.)
+template <class T, class F> struct Table {
+  T a[W];
+  constexpr Table() : a() {
+    for (int l = 0; l < W; l++) a[l] = F::at(l);
+  }
+};
+template <class T, class F> INLINE inline V<T> lane_table() {
+  alignas(64) static constexpr Table<T, F> made;
+  V<T> v;
+  __builtin_memcpy(&v, made.a, sizeof v);
+  return v;
+}
+struct Iota { static constexpr int at(int l) { return l; } };
+template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 #if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
 #define MASKED_MOVES 1
@@ -98,11 +117,9 @@ template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_la
 // v in the live lanes, `other` in the rest.
 template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
 template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
-  typedef decltype(v < v) M;
-  M lane, end;
-  X rest;
-  for (int l = 0; l < W; l++) lane[l] = l, end[l] = t.n, rest[l] = other;
-  return lane < end ? v : rest;
+  typedef __typeof__(v[0]) E;
+  typedef typename Sized<sizeof(E)>::type I;
+  return iota<I>() < splat<I>(t.n) ? v : splat<E>(other);
 }
 // a > b ? a : b, which is one instruction; b if either is NaN.
 template <class X> INLINE inline X larger(X a, X b) { return a > b ? a : b; }

@@ -28,6 +28,10 @@ typedef V<int64_t> i64v;
 typedef V<uint64_t> u64v;
 template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
 template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+template <int BYTES> struct Sized { typedef int64_t type; };
+template <> struct Sized<1> { typedef int8_t type; };
+template <> struct Sized<2> { typedef int16_t type; };
+template <> struct Sized<4> { typedef int32_t type; };
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
 template <int I> struct Int { constexpr operator int() const { return I; } };
@@ -47,6 +51,21 @@ template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) 
   if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
 }
 template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
+// F::at(lane) in each lane, known when compiled. (Set lane by lane, a vector is made at run time, in W instructions.)
+template <class T, class F> struct Table {
+  T a[W];
+  constexpr Table() : a() {
+    for (int l = 0; l < W; l++) a[l] = F::at(l);
+  }
+};
+template <class T, class F> INLINE inline V<T> lane_table() {
+  alignas(64) static constexpr Table<T, F> made;
+  V<T> v;
+  __builtin_memcpy(&v, made.a, sizeof v);
+  return v;
+}
+struct Iota { static constexpr int at(int l) { return l; } };
+template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 #if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
 #define MASKED_MOVES 1
@@ -97,33 +116,34 @@ template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_la
 // v in the live lanes, `other` in the rest.
 template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
 template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
-  typedef decltype(v < v) M;
-  M lane, end;
-  X rest;
-  for (int l = 0; l < W; l++) lane[l] = l, end[l] = t.n, rest[l] = other;
-  return lane < end ? v : rest;
+  typedef __typeof__(v[0]) E;
+  typedef typename Sized<sizeof(E)>::type I;
+  return iota<I>() < splat<I>(t.n) ? v : splat<E>(other);
 }
 // Inclusive scan across the lanes of one vector, in log2(W) steps.
 template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
-  typedef decltype(v < v) M;
+  typedef typename Sized<sizeof(v[0])>::type I;
+  const V<I> lane = iota<I>();
 #pragma GCC unroll 8
   for (int h = 1; h < W; h *= 2) {
-    M from, moves;
-    for (int l = 0; l < W; l++) from[l] = l < h ? l : l - h, moves[l] = l < h ? 0 : -1;
-    v = moves ? f(__builtin_shuffle(v, from), v) : v;
+    const V<I> from = lane < I(h) ? lane : lane - I(h);
+    v = lane < I(h) ? v : f(__builtin_shuffle(v, from), v);
   }
   return v;
 }
+// Each lane gets the one H lanes away.
+template <int H> struct Swapped { static constexpr int at(int l) { return l ^ H; } };
+template <int H, class X> INLINE inline X swapped(X v) {
+  return __builtin_shuffle(v, lane_table<typename Sized<sizeof(v[0])>::type, Swapped<H>>());
+}
 // Combines the lanes of one vector, by halves.
 template <class X, class F> INLINE inline auto across(X v, F f) {
-  typedef decltype(v < v) M;
-#pragma GCC unroll 8
-  for (int h = W / 2; h; h /= 2) {
-    M from;
-    for (int l = 0; l < W; l++) from[l] = l ^ h;
-    v = f(v, __builtin_shuffle(v, from));
-  }
-  return v[0] + 0;
+  if constexpr (W > 32) v = f(v, swapped<32>(v));
+  if constexpr (W > 16) v = f(v, swapped<16>(v));
+  if constexpr (W > 8) v = f(v, swapped<8>(v));
+  if constexpr (W > 4) v = f(v, swapped<4>(v));
+  v = f(v, swapped<2>(v));
+  return f(v, swapped<1>(v))[0] + 0;
 }
 
 extern "C" void cumsum(const float* __restrict x, float* __restrict y, int64_t M, int64_t N) {

@@ -225,7 +225,7 @@ extern "C" void matmul_bias_gelu(const float* __restrict a, const float* __restr
         [[maybe_unused]] const int64_t k_end = min2<int64_t>(k + 32, K);
         for (int64_t mm = m; mm < m_end; mm++) {
           alignas(64) float sum_5_tile[32];
-          lanes<1>(n_, n__end, [=, &sum_5_tile](int64_t nn, auto n, auto) INLINE {
+          lanes<1>(n_, n__end, [=, &sum_5_tile](int64_t nn, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
             store<float>(&sum_5_tile[nn - n_], splat<float>(0.0f), n);
           });
           for (int64_t kk = k; kk < k_end; kk++) {
