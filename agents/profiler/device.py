@@ -70,7 +70,7 @@ class _CudaMark:
 
     def seconds_since(self, earlier: Mark) -> float:
         assert isinstance(earlier, _CudaMark)
-        return float(earlier.event.elapsed_time(self.event)) * 1e-3  # type: ignore[no-untyped-call]
+        return float(earlier.event.elapsed_time(self.event)) * 1e-3
 
 
 class CudaQueue:
