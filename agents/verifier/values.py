@@ -30,8 +30,11 @@ from akg_dynamo.fusion.reference import reference
 
 _BATCH_BYTES = 32 << 20
 _SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
+_OUT_OF_RANGE = 20_000
 _SECOND_LOOK_ELEMENTS = 1 << 22
 _BYTE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+_REFUSALS = (RuntimeError, IndexError, ValueError, ZeroDivisionError)
 
 _T = TypeVar("_T")
 
@@ -156,8 +159,28 @@ class Values:
                 raise Failed(Outcome.WRONG, reason)
             self.checked.append(str(group))
             self.constant_passes &= zeros[g].finish() is None
+        self._check_refusals(groups[0])
         if not self.job.trusted and self.constant_passes and self.sub.inputs:
             raise Failed(Outcome.DEGENERATE, "outputs of all zeros pass")
+
+    def _check_refusals(self, first: plan.Group) -> None:
+        """Indices out of range: eager raises for them on the CPU, and the kernel must not return anything either."""
+        if any(s.device != "cpu" for s in self.sub.inputs):
+            return
+        group = plan.Group(first.sizes, "normal", 1)
+        self.worker.arena.reset()
+        batch = []
+        wrong = [(i, value) for i, span in positions(self.sub, first.sizes).items() for value in (span.hi, span.lo - 1)]
+        for number, (i, value) in enumerate(wrong):
+            case = self.lay_out(group, _OUT_OF_RANGE + number)
+            flat = case.private[i]
+            limits = torch.iinfo(flat.dtype)
+            if flat.numel() and limits.min <= value <= limits.max:
+                flat[(self.job.seed + number) % flat.numel()] = value
+                batch.append((0, case))
+        if batch:
+            self._run(batch, {0: Contract(self.job.numerics, self._rtol(), 1.0)}, {0: Contract("bounded", 0.0, 1.0)})
+            self.checked.append("indices out of range")
 
     def _second_look(self, group: plan.Group) -> str | None:
         """What is wrong by relative errors, on fresh inputs of that kind; None: the kernel is right."""
@@ -182,7 +205,7 @@ class Values:
             try:
                 outputs = self._eager(case)
                 break
-            except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
+            except _REFUSALS as error:
                 self.narrowing += 1
                 if self.narrowing > 3 or not any(s.dtype.startswith(("int", "uint")) for s in self.sub.inputs):
                     raise Failed(Outcome.DEGENERATE, f"eager accepts none of the inputs drawn: {error}") from None
@@ -215,7 +238,7 @@ class Values:
             self.worker.channel.send(request)
         except ChannelClosed:
             raise Failed(Outcome.CRASHED, self.worker.end()) from None
-        expected: list[list[Expected] | None] = []
+        expected: list[list[Expected] | Exception] = []
         broken: Exception | None = None
         try:
             expected = [self._expected(case) for case in cases]
@@ -227,15 +250,21 @@ class Values:
         if "error" in answer:
             raise Failed(Outcome.WRONG, f"run() raised {answer['error']}")
         for (g, case), wanted, calls in zip(batch, expected, answer["answers"], strict=True):
-            if wanted is not None:
+            raised = next((call["raised"] for call in calls if "raised" in call), None)
+            if isinstance(wanted, Exception):
+                if raised is None and _is_for_index(wanted):
+                    raise Failed(Outcome.WRONG, f"on {case}: run() returns where eager raises: {wanted}")
+            elif raised is not None:
+                raise Failed(Outcome.WRONG, f"on {case}: run() raised {raised}")
+            else:
                 self._compare(case, wanted, calls, contracts[g], zeros[g])
 
-    def _expected(self, case: Case) -> list[Expected] | None:
-        """What each output should be near; None where eager refuses these inputs."""
+    def _expected(self, case: Case) -> list[Expected] | Exception:
+        """What each output should be near; or what eager raises on these inputs."""
         try:
             eager = self._eager(case)
-        except (RuntimeError, IndexError, ValueError, ZeroDivisionError):
-            return None
+        except _REFUSALS as refusal:
+            return refusal
         if self.job.numerics == "eager" or not any(is_float(s) for s in self.specs):
             oracle = eager
         else:
@@ -341,6 +370,11 @@ class Values:
         dtype: torch.dtype = getattr(torch, spec.dtype)
         flat = typed(self.worker.arena.bytes, offset, n_bytes // dtype.itemsize, dtype)
         return flat.view(values(spec.shape, case.group.sizes))
+
+
+def _is_for_index(refusal: Exception) -> bool:
+    """Whether eager refused an index, which a kernel must refuse too: all else is known before a kernel is launched."""
+    return isinstance(refusal, IndexError) or "out of bounds" in str(refusal)
 
 
 def _nth(outputs: Callable[[], tuple[_T, ...]], i: int) -> Callable[[], _T]:

@@ -104,6 +104,9 @@ class _Worker:
                 _poison(True)
                 try:
                     outputs = run(*arguments)
+                except Exception as error:  # noqa: BLE001 - whatever a candidate raises is reported
+                    calls.append({"raised": f"{type(error).__name__}: {str(error)[:2000]}"})
+                    continue
                 finally:
                     _poison(False)
                 calls.append(self._store(outputs, offsets, arguments))

@@ -187,6 +187,33 @@ def test_a_model_may_not_take_the_name_of_a_kernel(tmp_path: Path, cache: Path) 
     assert len(run(other, cache).kernels) == 1
 
 
+def test_a_wrong_index_raises_what_the_original_raises(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "words.py"
+    path.write_text(
+        "import torch\n\nclass Model(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.table = torch.nn.Embedding(20, 16)\n        self.register_buffer('calls', torch.zeros(()))\n\n"
+        "    def forward(self, index):\n        self.calls += 1\n        return torch.tanh(self.table(index)) * 2\n\n"
+        "def get_inputs():\n    return [torch.arange(12)]\n"
+    )
+    assert any("embedding" in k.op for k in run(path, cache).kernels)
+    code = """
+import torch, words_generated as g
+old = g.Model()
+new = g.ModelNew.from_model(old)
+with torch.no_grad():
+    torch.testing.assert_close(new(torch.arange(12)), old(torch.arange(12)))
+    said = []
+    for model in (old, new):
+        try:
+            model(torch.arange(12) + 9)
+        except IndexError as error:
+            said.append(str(error))
+    assert said == ["index out of range in self"] * 2, said
+    torch.testing.assert_close(new(torch.arange(12)), old(torch.arange(12)))
+"""
+    alone(tmp_path, code)
+
+
 def test_nothing_to_win_is_the_original_forward(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "product.py"
     path.write_text(

@@ -91,9 +91,20 @@ def _ref(i: int):  # type: ignore[no-untyped-def]
     return Ref(i)
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["return (args[0][args[1]],)", "return (args[0][args[1].clamp(0, 49)],)"],
+    ids=["a negative one is wrapped", "one too large is clamped"],
+)
+def test_an_index_that_eager_refuses_must_be_refused(judge: Judge, body: str) -> None:
+    (verdict,) = judge.judge([job(_embedding(), body)])
+    assert verdict.outcome is Outcome.WRONG
+    assert "run() returns where eager raises: index out of range in self" in verdict.detail
+
+
 EXPANDED = TensorSpec("float32", (4, 6), (0, 1))
 GOOD = {
-    "embedding": (_embedding(), "return (args[0][args[1]],)"),
+    "embedding": (_embedding(), "return (torch.embedding(args[0], args[1]),)"),
     "permuted sum": (
         row_sum(8, 4096),
         "return (args[0][:, torch.randperm(4096, generator=torch.Generator().manual_seed(1))].sum(1),)",
