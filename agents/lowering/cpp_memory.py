@@ -14,6 +14,7 @@ from akg_dynamo.agents.sketch.ast import DType
 
 _TURNED_BYTES = 1 << 18  # a larger tile would not stay in L2
 _STACK_BYTES = 1 << 16
+_SHUFFLED_STRIDE = 8  # lanes further apart are loaded one by one
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,16 @@ def load(value: Value, names: Names, regs: Mapping[Value, Reg], vector: Axis | N
         return cpp_ops.loaded(text, dtype, False)
     if at.scatter:
         return _gather(at, where, checks, access, other)
+    strided, lanes = ("", place) if at.step == "1" else ("_strided", f"{place}, {at.step}")
     if where is not None:
         first, last = at.first or "0", at.last or "W"
-        text = f"load_where<{ctype}>({place}, {at.step}, {where.text}, {first}, {last}, {other}, n)"
+        text = f"load_where{strided}<{ctype}>({lanes}, {where.text}, {first}, {last}, {other}, n)"
     elif at.first:
-        text = f"load_range<{ctype}>({place}, {at.step}, {at.first}, {at.last}, {other}, n)"
+        text = f"load_range{strided}<{ctype}>({lanes}, {at.first}, {at.last}, {other}, n)"
     elif at.step == "1":
         text = f"load({place}, n)"
+    elif at.step.isdigit() and 1 < int(at.step) <= _SHUFFLED_STRIDE:
+        text = f"load_every<{at.step}>({place}, n)"
     else:
         text = f"load_strided({place}, {at.step}, n)"
     if checks:

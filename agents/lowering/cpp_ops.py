@@ -41,6 +41,7 @@ class Reg:
     vector: bool
     mask_bytes: int = 0
     exact: bool = True  # False: f16 or bf16 that is yet to be rounded, by the store that is its only use
+    constant: int | None = None  # of an integer that is known
 
     @property
     def c_type(self) -> str:
@@ -60,7 +61,8 @@ def literal(value: float | int | bool, dtype: DType) -> Reg:
     if dtype is DType.BOOL:
         return Reg("true" if value else "false", dtype, False)
     if not dtype.is_float:
-        return Reg(_int_text(int(value), dtype), dtype, False)
+        known = _wrapped(int(value), dtype)
+        return Reg(_int_text(known, dtype), dtype, False, constant=known)
     value = float(value)
     if dtype is not DType.F64 and math.isfinite(value):
         value = _rounded(value, dtype)
@@ -92,11 +94,14 @@ def _float_text(value: float, suffix: str) -> str:
     return f"{value!r}{suffix}"
 
 
-def _int_text(value: int, dtype: DType) -> str:
-    bits = dtype.size_bytes * 8
+def _wrapped(value: int, dtype: DType) -> int:
+    """What is left of it in the dtype's bits."""
+    bits = 8 * dtype.size_bytes
     value &= (1 << bits) - 1
-    if dtype is not DType.U8 and value >> (bits - 1):
-        value -= 1 << bits
+    return value - (1 << bits) if dtype is not DType.U8 and value >> (bits - 1) else value
+
+
+def _int_text(value: int, dtype: DType) -> str:
     if dtype is DType.I64:
         text = "(-9223372036854775807LL - 1)" if value == -(1 << 63) else f"{value}LL"
     else:
@@ -206,8 +211,13 @@ def operation(name: str, args: list[Reg], out: DType, *, only_stored: bool = Fal
         return args[0]
     if out is DType.BOOL or args[0].dtype is DType.BOOL:
         return _with_bool(name, args, out, vector)
+    known = args[-1].constant
     if vector:
         args = [spread(a) for a in args]
+    if known is not None and out.is_int and name in _INT_LANES:
+        text = _by_constant(name, args[0].text, known, out, vector)
+        if text:
+            return Reg(text, out, vector)
     text = _numeric(name, [a.text for a in args], out, vector)
     if name in _EXACT or (only_stored and out in _HALVES):
         return Reg(text, out, vector, exact=name in _EXACT)
@@ -317,6 +327,22 @@ def _libm_call(function: str, t: list[str], held: str, vector: bool) -> str:
     return f"per_lane({function}, {', '.join(t)})"
 
 
+def _by_constant(name: str, a: str, b: int, dtype: DType, vector: bool) -> str:
+    """Shifts by a constant that is in range, and division by a power of two; "" for what has no simple form."""
+    power = b.bit_length() - 1 if b > 0 and b & (b - 1) == 0 else None
+    if name in ("shl", "shr"):
+        forms = {name: f"({a} {'<<' if name == 'shl' else '>>'} {b})"} if 0 <= b < 8 * dtype.size_bytes else {}
+    elif power is None:
+        forms = {}
+    else:
+        forms = {
+            "floordiv": f"({a} >> {power})", "mod": f"({a} & {b - 1})",
+            "truncdiv": f"truncated<{power}>({a})", "fmod": f"({a} - (truncated<{power}>({a}) << {power}))",
+        }  # fmt: skip
+    text = forms.get(name, "")
+    return text if vector or dtype.size_bytes >= 4 or not text else f"{HELD[dtype]}({text})"
+
+
 def _integer(name: str, t: list[str], dtype: DType, vector: bool) -> str:
     held = HELD[dtype]
     if name in ("maximum", "fmax"):
@@ -332,6 +358,8 @@ def _integer(name: str, t: list[str], dtype: DType, vector: bool) -> str:
         return f"isign_v({t[0]})" if vector else f"isign<{held}>({t[0]})"
     if name == "checked":
         return f"checked({t[0]}, {t[1]}, {REPORT}{', n' if vector else ''})"
+    if name in ("shl", "shr"):
+        return f"{name}_v({t[0]}, {t[1]})" if vector else f"i{name}<{held}>({t[0]}, {t[1]})"
     if name in _INT_LANES:
         function = f"{_INT_LANES[name]}<{held}>"
         return f"per_lane({function}, {t[0]}, {t[1]})" if vector else f"{function}({t[0]}, {t[1]})"

@@ -20,8 +20,8 @@ typedef V<int32_t> i32v;
 typedef V<uint32_t> u32v;
 typedef V<int64_t> i64v;
 typedef V<uint64_t> u64v;
-template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
-template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+template <class X> INLINE inline constexpr X min2(X a, X b) { return a < b ? a : b; }
+template <class X> INLINE inline constexpr X max2(X a, X b) { return a > b ? a : b; }
 //@ Sized
 template <int BYTES> struct Sized { typedef int64_t type; };
 template <> struct Sized<1> { typedef int8_t type; };
@@ -52,8 +52,40 @@ INLINE inline int64_t floordiv_index(int64_t a, int64_t b) { return a / b - ((a 
 INLINE inline int64_t mod_index(int64_t a, int64_t b) { int64_t m = a % b; return m + ((m != 0) & ((m < 0) != (b < 0)) ? b : 0); }
 //@ splat
 template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
+//@ Lanes
+template <class T, int N> struct Lanes { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
 //@ cvt
-template <class To, class From> INLINE inline To cvt(From x) { return __builtin_convertvector(x, To); }
+// Lanes of another type. x86 takes integers of one size to another in one instruction, for which GCC 12 needs four, or
+// three for every lane when the sizes are more than a factor of two apart.
+template <class To, class From> INLINE inline To cvt(From x) {
+  typedef __typeof__(To{}[0]) T;
+  typedef __typeof__(x[0]) F;
+  constexpr int A = sizeof(F), B = sizeof(T), N = sizeof(From) / A;
+  constexpr bool integers = F(0.5) == 0 && T(0.5) == 0;
+  [[maybe_unused]] constexpr int SMALLER = min2(sizeof(From), sizeof(To)), LARGER = max2(sizeof(From), sizeof(To));
+  if constexpr (!integers && min2(A, B) < 4) return cvt<To>(cvt<typename Lanes<int32_t, N>::type>(x));
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  constexpr bool one = integers && A != B && SMALLER >= 8 && LARGER <= 64;
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  constexpr bool one = integers && A < B && SMALLER >= 8 && LARGER <= 32;
+#else
+  constexpr bool one = false;
+#endif
+  if constexpr (one) {
+    To y;
+#define MOVE(WIDE, NARROW, UP, DOWN)                                                                        \
+  if constexpr (A == NARROW && B == WIDE && F(-1) < F(0)) asm("vpmovsx" UP " %1, %0" : "=v"(y) : "v"(x)); \
+  if constexpr (A == NARROW && B == WIDE && F(-1) > F(0)) asm("vpmovzx" UP " %1, %0" : "=v"(y) : "v"(x)); \
+  if constexpr (A == WIDE && B == NARROW) asm("vpmov" DOWN " %1, %0" : "=v"(y) : "v"(x));
+    MOVE(2, 1, "bw", "wb") MOVE(4, 1, "bd", "db") MOVE(8, 1, "bq", "qb")
+    MOVE(4, 2, "wd", "dw") MOVE(8, 2, "wq", "qw") MOVE(8, 4, "dq", "qd")
+#undef MOVE
+    return y;
+  }
+  constexpr int HALFWAY = A > B ? A / 2 : A * 2;
+  if constexpr (integers && A != B && HALFWAY != B) return cvt<To>(cvt<typename Lanes<typename Sized<HALFWAY>::type, N>::type>(x));
+  return __builtin_convertvector(x, To);
+}
 //@ bits
 template <class To, class From> INLINE inline To bits(From x) {
   static_assert(sizeof(To) == sizeof(From), "bits");
@@ -69,8 +101,8 @@ template <class To, class From> INLINE inline To float_to_int(From x) {
 }
 //@ float_to_int_v
 template <class To, class From> INLINE inline V<To> float_to_int_v(From x) {
-  if constexpr (sizeof(To) == 8) return __builtin_convertvector(x, V<To>);
-  else return __builtin_convertvector(__builtin_convertvector(x, i32v), V<To>);
+  if constexpr (sizeof(To) == 8) return cvt<V<To>>(x);
+  else return cvt<V<To>>(cvt<i32v>(x));
 }
 //@ Table
 // F::at(lane) in each lane, known when compiled. (Set lane by lane, a vector is made at run time, in W instructions.)
@@ -90,47 +122,49 @@ template <class T, class F> INLINE inline V<T> lane_table() {
 struct Iota { static constexpr int at(int l) { return l; } };
 template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 //@ masked_move
-#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
-#define MASKED_MOVES 1
+#define MASKED_MOVES                                                              \
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t)    \
+  MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)  \
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t)    \
+  MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)   \
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t)     \
+  MOVE(16, 4, int, dqusi128, uint8_t)
 #endif
 #endif
+// The lanes of *p whose bit is set, those of `rest` elsewhere. Other memory is not touched.
+template <class T> INLINE inline V<T> load_bits(const T* p, uint64_t set, V<T> rest) {
 #ifdef MASKED_MOVES
-template <int N, class T> struct Raw { typedef T type __attribute__((vector_size(N))); };
-template <int N, class T> using R = typename Raw<N, T>::type;
-// The first n lanes of *p, zero elsewhere; the others are not touched.
-template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
-  constexpr int S = sizeof(V<T>), E = sizeof(T);
-  const uint64_t m = ~0ull >> (64 - n);  // 1 <= n < W <= 64
-#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
-  if constexpr (S == BYTES && E == SIZE) return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, R<BYTES, ELEM>{}, (MASK)m);
-  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
-  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
-  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                    \
+  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE)    \
+    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)rest, (BITS)set);
+  MASKED_MOVES
 #undef MOVE
-  V<T> v{};
-  __builtin_memcpy(&v, p, n * E);
-  return v;
+#endif
+  for (int l = 0; l < W; l++)
+    if (set >> l & 1) rest[l] = p[l];
+  return rest;
 }
-template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
-  constexpr int S = sizeof(V<T>), E = sizeof(T);
-  const uint64_t m = ~0ull >> (64 - n);
-#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
-  if constexpr (S == BYTES && E == SIZE) return __builtin_ia32_store##NAME##_mask((ELEM*)p, (R<BYTES, ELEM>)v, (MASK)m);
-  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
-  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
-  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
-#undef MOVE
-  __builtin_memcpy(p, &v, n * E);
-}
-#else
+// The first n lanes of *p (1 <= n < W), zero elsewhere.
 template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+#ifdef MASKED_MOVES
+  if constexpr (sizeof(V<T>) >= 16) return load_bits(p, ~0ull >> (64 - n), V<T>{});
+#endif
   V<T> v{};
   __builtin_memcpy(&v, p, n * sizeof(T));
   return v;
 }
-template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) { __builtin_memcpy(p, &v, n * sizeof(T)); }
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
+#ifdef MASKED_MOVES
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                 \
+  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE)    \
+    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)v, (BITS)(~0ull >> (64 - n)));
+  MASKED_MOVES
+#undef MOVE
 #endif
+  __builtin_memcpy(p, &v, n * sizeof(T));
+}
 //@ Loose
 // A vector at any address. (memcpy would do, but it may alias everything: sizes and pointers would be read again after each store.)
 template <class T> struct Loose { typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(alignof(T)))); };
@@ -151,6 +185,37 @@ template <class T, class N> INLINE inline V<T> load_strided(const T* p, int64_t 
     __builtin_memcpy(&v, a, sizeof v);
   }
   return v;
+}
+//@ Steps
+// Where in S vectors on end, the last of which ends with its last lane, every S-th element lies: shuffles' indices.
+template <class I, int S> struct Steps {
+  static constexpr int LAST = S * (W - 1) + 1 - W;
+  I from[S][W];
+  constexpr Steps() : from() {
+    for (int k = 1; k < S; k++)
+      for (int l = 0; l < W; l++) {
+        const int at = S * l, vector = min2(at / W, S - 1), inside = vector == S - 1 ? at - LAST : at % W;
+        from[k][l] = vector == k ? W + inside : k > 1 ? l : vector == 0 ? inside : 0;
+      }
+  }
+};
+//@ load_every
+// Lane l reads p[l * S].
+template <int S, class T, class N> INLINE inline V<T> load_every(const T* p, N live) {
+  if constexpr (__is_same(N, Full)) {
+    typedef typename Sized<sizeof(T)>::type I;
+    static constexpr Steps<I, S> steps;
+    V<T> v = load(p, live);
+#pragma GCC unroll 8
+    for (int k = 1; k < S; k++) {
+      V<I> from;
+      __builtin_memcpy(&from, steps.from[k], sizeof from);
+      v = __builtin_shuffle(v, load(p + (k == S - 1 ? steps.LAST : k * W), live), from);
+    }
+    return v;
+  } else {
+    return load_strided(p, S, live);
+  }
 }
 //@ store_strided
 template <class T, class N> INLINE inline void store_strided(T* p, int64_t stride, V<T> v, N live) {
@@ -215,36 +280,56 @@ template <class T> static void transpose(T* dst, int64_t ds, const T* src, int64
   for (; c < cols; c++)
     for (int64_t r = 0; r < rows; r++) dst[r * ds + c] = src[c * ss + r];
 }
+//@ bit_range
+// Bits first <= l < last, of which there are at most 64.
+INLINE inline uint64_t bit_range(int64_t first, int64_t last) {
+  first = max2<int64_t>(first, 0);
+  return last <= first ? 0 : (~0ull >> (64 - last)) & (~0ull << first);
+}
+//@ mask_bits
+// A bit per lane of a mask.
+template <class M> INLINE inline uint64_t mask_bits(M mask) {
+  uint64_t set = 0;
+#ifdef MASKED_MOVES
+  if constexpr (sizeof(mask) >= 16) {
+    constexpr int E = sizeof(mask[0]);
+    if constexpr (E == 1) asm("vpmovb2m %1, %0" : "=k"(set) : "v"(mask));
+    if constexpr (E == 2) asm("vpmovw2m %1, %0" : "=k"(set) : "v"(mask));
+    if constexpr (E == 4) asm("vpmovd2m %1, %0" : "=k"(set) : "v"(mask));
+    if constexpr (E == 8) asm("vpmovq2m %1, %0" : "=k"(set) : "v"(mask));
+    return set;
+  }
+#endif
+  for (int l = 0; l < W; l++) set |= (uint64_t)(mask[l] & 1) << l;
+  return set;
+}
 //@ load_range
-// Lanes first <= l < last of those that are live; `other` in the rest.
-template <class T, class N> INLINE inline V<T> load_range(const T* p, int64_t stride, int64_t first, int64_t last, T other, N live) {
+// Lanes first <= l < last of those that are live; `other` in the rest, whose memory is not touched.
+template <class T, class N> INLINE inline V<T> load_range(const T* p, int64_t first, int64_t last, T other, N live) {
+  if (__is_same(N, Full) && first <= 0 && last >= W) return load(p, live);
+  return load_bits(p, bit_range(first, min2<int64_t>(last, live.n)), splat<T>(other));
+}
+//@ load_range_strided
+template <class T, class N>
+INLINE inline V<T> load_range_strided(const T* p, int64_t stride, int64_t first, int64_t last, T other, N live) {
+  V<T> v = splat<T>(other);
   last = min2<int64_t>(last, live.n);
-  if (__is_same(N, Full) && first <= 0 && last >= W && stride == 1) return load(p, Full{});
-  T a[W];
-  for (int l = 0; l < W; l++) a[l] = other;
-  for (int64_t l = max2<int64_t>(first, 0); l < last; l++) a[l] = p[l * stride];
-  V<T> v;
-  __builtin_memcpy(&v, a, sizeof v);
+  for (int64_t l = max2<int64_t>(first, 0); l < last; l++) v[l] = p[l * stride];
   return v;
 }
 //@ load_where
 // Live lanes whose mask is set and that lie in first <= l < last; `other` in the rest, whose memory is not touched.
 template <class T, class M, class N>
-INLINE inline V<T> load_where(const T* p, int64_t stride, M mask, int64_t first, int64_t last, T other, N live) {
-  last = min2<int64_t>(last, live.n);
-  const i8v set = __builtin_convertvector(mask, i8v);
-  int8_t on[W];
-  __builtin_memcpy(on, &set, W);
-  T a[W];
-  for (int l = 0; l < W; l++) a[l] = other;
-  first = max2<int64_t>(first, 0);
-  bool all = first == 0 && last == W && stride == 1;
-  for (int l = 0; l < W; l++) all &= on[l] != 0;
-  if (all) return load(p, Full{});
-  for (int64_t l = first; l < last; l++)
-    if (on[l]) a[l] = p[l * stride];
-  V<T> v;
-  __builtin_memcpy(&v, a, sizeof v);
+INLINE inline V<T> load_where(const T* p, M mask, int64_t first, int64_t last, T other, N live) {
+  return load_bits(p, mask_bits(mask) & bit_range(first, min2<int64_t>(last, live.n)), splat<T>(other));
+}
+//@ load_where_strided
+template <class T, class M, class N>
+INLINE inline V<T> load_where_strided(const T* p, int64_t stride, M mask, int64_t first, int64_t last, T other, N live) {
+  const uint64_t set = mask_bits(mask) & bit_range(first, min2<int64_t>(last, live.n));
+  V<T> v = splat<T>(other);
+  for (int l = 0; l < W; l++)
+    if (set >> l & 1) v[l] = p[l * stride];
   return v;
 }
 //@ load_gather
@@ -282,21 +367,9 @@ template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
   typedef typename Sized<sizeof(E)>::type I;
   return iota<I>() < splat<I>(t.n) ? v : splat<E>(other);
 }
-//@ widen
-// 16-bit lanes to 32 and back (the compiler's own conversions take four instructions).
-#if defined(__AVX512F__) && LANES == 16
-INLINE inline u32v widen(u16v x) { return (u32v)__builtin_ia32_pmovzxwd512_mask((i16v)x, i32v{}, -1); }
-INLINE inline u16v lower_halves(u32v x) { return (u16v)__builtin_ia32_pmovdw512_mask((i32v)x, i16v{}, -1); }
-#elif defined(__AVX2__) && LANES == 8
-INLINE inline u32v widen(u16v x) { return (u32v)__builtin_ia32_pmovzxwd256((i16v)x); }
-INLINE inline u16v lower_halves(u32v x) { return cvt<u16v>(x); }
-#else
-INLINE inline u32v widen(u16v x) { return cvt<u32v>(x); }
-INLINE inline u16v lower_halves(u32v x) { return cvt<u16v>(x); }
-#endif
 //@ from_bf16
 INLINE inline float from_bf16(uint16_t x) { return bits<float>((uint32_t)x << 16); }
-INLINE inline f32v from_bf16(u16v x) { return bits<f32v>(widen(x) << 16); }
+INLINE inline f32v from_bf16(u16v x) { return bits<f32v>(cvt<u32v>(x) << 16); }
 //@ round_bf16
 // To the nearest value that bf16 has, ties to even, kept as float.
 INLINE inline float round_bf16(float x) {
@@ -311,14 +384,14 @@ INLINE inline f32v round_bf16(f32v x) {
 //@ to_bf16
 // Of a float that is already one of bf16's values.
 INLINE inline uint16_t to_bf16(float x) { return bits<uint32_t>(x) >> 16; }
-INLINE inline u16v to_bf16(f32v x) { return lower_halves(bits<u32v>(x) >> 16); }
+INLINE inline u16v to_bf16(f32v x) { return cvt<u16v>(bits<u32v>(x) >> 16); }
 //@ narrow_bf16
 // Rounded and stored in one.
 INLINE inline uint16_t narrow_bf16(float x) { return to_bf16(round_bf16(x)); }
 INLINE inline u16v narrow_bf16(f32v x) {
   const u32v b = bits<u32v>(x);
   const u32v r = (b + (0x7fff + ((b >> 16) & 1))) >> 16;
-  return lower_halves(x != x ? u32v{} + 0x7fc0u : r);
+  return cvt<u16v>(x != x ? u32v{} + 0x7fc0u : r);
 }
 //@ half_bits
 INLINE inline float half_to_float(uint16_t h) {

@@ -44,6 +44,21 @@ template <class T> INLINE inline T ipow(T a, T b) {
 template <class T> INLINE inline T ishl(T a, T b) { return b < 0 || b >= T(8 * sizeof(T)) ? T(0) : T((uint64_t)a << b); }
 //@ ishr
 template <class T> INLINE inline T ishr(T a, T b) { return b < 0 || b >= T(8 * sizeof(T)) ? (a < 0 ? T(-1) : T(0)) : T(a >> b); }
+//@ shl_v
+template <class X> INLINE inline X shl_v(X a, X b) {
+  constexpr int BITS = 8 * sizeof(a[0]);
+  return (b >= 0) & (b < BITS) ? a << (b & (BITS - 1)) : X{};
+}
+//@ shr_v
+template <class X> INLINE inline X shr_v(X a, X b) {
+  constexpr int BITS = 8 * sizeof(a[0]);
+  return (b >= 0) & (b < BITS) ? a >> (b & (BITS - 1)) : (X)(a < 0);
+}
+//@ truncated
+// a / 2**K towards zero.
+template <int K, class X> INLINE inline X truncated(X a) {
+  return X((a + (a < 0 ? X{} + ((1ll << K) - 1) : X{})) >> K);
+}
 //@ isign
 template <class T> INLINE inline T isign(T a) { return T((a > 0) - (a < 0)); }
 //@ isign_v

@@ -26,8 +26,8 @@ typedef V<int32_t> i32v;
 typedef V<uint32_t> u32v;
 typedef V<int64_t> i64v;
 typedef V<uint64_t> u64v;
-template <class X> INLINE inline X min2(X a, X b) { return a < b ? a : b; }
-template <class X> INLINE inline X max2(X a, X b) { return a > b ? a : b; }
+template <class X> INLINE inline constexpr X min2(X a, X b) { return a < b ? a : b; }
+template <class X> INLINE inline constexpr X max2(X a, X b) { return a > b ? a : b; }
 template <int BYTES> struct Sized { typedef int64_t type; };
 template <> struct Sized<1> { typedef int8_t type; };
 template <> struct Sized<2> { typedef int16_t type; };
@@ -51,7 +51,38 @@ template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) 
   if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
 }
 template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
-template <class To, class From> INLINE inline To cvt(From x) { return __builtin_convertvector(x, To); }
+template <class T, int N> struct Lanes { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
+// Lanes of another type. x86 takes integers of one size to another in one instruction, for which GCC 12 needs four, or
+// three for every lane when the sizes are more than a factor of two apart.
+template <class To, class From> INLINE inline To cvt(From x) {
+  typedef __typeof__(To{}[0]) T;
+  typedef __typeof__(x[0]) F;
+  constexpr int A = sizeof(F), B = sizeof(T), N = sizeof(From) / A;
+  constexpr bool integers = F(0.5) == 0 && T(0.5) == 0;
+  [[maybe_unused]] constexpr int SMALLER = min2(sizeof(From), sizeof(To)), LARGER = max2(sizeof(From), sizeof(To));
+  if constexpr (!integers && min2(A, B) < 4) return cvt<To>(cvt<typename Lanes<int32_t, N>::type>(x));
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  constexpr bool one = integers && A != B && SMALLER >= 8 && LARGER <= 64;
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  constexpr bool one = integers && A < B && SMALLER >= 8 && LARGER <= 32;
+#else
+  constexpr bool one = false;
+#endif
+  if constexpr (one) {
+    To y;
+#define MOVE(WIDE, NARROW, UP, DOWN)                                                                        \
+  if constexpr (A == NARROW && B == WIDE && F(-1) < F(0)) asm("vpmovsx" UP " %1, %0" : "=v"(y) : "v"(x)); \
+  if constexpr (A == NARROW && B == WIDE && F(-1) > F(0)) asm("vpmovzx" UP " %1, %0" : "=v"(y) : "v"(x)); \
+  if constexpr (A == WIDE && B == NARROW) asm("vpmov" DOWN " %1, %0" : "=v"(y) : "v"(x));
+    MOVE(2, 1, "bw", "wb") MOVE(4, 1, "bd", "db") MOVE(8, 1, "bq", "qb")
+    MOVE(4, 2, "wd", "dw") MOVE(8, 2, "wq", "qw") MOVE(8, 4, "dq", "qd")
+#undef MOVE
+    return y;
+  }
+  constexpr int HALFWAY = A > B ? A / 2 : A * 2;
+  if constexpr (integers && A != B && HALFWAY != B) return cvt<To>(cvt<typename Lanes<typename Sized<HALFWAY>::type, N>::type>(x));
+  return __builtin_convertvector(x, To);
+}
 // F::at(lane) in each lane, known when compiled. (Set lane by lane, a vector is made at run time, in W instructions.)
 template <class T, class F> struct Table {
   T a[W];
@@ -67,47 +98,49 @@ template <class T, class F> INLINE inline V<T> lane_table() {
 }
 struct Iota { static constexpr int at(int l) { return l; } };
 template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
-#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__has_builtin)
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
-#define MASKED_MOVES 1
+#define MASKED_MOVES                                                              \
+  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t)    \
+  MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)  \
+  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t)    \
+  MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)   \
+  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t)     \
+  MOVE(16, 4, int, dqusi128, uint8_t)
 #endif
 #endif
+// The lanes of *p whose bit is set, those of `rest` elsewhere. Other memory is not touched.
+template <class T> INLINE inline V<T> load_bits(const T* p, uint64_t set, V<T> rest) {
 #ifdef MASKED_MOVES
-template <int N, class T> struct Raw { typedef T type __attribute__((vector_size(N))); };
-template <int N, class T> using R = typename Raw<N, T>::type;
-// The first n lanes of *p, zero elsewhere; the others are not touched.
-template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
-  constexpr int S = sizeof(V<T>), E = sizeof(T);
-  const uint64_t m = ~0ull >> (64 - n);  // 1 <= n < W <= 64
-#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
-  if constexpr (S == BYTES && E == SIZE) return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, R<BYTES, ELEM>{}, (MASK)m);
-  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
-  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
-  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                    \
+  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE)    \
+    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)rest, (BITS)set);
+  MASKED_MOVES
 #undef MOVE
-  V<T> v{};
-  __builtin_memcpy(&v, p, n * E);
-  return v;
+#endif
+  for (int l = 0; l < W; l++)
+    if (set >> l & 1) rest[l] = p[l];
+  return rest;
 }
-template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
-  constexpr int S = sizeof(V<T>), E = sizeof(T);
-  const uint64_t m = ~0ull >> (64 - n);
-#define MOVE(BYTES, SIZE, ELEM, NAME, MASK) \
-  if constexpr (S == BYTES && E == SIZE) return __builtin_ia32_store##NAME##_mask((ELEM*)p, (R<BYTES, ELEM>)v, (MASK)m);
-  MOVE(64, 1, char, dquqi512, uint64_t) MOVE(64, 2, short, dquhi512, uint32_t) MOVE(64, 4, int, dqusi512, uint16_t) MOVE(64, 8, long long, dqudi512, uint8_t)
-  MOVE(32, 1, char, dquqi256, uint32_t) MOVE(32, 2, short, dquhi256, uint16_t) MOVE(32, 4, int, dqusi256, uint8_t) MOVE(32, 8, long long, dqudi256, uint8_t)
-  MOVE(16, 1, char, dquqi128, uint16_t) MOVE(16, 2, short, dquhi128, uint8_t) MOVE(16, 4, int, dqusi128, uint8_t)
-#undef MOVE
-  __builtin_memcpy(p, &v, n * E);
-}
-#else
+// The first n lanes of *p (1 <= n < W), zero elsewhere.
 template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
+#ifdef MASKED_MOVES
+  if constexpr (sizeof(V<T>) >= 16) return load_bits(p, ~0ull >> (64 - n), V<T>{});
+#endif
   V<T> v{};
   __builtin_memcpy(&v, p, n * sizeof(T));
   return v;
 }
-template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) { __builtin_memcpy(p, &v, n * sizeof(T)); }
+template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
+#ifdef MASKED_MOVES
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                 \
+  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE)    \
+    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)v, (BITS)(~0ull >> (64 - n)));
+  MASKED_MOVES
+#undef MOVE
 #endif
+  __builtin_memcpy(p, &v, n * sizeof(T));
+}
 // A vector at any address. (memcpy would do, but it may alias everything: sizes and pointers would be read again after each store.)
 template <class T> struct Loose { typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(alignof(T)))); };
 template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const typename Loose<T>::type*)p; }

@@ -155,6 +155,61 @@ def test_every_operation(dtype: DType, in_vectors: bool) -> None:
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.parametrize("dtype", [d for d in DType if d.is_int], ids=lambda d: d.value)
+@pytest.mark.parametrize("in_vectors", [True, False])
+def test_by_constants(dtype: DType, in_vectors: bool) -> None:
+    """Shifts and divisions whose right side is a literal: powers of two have forms of their own."""
+    size, bits = sk.IntVar("N"), 8 * dtype.size_bytes
+    index: sk.Index = sk.Span("i") if in_vectors else sk.At(sk.IntVar("i"))
+    cases = [(name, b) for name in ("shl", "shr") for b in (0, 1, bits - 1, bits, -1)]
+    cases += [(name, b) for name in ("floordiv", "mod", "truncdiv", "fmod") for b in (1, 2, 64, 3, -1, -4)]
+    if dtype is DType.U8:
+        cases = [(name, b) for name, b in cases if b >= 0]
+    tensors = [sk.TensorDecl("a", (size,), dtype, "in")]
+    body: list[sk.Stmt] = [sk.Assign("t", sk.Load(sk.TensorRef("a", (index,))))]
+    for at, (name, b) in enumerate(cases):
+        tensors.append(sk.TensorDecl(f"y{at}", (size,), dtype, "out"))
+        body.append(sk.Store(sk.Op(name, (sk.Name("t"), sk.Literal(b))), sk.TensorRef(f"y{at}", (index,))))
+    loop = sk.For("i", sk.IntConst(0), size, 128 if in_vectors else None, tuple(body))
+    sketch = sk.Sketch(f"by_{dtype.value}", ("N",), tuple(tensors), (), (loop,))
+    arrays = {"a": values(dtype, np.random.default_rng(3), 333)}
+    arrays |= {f"y{at}": np.zeros(333, numpy_dtype(dtype)) for at in range(len(cases))}
+    want = {n: t.copy() for n, t in arrays.items()}
+    with np.errstate(all="ignore"):
+        interpret(sketch, want, {"N": 333})
+    execute(sketch, arrays, {"N": 333})
+    for at, (name, b) in enumerate(cases):
+        assert_close(f"{name} by {b}", dtype, arrays[f"y{at}"], want[f"y{at}"], [arrays["a"]])
+
+
+@pytest.mark.parametrize("widest", [1, 2, 4, 8])
+def test_casts_in_vectors_of_every_width(widest: int) -> None:
+    """A kernel's vectors are as long as its widest dtype allows, so each cast has several forms."""
+    size = sk.IntVar("N")
+    dtypes = [d for d in DType if d.size_bytes <= widest and (widest > 2 or not d.is_float)]
+    tensors, body, arrays = [], [], {}
+    for source in dtypes:
+        tensors.append(sk.TensorDecl(f"x_{source.value}", (size,), source, "in"))
+        load = sk.Load(sk.TensorRef(f"x_{source.value}", (sk.Span("i"),)))
+        arrays[f"x_{source.value}"] = (np.arange(333) * 7 % 120).astype(numpy_dtype(source))
+        if source is not DType.U8 and source is not DType.BOOL:
+            arrays[f"x_{source.value}"][::2] *= -1
+        for target in dtypes:
+            if target is DType.U8 and source.is_float:
+                continue  # negative floats are undefined there
+            name = f"{source.value}_{target.value}"
+            tensors.append(sk.TensorDecl(name, (size,), target, "out"))
+            body.append(sk.Store(sk.Cast(load, target), sk.TensorRef(name, (sk.Span("i"),))))
+            arrays[name] = np.zeros(333, numpy_dtype(target))
+    loop = sk.For("i", sk.IntConst(0), size, 128, tuple(body))
+    sketch = sk.Sketch(f"casts_{widest}", ("N",), tuple(tensors), (), (loop,))
+    want = {n: t.copy() for n, t in arrays.items()}
+    interpret(sketch, want, {"N": 333})
+    execute(sketch, arrays, {"N": 333})
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, want[name], err_msg=name)
+
+
 @pytest.mark.parametrize("source", DType, ids=lambda d: d.value)
 @pytest.mark.parametrize("in_vectors", [True, False])
 def test_every_cast(source: DType, in_vectors: bool) -> None:

@@ -1,0 +1,92 @@
+"""Loads of every form, from arrays between pages that may not be touched."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+
+import numpy as np
+import pytest
+from lowered import Array, execute
+
+from akg_dynamo.agents.sketch import parse
+from akg_dynamo.agents.sketch.ast import DType
+from akg_dynamo.agents.sketch.numerics import numpy_dtype
+
+PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def fenced(array: Array, *, at_end: bool) -> Array:
+    """A copy whose last byte (or first, without `at_end`) is its page's; the pages around it belong to nobody."""
+    pages = -(-array.nbytes // PAGE) + 2
+    memory = mmap.mmap(-1, pages * PAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    for fence in (0, pages - 1):
+        address = ctypes.c_void_p(whole.ctypes.data + fence * PAGE)
+        assert _libc.mprotect(address, ctypes.c_size_t(PAGE), 0) == 0
+    start = (pages - 1) * PAGE - array.nbytes if at_end else PAGE
+    copy = whole[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def filled(dtype: DType, size: int) -> Array:
+    """Values that every dtype has."""
+    return (np.arange(size) * 37 % (2 if dtype is DType.BOOL else 101)).astype(numpy_dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", DType, ids=lambda d: d.value)
+def test_strided_loads(dtype: DType) -> None:
+    strides = (2, 3, 4, 5, 8, 9)
+    name = dtype.value
+    inputs = ", ".join(f"x{s}[N]: {name} in strides({s})" for s in strides)
+    outputs = ", ".join(f"y{s}[N]: {name} out" for s in strides)
+    body = "\n    ".join(f"store(load(x{s}[j:j+256]) -> y{s}[j:j+256])" for s in strides)
+    sketch = parse(f"""sketch every {{
+  symbols: N
+  tensors: {inputs}, {outputs}
+  for j in range(0, N, 256):
+    {body}
+}}""")
+    for size, at_end in itertools.product((1, 7, 64, 65, 300), (True, False)):
+        memory = {s: fenced(filled(dtype, s * (size - 1) + 1), at_end=at_end) for s in strides}
+        arrays = {f"x{s}": memory[s][::s] for s in strides} | {f"y{s}": filled(dtype, size) for s in strides}
+        execute(sketch, arrays, {"N": size})
+        for s in strides:
+            np.testing.assert_array_equal(arrays[f"y{s}"], memory[s][::s], err_msg=f"stride {s}, {size} lanes")
+
+
+@pytest.mark.parametrize("dtype", DType, ids=lambda d: d.value)
+def test_loads_beyond_the_bounds(dtype: DType) -> None:
+    """Shifted, strided and masked: what lies outside is `other`, and is not read."""
+    name, other = dtype.value, "True" if dtype is DType.BOOL else "3"
+    sketch = parse(f"""sketch beyond {{
+  symbols: N
+  tensors: x[N]: {name} in, w[N]: {name} in strides(2), f[N]: bool in, left[N]: {name} out, right[N]: {name} out,
+    wide[N]: {name} out, some[N]: {name} out, few[N]: {name} out
+  for j in range(0, N, 256):
+    store(load(x[j-5:j-5+256], other={other}) -> left[j:j+256])
+    store(load(x[j+70:j+70+256]) -> right[j:j+256])
+    store(load(w[j-5:j-5+256], other={other}) -> wide[j:j+256])
+    store(load(x[j+3:j+3+256], other={other}, where=load(f[j:j+256])) -> some[j:j+256])
+    store(load(w[j+3:j+3+256], where=load(f[j:j+256])) -> few[j:j+256])
+}}""")
+    for size, at_end in itertools.product((1, 7, 64, 65, 300), (True, False)):
+        x = fenced(filled(dtype, size), at_end=at_end)
+        w = fenced(filled(dtype, 2 * size - 1), at_end=at_end)
+        f = np.arange(size) % 3 != 1
+        outputs = {n: filled(dtype, size) for n in ("left", "right", "wide", "some", "few")}
+        execute(sketch, {"x": x, "w": w[::2], "f": f, **outputs}, {"N": size})
+        fill = np.full(size + 100, other == "True" or int(other), x.dtype)
+        zero = np.zeros(size + 100, x.dtype)
+        np.testing.assert_array_equal(outputs["left"], np.concatenate([fill[:5], x])[:size])
+        np.testing.assert_array_equal(outputs["right"], np.concatenate([x, zero])[70 : 70 + size])
+        np.testing.assert_array_equal(outputs["wide"], np.concatenate([fill[:5], w[::2]])[:size])
+        np.testing.assert_array_equal(
+            outputs["some"], np.where(f, np.concatenate([x, fill])[3 : 3 + size], fill[:size])
+        )
+        np.testing.assert_array_equal(
+            outputs["few"], np.where(f, np.concatenate([w[::2], zero])[3 : 3 + size], zero[:size])
+        )
