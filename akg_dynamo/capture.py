@@ -23,6 +23,7 @@ from akg_dynamo.core.types import Kernel, SplitReason, SplitReasonType, Subgraph
 from akg_dynamo.executor import BoxedForward, Outputs, write_forward
 from akg_dynamo.explanation import Fallback, GraphReport, KernelUse, LeftNode, records
 from akg_dynamo.fusion.extract import Cut, extract
+from akg_dynamo.fusion.ops import main_device
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.options import Options
@@ -123,7 +124,8 @@ class _Graph:
         in_place = SplitReason(SplitReasonType.MUTATION, "updates an input in place")
         for node in updates(self.gm.graph):
             node.meta["stays_with_torch"] = in_place
-        chosen = plan(self.gm, target=self.options.target, options=self.options)
+        target = self.options.target_for(main_device(self.gm.graph))
+        chosen = plan(self.gm, target=target, options=self.options)
         return chosen, extract(self.gm, chosen)
 
     def _write(
@@ -194,7 +196,7 @@ def solve(subgraphs: Sequence[Subgraph], options: Options) -> dict[str, Kernel |
     """`compiler.solve`, imported when the first graph has something to solve."""
     from akg_dynamo import compiler
 
-    return compiler.solve(subgraphs, options, options.target)
+    return compiler.solve(subgraphs, options)
 
 
 def _marked(kernel: Kernel, options: Options) -> Callable[..., tuple[torch.Tensor, ...]]:

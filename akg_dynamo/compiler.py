@@ -1,7 +1,7 @@
 """From subgraphs to kernels: the whole story on one screen.
 
     look up -> (misses) design -> lower -> build, all together -> judge the values while others still build
-            -> time the right ones on quiet cores -> file the verdicts -> load
+            -> of several variants take the fastest -> time the right ones on quiet cores -> file the verdicts -> load
 
 `solve` is called once per graph with every subgraph that was cut out of it. A subgraph for which no kernel was right
 and worth it gets a `SplitReason`, and stays with torch.
@@ -14,16 +14,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-import akg_dynamo.agents.coder.module as kernel_module
-from akg_dynamo.agents.coder import toolchain
+from akg_dynamo.agents.coder import by_rules
 from akg_dynamo.cache import signature
 from akg_dynamo.cache.entry import Entry, Provenance, Right, Worth, refused
 from akg_dynamo.cache.store import Claim, Store
@@ -50,17 +49,23 @@ log = logging.getLogger(__name__)
 
 Solution = Kernel | SplitReason
 
+_MOST_VARIANTS = 4
+_TUNING_S = 4.0  # for all kernels of a graph together
+_NOTICEABLE = 1.01  # less is not worth another judgement
+
 
 @dataclass
 class _Work:
     """One subgraph on its way to a kernel. The only mutable thing here; it never leaves this file."""
 
     sub: Subgraph
+    target: Target
     key: str
+    entry: Entry | None = None
     claim: Claim | None = None
     candidate: Candidate | None = None
     right: Future[Verdict] | None = None
-    entry: Entry | None = None
+    spare: list[tuple[Candidate, Future[None]]] = field(default_factory=list)  # other variants, being built
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -102,34 +107,34 @@ def close_judge() -> None:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def solve(subgraphs: Iterable[Subgraph], options: Options, target: Target | None = None) -> dict[str, Solution]:
+def solve(subgraphs: Iterable[Subgraph], options: Options) -> dict[str, Solution]:
     """A kernel, or the reason why there is none, for each distinct subgraph, by its digest."""
-    target = target or options.target
     store = store_for(options)
     unique = {sub.digest: sub for sub in subgraphs}
     solutions: dict[str, Solution] = {}
     misses: list[_Work] = []
-    device = signature.device(target)
+    targets: dict[str, Target] = {}
     for digest, sub in unique.items():
-        key = signature.key(
-            sub, target, numerics=options.numerics, rtol=options.rtol, toolchain=toolchain.version_text()
-        )
-        entry = store.get(key)
-        solution = _from_entry(entry, sub, options, store, device)
+        target = targets.setdefault(sub.device, options.target_for(sub.device))
+        version = by_rules.toolchain_version(target)
+        key = signature.key(sub, target, numerics=options.numerics, rtol=options.rtol, toolchain=version)
+        work = _Work(sub, target, key, store.get(key))
+        solution = _from_entry(work, options, store)
         if solution is not None:
             solutions[digest] = solution
         elif options.generation == "cached":
             solutions[digest] = SplitReason(SplitReasonType.NOT_CACHED)
         else:
-            misses.append(_Work(sub, key, entry=entry))
+            misses.append(work)
     if misses:
-        run = _Run(options, target, store, device, warm_judge(), torch.get_num_threads())
+        run = _Run(options, store, warm_judge(), torch.get_num_threads(), time.monotonic())
         solutions.update(_generate(misses, run))
     return solutions
 
 
-def _from_entry(entry: Entry | None, sub: Subgraph, options: Options, store: Store, device: str) -> Solution | None:
+def _from_entry(work: _Work, options: Options, store: Store) -> Solution | None:
     """What the cache says; None when there is something left to find out."""
+    entry = work.entry
     if entry is None:
         return None
     reason = entry.reason()
@@ -137,27 +142,26 @@ def _from_entry(entry: Entry | None, sub: Subgraph, options: Options, store: Sto
         return reason
     if not entry.usable or entry.candidate is None:
         return None
-    timing = entry.timing(device)
+    timing = entry.timing(signature.device(work.target))
     if options.gate == "profit":
         if timing is None:
             return None
         if not timing.wins():
             return SplitReason(SplitReasonType.NO_GAIN, _describe(timing))
     checked = entry.right.checked if entry.right else ()
-    return _load(
-        entry.candidate, entry.key, sub, Verdict(Outcome.RIGHT, checked=checked, timing=timing), store, cached=True
-    )
+    work.candidate = entry.candidate
+    return _load(work, Verdict(Outcome.RIGHT, checked=checked, timing=timing), store, cached=True)
 
 
-def _load(
-    candidate: Candidate, key: str, sub: Subgraph, verdict: Verdict, store: Store, *, cached: bool
-) -> Kernel | SplitReason:
+def _load(work: _Work, verdict: Verdict, store: Store, *, cached: bool) -> Kernel | SplitReason:
+    candidate = work.candidate
+    assert candidate is not None
     try:
-        loaded = kernel_module.load(candidate, store.objects)
-        loaded.build()
-    except (ToolchainError, OSError, RuntimeError) as error:
+        loaded = by_rules.built(candidate, work.target, store.objects)
+    except ToolchainError as error:
         return SplitReason(SplitReasonType.BUILD, str(error))
-    return Kernel(candidate.name, key, sub.digest, candidate, verdict, loaded.run, cached)
+    into = getattr(loaded, "run_into", None)
+    return Kernel(candidate.name, work.key, work.sub.digest, candidate, verdict, loaded.run, into, cached)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -168,11 +172,16 @@ class _Run:
     """What every step of one generation needs."""
 
     options: Options
-    target: Target
     store: Store
-    device: str
     judge: Judge
     threads: int
+    started_s: float
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the compile budget is spent."""
+        budget_s = self.options.compile_budget_s
+        return budget_s is not None and time.monotonic() - self.started_s > budget_s
 
     def job(self, work: _Work, *, timing: bool = False) -> Job:
         """The judge's question: are the values right, or (asked later, on quiet cores) does it pay?"""
@@ -196,7 +205,8 @@ def _generate(works: Sequence[_Work], run: _Run) -> dict[str, Solution]:
     """Designs, builds and judges what the cache did not have."""
     solutions: dict[str, Solution] = {}
     try:
-        for work, verdict in _judged(works, run, solutions):
+        judged = _judged(works, run, solutions)
+        for work, verdict in _tuned(judged, run):
             if verdict.outcome is Outcome.RIGHT and run.options.gate == "profit":
                 verdict = _timed(work, verdict, run)
             solutions[work.sub.digest] = _file(work, verdict, run)
@@ -209,52 +219,58 @@ def _generate(works: Sequence[_Work], run: _Run) -> dict[str, Solution]:
 
 def _judged(works: Sequence[_Work], run: _Run, solutions: dict[str, Solution]) -> list[tuple[_Work, Verdict]]:
     """The values' verdict of everything that could be designed; the others' reasons go into `solutions`."""
-    started = time.monotonic()
-    budget_s = run.options.compile_budget_s
     pending: list[_Work] = []
     with ThreadPoolExecutor(max_workers=_jobs(), thread_name_prefix="akg-build") as pool:
         for work in works:
-            if budget_s is not None and time.monotonic() - started > budget_s:
+            if run.is_late:
                 solutions[work.sub.digest] = SplitReason(SplitReasonType.BUDGET)
                 continue
             work.claim = run.store.claim(work.key)
             if work.claim is None:
                 solutions[work.sub.digest] = SplitReason(SplitReasonType.ELSEWHERE)
                 continue
-            candidate = _candidate(work, run.target)
-            if isinstance(candidate, SplitReason):
-                solutions[work.sub.digest] = candidate
-                run.store.put(refused(work.key, work.sub.text, candidate, _provenance(work.sub)))
+            candidates = _candidates(work)
+            if isinstance(candidates, SplitReason):
+                solutions[work.sub.digest] = candidates
+                run.store.put(refused(work.key, work.sub.text, candidates, _provenance(work.sub)))
                 continue
-            work.candidate = candidate
-            built = pool.submit(_build, candidate, run.store.objects)
-            work.right = _then(built, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
+            work.candidate, *others = candidates
+            first = pool.submit(_build, work.candidate, work.target, run.store.objects)
+            work.right = _then(first, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
+            work.spare = [(c, pool.submit(_build, c, work.target, run.store.objects)) for c in others]
             pending.append(work)
         return [(work, _settle(work)) for work in pending]
 
 
-def _candidate(work: _Work, target: Target) -> Candidate | SplitReason:
-    """A kernel by rules, or the cached one that is only waiting to be timed or judged here."""
+def _candidates(work: _Work) -> list[Candidate] | SplitReason:
+    """Kernels by rules, the best guess first; or the cached one that is only waiting to be timed or judged here."""
     if work.entry is not None and work.entry.candidate is not None:
-        return work.entry.candidate
-    from akg_dynamo.agents.designer.rules import design
-    from akg_dynamo.agents.lowering.cpp import lower
-
-    sub = work.sub
+        return [work.entry.candidate]
+    sub, name = work.sub, op_name(work.sub)
+    found: list[Candidate] = []
+    refusal = ""
     try:
-        designed = design(sub, target)
-        if isinstance(designed, SplitReason):
-            return designed
-        assert isinstance(designed, Design)
-        return kernel_module.render(sub, designed, lower(designed.sketch), op_name(sub))
+        designs = _designs(sub, work.target)
+        if isinstance(designs, SplitReason):
+            return designs
+        for design in designs[:_MOST_VARIANTS]:
+            found.append(by_rules.write(sub, design, work.target, name))
     except (SketchError, LoweringError) as error:
         # A rule that makes an ill-formed sketch is a defect of ours; the user's model still runs, and it is said.
-        log.warning("no kernel for %s: %s", op_name(sub), error)
-        return SplitReason(SplitReasonType.DESIGN, str(error))
+        log.warning("%s for %s: %s", "a variant less" if found else "no kernel", name, error)
+        refusal = str(error)
+    return list({c.digest: c for c in found}.values()) or SplitReason(SplitReasonType.DESIGN, refusal)
 
 
-def _build(candidate: Candidate, objects: Path) -> None:
-    kernel_module.load(candidate, objects).build()
+def _designs(sub: Subgraph, target: Target) -> list[Design] | SplitReason:
+    from akg_dynamo.agents.designer.rules import design
+
+    designed = design(sub, target)
+    return designed if isinstance(designed, SplitReason) else [designed]
+
+
+def _build(candidate: Candidate, target: Target, objects: Path) -> None:
+    by_rules.built(candidate, target, objects)
 
 
 def _then(built: Future[None], start: Callable[[], Future[Verdict]]) -> Future[Verdict]:
@@ -291,12 +307,65 @@ def _settle(work: _Work) -> Verdict:
         return Verdict(Outcome.NOT_JUDGED, str(error))
 
 
-def _timed(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
-    """The same verdict with its timing (the judge times winners again on fresh data, and reports the second series)."""
+def _tuned(judged: Sequence[tuple[_Work, Verdict]], run: _Run) -> Iterator[tuple[_Work, Verdict]]:
+    """The same with the best of each kernel's variants, where there are several: few are measured, for a limited time.
+
+    The largest kernels come first: it is their variants that differ.
+    """
+    deadline = time.monotonic() + _TUNING_S
+    for work, verdict in sorted(judged, key=lambda pair: -_elements_moved(pair[0].sub)):
+        if verdict.outcome is not Outcome.RIGHT:
+            verdict = _another(work, verdict, run)
+        elif work.spare and time.monotonic() < deadline and not run.is_late:
+            verdict = _best_variant(work, verdict, run)
+        yield work, verdict
+
+
+def _best_variant(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
+    """Times all variants of a kernel that is right, and puts the fastest that is right in its place."""
+    assert work.candidate is not None
+    speeds: list[tuple[float, Candidate]] = []
+    first = work.candidate
+    for candidate in [first, *(c for c, built in work.spare if built.exception() is None)]:
+        work.candidate = candidate
+        timing = _asked(work, run, timing=True).timing
+        speeds.append((timing.ratio if timing is not None else 0.0, candidate))
+    for speed, candidate in sorted(speeds, key=lambda s: -s[0]):
+        if candidate is first or speed < speeds[0][0] * _NOTICEABLE:
+            break
+        work.candidate = candidate
+        found = _asked(work, run)
+        if found.outcome is Outcome.RIGHT:
+            return found
+    work.candidate = first
+    return verdict
+
+
+def _another(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
+    """The verdict on the first of the other variants that is right, if one is."""
+    first = work.candidate
+    for candidate, built in work.spare:
+        if built.exception() is None and not run.is_late:
+            work.candidate = candidate
+            found = _asked(work, run)
+            if found.outcome is Outcome.RIGHT:
+                log.warning("of %s one variant is not right, another is: %s", candidate.name, verdict.detail)
+                return found
+    work.candidate = first
+    return verdict
+
+
+def _asked(work: _Work, run: _Run, *, timing: bool = False) -> Verdict:
+    """What the judge says of the candidate as it stands."""
     try:
-        measured = run.judge.submit(run.job(work, timing=True)).result()
+        return run.judge.submit(run.job(work, timing=timing)).result()
     except AkgError as error:
         return Verdict(Outcome.NOT_JUDGED, str(error))
+
+
+def _timed(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
+    """The same verdict with its timing (the judge times winners again on fresh data, and reports the second series)."""
+    measured = _asked(work, run, timing=True)
     return measured if measured.timing is None else replace(verdict, timing=measured.timing)
 
 
@@ -312,7 +381,7 @@ def _file(work: _Work, verdict: Verdict, run: _Run) -> Solution:
         log.warning("%s is not used: %s", candidate.name, reason)
         run.store.put(refused(work.key, sub.text, reason, _provenance(sub)))
         return reason
-    worth = {run.device: Worth(verdict.timing, time.time())} if verdict.timing is not None else {}
+    worth = {signature.device(work.target): Worth(verdict.timing, time.time())} if verdict.timing is not None else {}
     run.store.put(
         Entry(
             work.key,
@@ -325,7 +394,7 @@ def _file(work: _Work, verdict: Verdict, run: _Run) -> Solution:
     )
     if run.options.gate == "profit" and (verdict.timing is None or not verdict.timing.wins()):
         return SplitReason(SplitReasonType.NO_GAIN, _describe(verdict.timing) if verdict.timing else "")
-    return _load(candidate, work.key, sub, verdict, run.store, cached=False)
+    return _load(work, verdict, run.store, cached=False)
 
 
 def _provenance(sub: Subgraph, verdict: Verdict | None = None) -> Provenance:
@@ -341,6 +410,13 @@ def _provenance(sub: Subgraph, verdict: Verdict | None = None) -> Provenance:
 
 def _describe(timing: Timing) -> str:
     return f"{timing.ratio:.2f} x eager (95%: {timing.low:.2f} to {timing.high:.2f})"
+
+
+def _elements_moved(sub: Subgraph) -> int:
+    """What a kernel reads and writes, at the sizes seen first."""
+    from akg_dynamo.agents.verifier.shapes import elements
+
+    return elements(sub, {s.name: s.hint for s in sub.symbols})
 
 
 def _jobs() -> int:

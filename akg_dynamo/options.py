@@ -13,15 +13,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from akg_dynamo.core.errors import OptionError
+from akg_dynamo.core.targets import ARCHS, DSLS, check_arch, default_dsl, resolve
 from akg_dynamo.core.types import Target
 
 GATES = ("profit", "correct")
 NUMERICS = ("bounded", "eager", "fast")
 GENERATIONS = ("blocking", "background", "cached")
-DSLS = {"cpp": "cpu"}
-"""The DSLs that have a lowering, each with the backend it generates for."""
-_DSL_ALIASES = {"c++": "cpp", "cxx": "cpp"}
-_ARCHS = {"cpu": ("native",)}
+_DSL_ALIASES = {"c++": "cpp", "cxx": "cpp", "triton": "triton_cuda", "triton-cuda": "triton_cuda"}
+_ALL_ARCHS = tuple(dict.fromkeys(arch for archs in ARCHS.values() for arch in archs))
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Options:
     gate: "profit" uses a kernel only where it was judged right and faster; "correct" wherever it was judged right.
     numerics: "bounded": error at most twice eager's own against an fp64 oracle; "eager": eager's rounding points kept;
         "fast": within `rtol`, which it needs.
-    dsl, arch: what to generate, for which hardware; "native" is the host's.
+    dsl: what kernels are written in; None is the default of the device that a graph runs on.
+    arch: the hardware to generate for; "native" is the host's.
     generation: "blocking" generates before the first call returns, "background" meanwhile, "cached" never.
     cache_dir: where verdicts and kernels are kept (default: AKG_CACHE_DIR, or the user's cache folder).
     compile_budget_s: after this long, what is not generated yet stays with torch.
@@ -40,7 +40,7 @@ class Options:
     gate: str = "profit"
     numerics: str = "bounded"
     rtol: float | None = None
-    dsl: str = "cpp"
+    dsl: str | None = None
     arch: str = "native"
     generation: str = "blocking"
     cache_dir: Path | None = None
@@ -52,13 +52,23 @@ class Options:
             raise OptionError('numerics "fast" needs an rtol: options={"numerics": "fast", "rtol": 1e-2}')
         if self.numerics != "fast" and self.rtol is not None:
             raise OptionError(f'rtol belongs to numerics "fast"; numerics is "{self.numerics}"')
+        if self.dsl is not None:
+            check_arch(self.dsl, self.arch)
         if self.freezing:
             raise OptionError("freezing is not available: parameters stay inputs, so that changing them is always seen")
 
-    @property
-    def target(self) -> Target:
-        """What to generate for."""
-        return Target(backend=DSLS[self.dsl], dsl=self.dsl, arch=self.arch)
+    def target_for(self, device: str) -> Target:
+        """What to generate for, in a graph that runs on a device of that type ("cpu", "cuda").
+
+        A device that has no DSL gets the CPU's target, for which nothing of its graph can be generated.
+
+        Raises:
+            OptionError: the arch does not go with the DSL, or "native" with a DSL whose hardware is not here.
+        """
+        if self.dsl is not None:
+            return resolve(self.dsl, self.arch)
+        dsl = default_dsl(device) or "cpp"
+        return resolve(dsl, self.arch if self.arch in ARCHS[DSLS[dsl]] else "native")
 
 
 MODES: Mapping[str, Mapping[str, object]] = {
@@ -86,7 +96,7 @@ def _one_of(known: tuple[str, ...]) -> Callable[[str, object], object]:
 
 
 def _dsl(name: str, value: object) -> object:
-    return _one_of(tuple(DSLS))(name, _DSL_ALIASES.get(str(value), value))
+    return None if value is None else _one_of(tuple(DSLS))(name, _DSL_ALIASES.get(str(value), value))
 
 
 def _positive(name: str, value: object) -> object:
@@ -116,7 +126,7 @@ _PARSERS: Mapping[str, Callable[[str, object], object]] = {
     "numerics": _one_of(NUMERICS),
     "rtol": _positive,
     "dsl": _dsl,
-    "arch": _one_of(tuple(arch for archs in _ARCHS.values() for arch in archs)),
+    "arch": _one_of(_ALL_ARCHS),
     "generation": _one_of(GENERATIONS),
     "cache_dir": _folder,
     "compile_budget_s": _positive,

@@ -25,6 +25,21 @@ class Facts:
     expensive: bool
 
 
+@dataclass(frozen=True)
+class Smallest:
+    """Below these the profit gate does not even try: what a kernel saves would not pay for calling it.
+
+    single_elements: that one composite operator works on. pair_bytes: that two operators move, or need not move.
+    """
+
+    single_elements: int
+    pair_bytes: int
+
+
+# A GPU's small operators cost what calling them costs, many times what a call costs on the CPU: one call less pays.
+SMALLEST = {"cpu": Smallest(16_384, 65_536), "cuda": Smallest(4_096, 0)}
+
+
 def bytes_of(value: object) -> int:
     """Bytes of a node's value, all its outputs together."""
     return sum(numel_hint(t.shape) * t.element_size() for t in tensors_of(value))

@@ -119,6 +119,8 @@ class _Cutter:
             value = 1 if "ones" in name else 0
         size = tuple(d if isinstance(d, int) else SymInt(d) for d in spec.shape)
         kwargs: tuple[tuple[str, Arg], ...] = (("dtype", TorchConst(f"torch.{spec.dtype}")),)
+        if spec.device != "cpu":
+            kwargs = (("device", TorchConst(f"device({spec.device!r})")), *kwargs)
         return OpNode("aten.full.default", (size, value), kwargs, spec)
 
     def arg(self, a: object) -> Arg:
@@ -133,7 +135,7 @@ class _Cutter:
         if isinstance(a, torch.dtype | torch.memory_format | torch.layout):
             return TorchConst(str(a))
         if isinstance(a, torch.device):
-            return TorchConst(f"device({str(a)!r})")
+            return TorchConst(f"device({a.type!r})")  # which one of several is the inputs' business
         if a is None or isinstance(a, bool | int | float | complex | str):
             return a
         raise AssertionError(f"an argument of type {type(a).__name__} in a subgraph")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -253,6 +254,15 @@ def tensors_of(value: object) -> Iterator[torch.Tensor]:
             yield from tensors_of(v)
 
 
+def main_device(graph: fx.Graph) -> str:
+    """The type of device that most of a graph's operators compute on: kernels are made for that one."""
+    counts: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op == "call_function":
+            counts.update({tensor.device.type for tensor in tensors_of(node.meta.get("val"))})
+    return counts.most_common(1)[0][0] if counts else "cpu"
+
+
 def fusible(node: fx.Node, device: str = "cpu") -> SplitReason | None:
     """None when a kernel of ours may compute this node; otherwise why it stays with torch.
 
@@ -290,6 +300,8 @@ def _unhandled_operands(node: fx.Node, device: str) -> SplitReason | None:
     for producer in node.all_input_nodes:
         if "val" not in producer.meta:
             return SplitReason(SplitReasonType.UNSUPPORTED, f"operand {producer.name} was traced without a value")
+        if classify(producer) is OpKind.CREATION and is_host_scalar(producer.meta["val"]):
+            continue  # a number, wherever it is
         values += tensors_of(producer.meta["val"])
     for value in values:
         if value.dtype not in HANDLED_DTYPES:
@@ -301,6 +313,11 @@ def _unhandled_operands(node: fx.Node, device: str) -> SplitReason | None:
         if any(isinstance(s, int) and s == 0 for s in value.shape):
             return SplitReason(SplitReasonType.TOO_SMALL, "an empty tensor")
     return None
+
+
+def is_host_scalar(value: object) -> bool:
+    """Whether a value is a tensor of no dims on the CPU: torch lets it meet tensors of any device."""
+    return isinstance(value, torch.Tensor) and value.dim() == 0 and value.device.type == "cpu"
 
 
 def _updates_statistics(node: fx.Node) -> bool:

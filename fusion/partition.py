@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from akg_dynamo.core.types import SplitReason, SplitReasonType, Target
-from akg_dynamo.fusion.cost import Facts, Pattern, bytes_of, facts_of, line_up
+from akg_dynamo.fusion.cost import SMALLEST, Facts, Pattern, Smallest, bytes_of, facts_of, line_up
 from akg_dynamo.fusion.ops import (
     HANDLED_DTYPES,
     OpKind,
@@ -28,6 +28,7 @@ from akg_dynamo.fusion.ops import (
     classify,
     follows_view,
     fusible,
+    is_host_scalar,
     tensors_of,
 )
 from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hint, symbol_sources
@@ -37,10 +38,6 @@ _MAX_INPUTS = 24
 _MAX_OPEN = 24  # values that something outside may still read
 _MAX_PATTERNS = 4
 _LIFT_BUDGET = 96
-
-# Below these the profit gate does not even try: what a kernel saves would not pay for calling it.
-_SMALL_SINGLE_ELEMENTS = 16_384
-_SMALL_PAIR_BYTES = 65_536
 
 
 class PlanOptions(Protocol):
@@ -70,10 +67,9 @@ class FusionPlan:
 
 def plan(gm: fx.GraphModule, *, target: Target, options: PlanOptions) -> FusionPlan:
     """Partitions a graph, in time linear in its nodes and edges."""
-    device = "cpu" if target.backend == "cpu" else target.backend
-    grower = _Grower(gm.graph, device)
+    grower = _Grower(gm.graph, target.backend)
     grower.grow()
-    return _Finisher(grower, keep_all=options.gate == "correct").finish()
+    return _Finisher(grower, None if options.gate == "correct" else SMALLEST[target.backend]).finish()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -429,7 +425,8 @@ class _Grower:
 def _no_constant(value: torch.Tensor, device: str) -> bool:
     """Whether a constant cannot be made inside a kernel."""
     empty = any(isinstance(s, int) and s == 0 for s in value.shape)
-    return value.dtype not in HANDLED_DTYPES or value.device.type != device or empty
+    elsewhere = value.device.type != device and not is_host_scalar(value)
+    return value.dtype not in HANDLED_DTYPES or elsewhere or empty
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -437,11 +434,11 @@ def _no_constant(value: torch.Tensor, device: str) -> bool:
 
 
 class _Finisher:
-    """Turns regions into tags, copies and reasons."""
+    """Turns regions into tags, copies and reasons. smallest: what is kept; None keeps everything."""
 
-    def __init__(self, grower: _Grower, *, keep_all: bool) -> None:
+    def __init__(self, grower: _Grower, smallest: Smallest | None) -> None:
         self.g = grower
-        self.keep_all = keep_all
+        self.smallest = smallest
         self.tags: dict[fx.Node, int] = {}
         self.copies: dict[fx.Node, tuple[int, ...]] = {}
         self.reasons: dict[fx.Node, SplitReason] = {}
@@ -474,7 +471,8 @@ class _Finisher:
         return plan
 
     def _keep(self, region: _Group) -> bool:
-        if self.keep_all:
+        smallest = self.smallest
+        if smallest is None:
             return True
         nodes = region.members
         kinds = {self.g.kind[n] for n in nodes}
@@ -485,8 +483,8 @@ class _Finisher:
             saved += self.g.facts[n].out_bytes * len(readers)
         if len(nodes) == 1:
             whole = bool(kinds & {OpKind.NORM, OpKind.REDUCTION}) or self.g.facts[nodes[0]].expensive
-            return (whole or _mixes_layouts(nodes[0])) and region.domain >= _SMALL_SINGLE_ELEMENTS
-        return len(nodes) > 2 or saved >= _SMALL_PAIR_BYTES or region.domain * 4 >= _SMALL_PAIR_BYTES
+            return (whole or _mixes_layouts(nodes[0])) and region.domain >= smallest.single_elements
+        return len(nodes) > 2 or saved >= smallest.pair_bytes or region.domain * 4 >= smallest.pair_bytes
 
     def _pull_in(self) -> None:
         """Constants, and views of a region's values, go into the regions that read them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from akg_dynamo.agents.coder import module
 from akg_dynamo.core import settings
 from akg_dynamo.core.errors import ToolchainError
+from akg_dynamo.core.targets import cpu_isa as isa
 from akg_dynamo.core.types import Candidate
 
 COMPILERS = ("g++", "c++", "clang++")
@@ -51,19 +51,7 @@ def version_text() -> str:
     return f"{_version(path)} {' '.join(FLAGS)}"
 
 
-@cache
-def isa() -> str:
-    """The instruction sets of this CPU, as a short hash: what -march=native depends on."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
-            for line in f:
-                if line.startswith(("flags", "Features")):
-                    return hashlib.sha256(" ".join(sorted(line.split()[2:])).encode()).hexdigest()[:8]
-    except OSError:
-        pass
-    import platform
-
-    return hashlib.sha256(f"{platform.machine()} {platform.processor()}".encode()).hexdigest()[:8]
+__all__ = ["COMPILERS", "FLAGS", "build_many", "compiler", "isa", "version_text"]
 
 
 def build_many(candidates: Sequence[Candidate], build_dir: Path, jobs: int) -> list[ToolchainError | None]:

@@ -53,7 +53,7 @@ def render(sub: Subgraph, design: Design, kernel: TritonKernel, name: str, *, fp
         kernels=kernels,
         fp_fusion=fp_fusion,
         versions=versions,
-        built=" + ".join(f"{v.name}.launches" for v in versions),
+        launches=" + ".join(f"{v.name}.launches" for v in versions),
         parameters=", ".join(writer.parameters),
         body=writer.body(versions),
         device_of=f"{writer.inputs[0]}.device" if writer.inputs else "torch.cuda.current_device()",

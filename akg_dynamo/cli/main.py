@@ -38,7 +38,7 @@ Input = Annotated[
 Gate = Annotated[str, typer.Option(help="profit: only kernels that win. correct: every kernel that is right.")]
 Numerics = Annotated[str, typer.Option(help="bounded, eager or fast.")]
 Rtol = Annotated[float | None, typer.Option(help="The tolerance of --numerics fast.")]
-Dsl = Annotated[str, typer.Option(help="What kernels are written in.")]
+Dsl = Annotated[str | None, typer.Option(help="What kernels are written in. Default: by the model's device.")]
 Arch = Annotated[str, typer.Option(help="The hardware to generate for.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -60,7 +60,7 @@ def optimize(
     gate: Gate = "profit",
     numerics: Numerics = "bounded",
     rtol: Rtol = None,
-    dsl: Dsl = "cpp",
+    dsl: Dsl = None,
     arch: Arch = "native",
     json: AsJson = False,
 ) -> None:

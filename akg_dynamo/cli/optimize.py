@@ -25,7 +25,7 @@ from akg_dynamo.core.errors import JudgeError, UserError
 from akg_dynamo.core.naming import distinct_names
 from akg_dynamo.core.types import Kernel, SplitReason
 from akg_dynamo.fusion.extract import Cut, extract
-from akg_dynamo.fusion.ops import classify
+from akg_dynamo.fusion.ops import classify, main_device
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.options import Options
 from akg_dynamo.report.markdown import EndToEnd, KernelRow, Optimized, RefusedRow
@@ -62,7 +62,8 @@ class Planned:
 def plan_model(model: ModelFile, options: Options) -> Planned:
     """Captures a model's inference graph and plans what to fuse."""
     captured = integrate.capture(model.model, model.args, model.kwargs)
-    planned = plan(captured.graph_module, target=options.target, options=options)
+    target = options.target_for(main_device(captured.graph_module.graph))
+    planned = plan(captured.graph_module, target=target, options=options)
     return Planned(captured, planned, extract(captured.graph_module, planned))
 
 

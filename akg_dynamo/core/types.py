@@ -118,6 +118,11 @@ class Subgraph:
         return self.inputs[value] if value < n else self.nodes[value - n].out
 
     @property
+    def device(self) -> str:
+        """The type of the device that it computes on."""
+        return self.output_specs[0].device if self.outputs else "cpu"
+
+    @property
     def output_specs(self) -> tuple[TensorSpec, ...]:
         """The specs of what it returns."""
         specs = tuple(self.spec_of(v) for v in self.outputs)
@@ -222,6 +227,8 @@ class Candidate:
       ``run(*tensors, *symbols) -> tuple[Tensor, ...]``   the subgraph's inputs, then one int per symbol; fresh outputs
                                                           with exactly the shape, strides and dtype of `output_specs`
       ``class ModelNew(torch.nn.Module)``                 the same, as KernelBench calls it
+      ``run_into(*outputs, *tensors, *symbols)``          (optional) `run` in the memory of dead tensors, one for each
+                                                          output and laid out like it
       ``build() -> None``                                 compiles what is not compiled yet (safe in parallel)
     Before executing the module a global ``BUILD_DIR`` may be set: where compiled objects are kept.
     """
@@ -294,7 +301,7 @@ class Verdict:
 class Kernel:
     """A judged kernel, loaded and ready to be called: ``run(*tensors, *symbols) -> tuple of tensors``.
 
-    key: what it is filed under in the cache. digest: of the subgraph it computes.
+    key: what it is filed under in the cache. digest: of the subgraph it computes. run_into: as in `Candidate`.
     """
 
     name: str
@@ -303,6 +310,7 @@ class Kernel:
     candidate: Candidate
     verdict: Verdict
     run: Callable[..., tuple[torch.Tensor, ...]] = field(repr=False)
+    run_into: Callable[..., tuple[torch.Tensor, ...]] | None = field(default=None, repr=False)
     cached: bool = False
 
     @property

@@ -17,6 +17,7 @@ import akg_dynamo
 from akg_dynamo import capture
 from akg_dynamo.backend import akg
 from akg_dynamo.core.errors import OptionError, ToolchainError
+from akg_dynamo.core.types import Target
 from akg_dynamo.options import Options, parse
 
 from .conftest import ReferenceSolver
@@ -56,7 +57,8 @@ def test_the_entry_point_is_the_only_registration() -> None:
         ({"gaet": "profit"}, None, "did you mean 'gate'"),
         ({"gate": "profits"}, None, "did you mean 'profit'"),
         ({"dsl": "cuda_c"}, None, "'cpp'"),
-        ({"arch": "sm_90"}, None, "'native'"),
+        ({"arch": "sm_9"}, None, "'native'"),
+        ({"dsl": "cpp", "arch": "sm_90"}, None, "not one of dsl 'cpp'"),
         ({"numerics": "fast"}, None, "rtol"),
         ({"rtol": 0.1}, None, "rtol"),
         ({"rtol": -1.0, "numerics": "fast"}, None, "positive"),
@@ -77,8 +79,23 @@ def test_options_reach_the_user_as_an_error(solver: ReferenceSolver) -> None:
 
 def test_known_options() -> None:
     options = parse({"gate": "correct", "numerics": "fast", "rtol": 1e-2, "cache_dir": "x", "dsl": "c++"}, "default")
-    assert options == Options(gate="correct", numerics="fast", rtol=0.01, cache_dir=Path("x"))
-    assert options.target.dsl == "cpp"
+    assert options == Options(gate="correct", numerics="fast", rtol=0.01, cache_dir=Path("x"), dsl="cpp")
+
+
+def test_the_target_follows_the_device() -> None:
+    cpu = Options().target_for("cpu")
+    assert (cpu.backend, cpu.dsl, cpu.arch) == ("cpu", "cpp", "native")
+    assert cpu.isa
+    assert Options(arch="h200").target_for("cuda") == Target("cuda", "triton_cuda", "sm_90", "sm_90")
+    assert Options(arch="h200").target_for("cpu") == cpu
+    assert Options(dsl="triton_cuda", arch="sm_80").target_for("cpu").isa == "sm_80"
+    assert Options().target_for("a device of the future") == cpu
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device to be native on")
+def test_native_needs_the_hardware() -> None:
+    with pytest.raises(OptionError, match="no CUDA device here"):
+        Options().target_for("cuda")
 
 
 def test_three_fresh_lambdas_compile_once(solver: ReferenceSolver) -> None:
