@@ -259,7 +259,7 @@ def order(axes: list[Axis], accesses: Sequence[Access], facts: SizeFacts) -> Non
     axes.sort(key=lambda a: -step.get(a, 0))
 
 
-def _across(vector: Axis, others: Sequence[Axis], accesses: Sequence[Access], facts: SizeFacts) -> Axis | None:
+def choose_across(vector: Axis, others: Sequence[Axis], accesses: Sequence[Access], facts: SizeFacts) -> Axis | None:
     """The axis along which an access is contiguous that is strided along the vectorised one: a transposition."""
     for access in accesses:
         steps = coefficients(access)
@@ -290,13 +290,13 @@ def _choose_vector(nest: Nest, facts: SizeFacts) -> None:
         nest.outer.remove(best)
         nest.outer.append(best)
         if not inner:
-            nest.across = _across(best, nest.outer, accesses, facts)
+            nest.across = choose_across(best, nest.outer, accesses, facts)
             if nest.across is not None:
                 nest.outer.remove(nest.across)
                 nest.outer.insert(len(nest.outer) - 1, nest.across)
         for group in nest.passes:
             if not any(m.sink.is_reduction for m in group.members):
-                group.across = _across(best, group.inner, group_accesses(group), facts)
+                group.across = choose_across(best, group.inner, group_accesses(group), facts)
         return
     for group in nest.passes:
         if group.inner:

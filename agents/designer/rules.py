@@ -9,6 +9,7 @@ Four steps, a module each: `decompose` (ATen operators to primitive values), `do
 
 from __future__ import annotations
 
+from akg_dynamo.agents.designer import cuda
 from akg_dynamo.agents.designer.calls import NoRule
 from akg_dynamo.agents.designer.decompose import decompose, supported
 from akg_dynamo.agents.designer.emit import emit
@@ -19,6 +20,8 @@ from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph
 
 def design(sub: Subgraph, target: Target) -> Design | SplitReason:
     """The sketch for a subgraph, or why there is none (an operator, or a form of one, without a rule)."""
+    if target.backend == "cuda":
+        return cuda.design(sub, target)
     try:
         outputs = decompose(sub)
     except NoRule as reason:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeAlias
 
@@ -115,12 +115,14 @@ class SizeFacts:
 
     lo: Mapping[str, int]
     hint: Mapping[str, int]
+    hi: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of(symbols: Iterable[Symbol]) -> SizeFacts:
         """Facts from a subgraph's symbols."""
         symbols = tuple(symbols)
-        return SizeFacts({s.name: s.lo for s in symbols}, {s.name: s.hint for s in symbols})
+        most = {s.name: s.hi for s in symbols if s.hi is not None}
+        return SizeFacts({s.name: s.lo for s in symbols}, {s.name: s.hint for s in symbols}, most)
 
     def value(self, size: Size) -> int:
         """The size when the graph was traced."""
@@ -144,6 +146,19 @@ class SizeFacts:
                 term = term * _poly([((atom,), 1), ((), max(0, self.lo.get(atom, 0)))])
             shifted = shifted + term
         return all(c >= 0 for _, c in _terms(shifted))
+
+    def most(self, size: Size) -> int | None:
+        """The largest it can be, when that is known."""
+        if isinstance(size, int):
+            return size
+        total = 0
+        for monomial, c in size.terms:
+            if c < 0 or any(atom not in self.hi for atom in monomial):
+                return None
+            for atom in monomial:
+                c *= self.hi[atom]
+            total += c
+        return total
 
     def at_most(self, a: Size, b: Size) -> bool:
         """Whether a <= b provably."""

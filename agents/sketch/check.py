@@ -54,6 +54,7 @@ ALLOC_HINTS = (
 RESERVED = frozenset({"inf", "nan", "True", "False", "for", "in", "axis", *(d.value for d in DType)})
 PRECISIONS = ("ieee", "tf32")
 
+_LAUNCH_HINT = re.compile(r"(num_warps|num_stages)=[1-9]\d*\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z")
 _INT_RANGE = {
     DType.I64: (-(2**63), 2**63 - 1), DType.I32: (-(2**31), 2**31 - 1), DType.I16: (-(2**15), 2**15 - 1),
@@ -214,8 +215,8 @@ class _Checker:
     def loop(self, s: For) -> None:
         self.bounds(s.start, s.stop)
         for hint in s.hints:
-            if hint not in LOOP_HINTS:
-                raise self.error(f"no loop hint '{hint}': expected some of {', '.join(LOOP_HINTS)}")
+            if hint not in LOOP_HINTS and not _LAUNCH_HINT.match(hint):
+                raise self.error(f"no loop hint '{hint}': expected some of {', '.join(LOOP_HINTS)}, num_warps=<n>")
         if not s.body:
             raise self.error(f"loop '{s.var}' has no body")
         self.loops.append((s, self.depth + 1))

@@ -1,0 +1,670 @@
+"""A schedule written as a sketch for a GPU: parallel loops over tiles outside, whole or looped axes inside.
+
+Every nest is one parallel loop nest at the top level: a phase. A reduction in a loop keeps one partial result per lane
+and is finished after the loop, so that lanes meet once; lanes beyond the end are given the identity.
+
+    axis l = range(0, BN, BN)
+    s = alloc([l], f32, init=0.0)
+    for b in range(0, (n0 + BN - 1) // BN):
+      s = s + load(x[i, l + b*BN : …])
+    s1 = reduce_sum(s, l)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from akg_dynamo.agents.designer.cuda_schedule import CHUNKS, LAST, bands
+from akg_dynamo.agents.designer.cuda_tiles import BandPlan, Chunked, NestPlan
+from akg_dynamo.agents.designer.declare import Declarations, minus, plus, times
+from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tile, Tiles, leaves
+from akg_dynamo.agents.designer.nests import Member, Nest, Pass, coefficients
+from akg_dynamo.agents.designer.prims import Number, Prim
+from akg_dynamo.agents.designer.recurrence import Recurrence, Reduced, recurrence
+from akg_dynamo.agents.designer.schedule import Schedule
+from akg_dynamo.agents.designer.sizes import SizeFacts, product
+from akg_dynamo.agents.designer.writer import COMBINE, ZERO, NestWriter, Scope, beats, identity
+from akg_dynamo.agents.sketch.ast import (
+    Alloc,
+    Assign,
+    AxisDecl,
+    Cast,
+    ConstExpr,
+    DType,
+    For,
+    IndexValue,
+    IntBin,
+    IntConst,
+    IntExpr,
+    IntVar,
+    Lanes,
+    Literal,
+    Name,
+    Op,
+    Reduce,
+    Stmt,
+    TileExpr,
+)
+from akg_dynamo.core.types import Design
+
+_ONE = IntConst(1)
+_ACCUMULATOR = ("fastest", "accumulator")
+
+
+def emit(schedule: Schedule, plans: Sequence[NestPlan], facts: SizeFacts, name: str) -> Design:
+    """The schedule as a sketch called `name`, its nests tiled as planned."""
+    declarations = _Declarations(facts)
+    counts: dict[Prim, _Terms] = {}
+    body: list[Stmt] = []
+    warps = max(p.warps for p in plans)
+    for nest, plan in zip(schedule.nests, plans, strict=True):
+        loop = _CudaWriter(declarations, nest, plan, counts).emit()
+        hints = loop.hints if plan.warps == warps else (*loop.hints, f"num_warps={plan.warps}")
+        body.append(replace(loop, hints=hints))
+    found = declarations.design(name, body)
+    launch = ConstExpr("num_warps", warps, tuple(sorted({1, 2, 4, 8, 16, warps})))
+    return replace(found, sketch=replace(found.sketch, constexprs=(*found.sketch.constexprs, launch)))
+
+
+class _Declarations(Declarations):
+    """Partial results keep their two dims, so that a tile of them is no gather."""
+
+    def access(self, access: Access, tiles: Tiles) -> tuple[str, list[tuple[Axis | int, Index]]]:
+        storage = access.storage
+        if storage.name != CHUNKS:
+            return super().access(access, tiles)
+        key = (storage,)
+        if key not in self._decls:
+            self._declare(key, storage, 0, storage.shape, storage.strides)
+        return self._decls[key].name, list(enumerate(access.indices))
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """How many terms each chunk of a partial reduction has: `others` for every element of the chunked axis."""
+
+    chunked: Chunked
+    extent: IntExpr
+    grain: IntExpr
+    others: IntExpr
+
+
+@dataclass(frozen=True)
+class _Together:
+    """A reduction that is done in the pass of another."""
+
+    member: Member
+    how: Recurrence
+
+
+@dataclass
+class _Lanes:
+    """A tiled axis of a loop: its lanes are declared once, outside; `live` is the name of which are inside the axis."""
+
+    axis: Axis
+    name: str
+    tile: str
+    full: bool
+    live: str = ""
+
+
+@dataclass
+class _Loop:
+    """What is known while the loops of a pass are open. trips: how many iterations were before this one."""
+
+    group: Pass
+    lanes: dict[Axis, _Lanes]
+    count: IntExpr | None = None
+    inverse: str = ""
+    carried: dict[int, list[str]] = field(default_factory=dict)
+
+
+class _CudaWriter(NestWriter):
+    """Writes one nest."""
+
+    def __init__(self, whole: Declarations, nest: Nest, plan: NestPlan, counts: dict[Prim, _Terms]) -> None:
+        super().__init__(whole, nest)
+        self._plan, self._counts = plan, counts
+        self._tiles: dict[tuple[str, int], str] = {}
+        self._bounds: dict[Axis, tuple[IntExpr, IntExpr]] = {}
+        self._lanes: dict[Axis, _Lanes] = {}
+        self._body = 0
+        self._together: dict[int, list[_Together]] = {}
+        self._led: set[int] = set()
+
+    def emit(self) -> For:
+        """The nest's one loop."""
+        top = Scope(frozenset())
+        self._scopes = [top]
+        outer = list(self._nest.outer)
+        for axis in outer:
+            size = self._plan.outer[axis]
+            if size > 1:
+                self._steps[axis] = self._tile("BM" if axis is not outer[-1] else "BN", size, tunable=True)
+            self._open(axis, "i" if size == 1 else "j")
+        if not outer:
+            self._scopes.append(Scope(frozenset()))
+        self._body = len(self._scopes) - 1
+        for group in self._nest.passes:
+            self._count_uses(group)
+        for band in bands(self._nest):
+            self._chunk(band, self._plan.band(band[0]))
+            if not self._plan.band(band[0]).whole:
+                self._join_recurrences(band)
+        for group in self._nest.passes:
+            self._pass(group)
+        for axis in reversed(outer):
+            scope = self._scopes.pop()
+            stop, step = self._whole.size(axis.extent), self._steps.get(axis)
+            loop = For(self._vars[axis], ZERO, stop, step, tuple(scope.body), ("parallel", "grididx"))
+            self._scopes[-1].body.append(loop)
+        if not outer:
+            scope = self._scopes.pop()
+            return For(self._whole.fresh("i"), ZERO, _ONE, None, tuple(scope.body), ("parallel", "grididx"))
+        return loop
+
+    def _homes(self) -> list[Scope]:
+        return self._scopes[self._body :]
+
+    def _tile(self, stem: str, size: int, *, tunable: bool = False) -> str:
+        """A tile size by name."""
+        name = self._tiles.get((stem, size))
+        if name is None:
+            space = (size // 2, size, size * 2) if tunable and size > 1 else ()
+            name = self._tiles[stem, size] = self._whole.fresh(stem)
+            self._whole.constexpr(name, size, space)
+        return name
+
+    def _add(self, statement: Stmt) -> None:
+        self._scopes[-1].body.append(statement)
+
+    def _let(self, stem: str, value: TileExpr) -> Name:
+        name = self._whole.fresh(stem)
+        self._add(Assign(name, value))
+        return Name(name)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Chunks
+
+    def _chunk(self, band: Sequence[Pass], plan: BandPlan) -> None:
+        """The range of a chunked axis: its grains are dealt out evenly."""
+        chunked = plan.chunked
+        if chunked is None:
+            return
+        extent = self._whole.size(chunked.axis.extent)
+        tiled = not plan.whole and plan.tiles[chunked.axis] > 1
+        grain: IntExpr = IntVar(self._tile("BL", chunked.grain)) if tiled else IntConst(chunked.grain)
+        self._bounds[chunked.axis] = self._range(chunked, extent, grain, IntVar(self._vars[chunked.chunk]))
+        others = self._whole.size(product(a.extent for a in band[0].inner if a is not chunked.axis))
+        for group in band:
+            for member in group.members:
+                if member.chunk is not None:
+                    self._counts[member.sink.prim] = _Terms(chunked, extent, grain, others)
+
+    def _range(self, chunked: Chunked, extent: IntExpr, grain: IntExpr, number: IntExpr) -> tuple[IntExpr, IntExpr]:
+        known = chunked.axis.extent
+        if isinstance(known, int) and known % (chunked.grain * chunked.count) == 0:
+            length = self._whole.size(known // chunked.count)
+            first = times(number, length)
+            return first, plus(first, length)
+        lo, hi = (self._border(chunked, extent, grain, n) for n in (number, plus(number, _ONE)))
+        return lo, IntBin("min", hi, extent)
+
+    def _border(self, chunked: Chunked, extent: IntExpr, grain: IntExpr, number: IntExpr) -> IntExpr:
+        """Where a chunk begins."""
+        grains = extent
+        if chunked.grain > 1:
+            grains = IntBin("//", plus(extent, minus(grain, _ONE)), grain)
+        share = IntBin("//", times(number, grains), self._whole.size(chunked.count))
+        return times(share, grain)
+
+    def _expr(self, tile: Tile, depth: int) -> TileExpr:
+        return self._terms(tile) if tile.kind == "count" and self._named(tile) is None else super()._expr(tile, depth)
+
+    def _terms(self, tile: Tile) -> TileExpr:
+        """How many terms a chunk has, in f32."""
+        terms = self._counts[tile.attr.prim]
+        (index,) = tile.attr.indices
+        known, chunked = terms.chunked.axis.extent, terms.chunked
+        number = self._number(index)
+        if isinstance(known, int) and known % (chunked.grain * chunked.count) == 0:
+            length = times(self._whole.size(known // chunked.count), terms.others)
+            return Cast(IndexValue(length), DType.F32)
+        if isinstance(number, IndexValue):
+            lo, hi = self._range(chunked, terms.extent, terms.grain, number.expr)
+            return Cast(IndexValue(times(minus(hi, lo), terms.others)), DType.F32)
+        return self._lane_terms(terms, number)
+
+    def _lane_terms(self, terms: _Terms, number: TileExpr) -> TileExpr:
+        """The same for a tile of chunk numbers."""
+        chunked = terms.chunked
+        grains = terms.extent
+        if chunked.grain > 1:
+            grains = IntBin("//", plus(terms.extent, minus(terms.grain, _ONE)), terms.grain)
+        count = IndexValue(self._whole.size(chunked.count))
+
+        def border(n: TileExpr) -> TileExpr:
+            share = Op("floordiv", (Op("mul", (n, IndexValue(grains))), count))
+            return Op("mul", (share, IndexValue(terms.grain))) if chunked.grain > 1 else share
+
+        end = Op("minimum", (border(Op("add", (number, Literal(1)))), IndexValue(terms.extent)))
+        length = self._let("n", Op("sub", (end, border(number))))
+        return Cast(Op("mul", (length, IndexValue(terms.others))), DType.F32)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Passes
+
+    def _pass(self, group: Pass) -> None:
+        if not group.inner:
+            for member in group.members:
+                self._store(member, self._value(member.tile), member.tile.dtype)
+        elif self._plan.band(group).whole:
+            self._straight(group)
+        else:
+            self._looped(group)
+
+    def _finished(self, member: Member, result: TileExpr) -> None:
+        """Names a reduction's result, and stores it if that is wanted."""
+        dtype = member.sink.prim.dtype
+        got = DType.I64 if member.sink.op.startswith("arg") else member.tile.dtype
+        name = self._let(_STEMS.get(member.sink.op, "b"), result if got is dtype else Cast(result, dtype))
+        self._results[member.sink.prim] = name.name
+        if member.sink.target is not None:
+            self._store(member, name, dtype)
+
+    def _straight(self, group: Pass) -> None:
+        """A pass over axes that are held whole."""
+        plan = self._plan.band(group)
+        scope = self._scopes[-1]
+        for axis in group.inner:
+            if axis not in scope.axes:
+                lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))
+                self._vars[axis] = self._whole.fresh("k")
+                self._steps[axis] = self._tile("BK", plan.tiles[axis])
+                self._add(AxisDecl(self._vars[axis], lo, hi, self._steps[axis]))
+                scope.axes |= {axis}
+        for member in group.members:
+            if not member.sink.is_reduction:
+                self._store(member, self._value(member.tile), member.tile.dtype)
+                continue
+            value = self._spread(member, group.inner)
+            if not member.sink.op.startswith("arg"):
+                for axis in reversed(group.inner):
+                    value = Reduce(member.sink.op, value, self._vars[axis])
+                self._finished(member, value)
+                continue
+            assert member.position is not None
+            self._finished(member, self._first(member, value, self._number(member.position), group.inner, DType.I64))
+
+    def _spread(self, member: Member, axes: Sequence[Axis]) -> TileExpr:
+        """A member's value, made to vary over every axis it is reduced over."""
+        value = self._value(member.tile)
+        for axis in axes:
+            if axis not in member.tile.axes:
+                lane = Op("ge", (Lanes(self._vars[axis]), Literal(0)))
+                other = Literal(value.value) if isinstance(value, Literal) else value
+                value = Op("where", (lane, value, other))
+        return value
+
+    def _first(
+        self, member: Member, value: TileExpr, position: TileExpr, axes: Sequence[Axis], dtype: DType
+    ) -> TileExpr:
+        """The first position among those that hold the extreme."""
+        if not isinstance(value, Name):
+            value = self._let("v", value)
+        best: TileExpr = value
+        for axis in reversed(axes):
+            best = Reduce(member.sink.op[3:], best, self._vars[axis])
+        best = self._let("m", best)
+        same: TileExpr = Op("eq", (value, best))
+        if member.tile.dtype.is_float:
+            same = Op("or", (same, Op("and", (Op("isnan", (value,)), Op("isnan", (best,))))))
+        found: TileExpr = Op("where", (same, position, Literal(_last(dtype))))
+        for axis in reversed(axes):
+            found = Reduce("min", found, self._vars[axis])
+        return found if dtype is DType.I64 else Cast(found, DType.I64)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Loops
+
+    def _looped(self, group: Pass) -> None:
+        plan = self._plan.band(group)
+        members = [m for m in group.members if id(m) not in self._led]
+        reductions = [m for m in members if m.sink.is_reduction]
+        stores = [m for m in members if not m.sink.is_reduction]
+        full = {a: self._is_full(a, plan) for a in group.inner if plan.tiles[a] > 1}
+        if not members:
+            return
+        if stores and not (reductions and all(full.values())):
+            self._tiled(group, members, plan)
+            return
+        loop = _Loop(group, {a: self._declare_lanes(a, plan, full[a]) for a in group.inner if plan.tiles[a] > 1})
+        for member in reductions:
+            loop.carried[id(member)] = self._carry(member, loop)
+        self._loops(loop, list(group.inner), ZERO, lambda: self._body_of(loop, reductions, stores))
+        for member in reductions:
+            self._finish(member, loop)
+
+    def _is_full(self, axis: Axis, plan: BandPlan) -> bool:
+        """Whether every tile of the axis is, for all sizes this is designed for."""
+        return isinstance(axis.extent, int) and axis.extent % plan.tiles[axis] == 0
+
+    def _declare_lanes(self, axis: Axis, plan: BandPlan, full: bool) -> _Lanes:
+        found = self._lanes.get(axis)
+        if found is None:
+            tile = self._tile("BL", plan.tiles[axis])
+            found = self._lanes[axis] = _Lanes(axis, self._whole.fresh("l"), tile, full)
+            self._scopes[self._body].body.append(AxisDecl(found.name, ZERO, IntVar(tile), tile))
+        return found
+
+    def _loops(self, loop: _Loop, axes: list[Axis], before: IntExpr, inside: object) -> None:
+        """The loops over `axes`, and what is inside them. before: how many iterations the outer loops have done."""
+        if not axes:
+            loop.count = plus(before, _ONE)
+            assert callable(inside)
+            inside()
+            return
+        axis, rest = axes[0], axes[1:]
+        lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))
+        lanes = loop.lanes.get(axis)
+        if lanes is None:
+            self._open(axis, "r")
+            var = self._vars[axis]
+            trips, done = minus(hi, lo), minus(IntVar(var), lo)
+            start, stop = lo, hi
+        else:
+            step = IntVar(lanes.tile)
+            var = self._whole.fresh("b")
+            trips = IntBin("//", minus(hi, lo) if lanes.full else plus(minus(hi, lo), minus(step, _ONE)), step)
+            done, start, stop = IntVar(var), ZERO, trips
+            self._vars[axis], self._steps[axis] = lanes.name, lanes.tile
+            self._shifts[axis] = plus(lo, times(IntVar(var), step))
+            self._scopes.append(Scope(self._scopes[-1].axes | {axis}))
+        self._loops(loop, rest, plus(times(before, trips), done) if before != ZERO else done, inside)
+        scope = self._scopes.pop()
+        self._shifts.pop(axis, None)
+        self._add(For(var, start, stop, None, tuple(scope.body)))
+
+    def _body_of(self, loop: _Loop, reductions: Sequence[Member], stores: Sequence[Member]) -> None:
+        for lanes in loop.lanes.values():
+            lanes.live = ""
+        loop.inverse = ""
+        for member in reductions:
+            self._accumulate(member, loop)
+        for member in stores:
+            self._store(member, self._value(member.tile), member.tile.dtype)
+
+    def _live(self, loop: _Loop) -> TileExpr | None:
+        """Which lanes are inside all axes; None when all are."""
+        found: TileExpr | None = None
+        for lanes in loop.lanes.values():
+            if lanes.full:
+                continue
+            if not lanes.live:
+                _, hi = self._bounds.get(lanes.axis, (ZERO, self._whole.size(lanes.axis.extent)))
+                at = Op("add", (Lanes(lanes.name), IndexValue(self._shifts[lanes.axis])))
+                lanes.live = self._let("live", Op("lt", (at, IndexValue(hi)))).name
+            found = Name(lanes.live) if found is None else Op("and", (found, Name(lanes.live)))
+        return found
+
+    def _alloc(self, stem: str, loop: _Loop, dtype: DType, init: Number, *, lanes: bool = True) -> str:
+        """A tile that the loops update: one element per lane, or one for each result."""
+        axes = [self._vars[a] for a in self._nest.outer if a in self._steps]
+        if lanes:
+            axes += [loop.lanes[a].name for a in loop.group.inner if a in loop.lanes]
+        name = self._whole.fresh(stem)
+        self._add(Alloc(name, tuple(axes), dtype, init, _ACCUMULATOR))
+        return name
+
+    def _carry(self, member: Member, loop: _Loop) -> list[str]:
+        op, dtype = member.sink.op, member.tile.dtype
+        if op.startswith("arg"):
+            best = self._alloc("best", loop, dtype, identity(op[3:], dtype))
+            return [best, self._alloc("at", loop, self._position_dtype(member), _last(self._position_dtype(member)))]
+        led = self._together.get(id(member), [])
+        if led and led[0].how.kind == "exponential":
+            most = self._alloc("m", loop, dtype, identity(op, dtype), lanes=False)
+            return [most, *(self._alloc("s", loop, t.member.tile.dtype, 0.0) for t in led)]
+        if led:
+            names = [self._alloc("mean", loop, dtype, 0.0), self._alloc("sq", loop, dtype, 0.0)]
+            if self._ragged(loop):
+                names.append(self._alloc("seen", loop, dtype, 0.0))
+            return names
+        return [self._alloc(_STEMS.get(op, "b"), loop, dtype, identity(op, dtype))]
+
+    def _ragged(self, loop: _Loop) -> bool:
+        return not all(lanes.full for lanes in loop.lanes.values())
+
+    def _position_dtype(self, member: Member) -> DType:
+        terms = self._facts.most(product(a.extent for a in member.inner))
+        return DType.I32 if terms is not None and terms < 1 << 31 else DType.I64
+
+    def _accumulate(self, member: Member, loop: _Loop) -> None:
+        names, led = loop.carried[id(member)], self._together.get(id(member), [])
+        op, dtype = member.sink.op, member.tile.dtype
+        value = self._value(member.tile)
+        if led and led[0].how.kind == "deviation":
+            self._accumulate_deviation(value, names, loop)
+            return
+        idle = not self._vanishes(member.tile, loop) or op != "sum"
+        value = self._masked(value, identity(op[3:] if op.startswith("arg") else op, dtype), dtype, loop, needed=idle)
+        if led:
+            self._accumulate_exponentials(member, value, names, loop)
+        elif op.startswith("arg"):
+            assert member.position is not None
+            best, at = Name(names[0]), Name(names[1])
+            v, where = self._let("v", value), self._number(member.position)
+            if self._position_dtype(member) is DType.I32:
+                where = Cast(where, DType.I32)
+            w = self._let("w", where)
+            wins = self._let("wins", beats(op[3:], dtype, (v, w), (best, at)))
+            self._add(Assign(best.name, Op("where", (wins, v, best))))
+            self._add(Assign(at.name, Op("where", (wins, w, at))))
+        else:
+            self._add(Assign(names[0], Op(COMBINE[op], (Name(names[0]), value))))
+
+    def _masked(self, value: TileExpr, other: Number, dtype: DType, loop: _Loop, *, needed: bool = True) -> TileExpr:
+        """The value where there is one, else `other`."""
+        live = self._live(loop) if needed else None
+        if live is None:
+            return value
+        if isinstance(value, Literal):
+            value = Literal(value.value, dtype)
+        return Op("where", (live, value, Literal(other)))
+
+    def _vanishes(self, tile: Tile, loop: _Loop) -> bool:
+        """Whether the value is 0 in every lane that is not live, because what is loaded there is."""
+        ragged = [a for a, lanes in loop.lanes.items() if not lanes.full]
+        return all(_vanishes(tile, a) for a in ragged)
+
+    def _finish(self, member: Member, loop: _Loop) -> None:
+        names, led = loop.carried[id(member)], self._together.get(id(member), [])
+        axes = [a for a in loop.group.inner if a in loop.lanes]
+        if member.sink.op.startswith("arg"):
+            dtype = self._position_dtype(member)
+            self._finished(member, self._first(member, Name(names[0]), Name(names[1]), axes, dtype))
+        elif led and led[0].how.kind == "exponential":
+            self._finished(member, Name(names[0]))
+            for together, name in zip(led, names[1:], strict=True):
+                self._finish_exponentials(together, self._reduced("sum", Name(name), axes), names[0])
+        elif led:
+            self._finish_deviation(member, led[0].member, names, loop)
+        else:
+            self._finished(member, self._reduced(member.sink.op, Name(names[0]), axes))
+
+    def _reduced(self, op: str, value: TileExpr, axes: Sequence[Axis]) -> TileExpr:
+        for axis in reversed(axes):
+            value = Reduce(op, value, self._vars[axis])
+        return value
+
+    def _tiled(self, group: Pass, members: Sequence[Member], plan: BandPlan) -> None:
+        """A pass that stores: its loops are over tiles, and reductions beside the stores meet in every tile."""
+        reductions = [m for m in members if m.sink.is_reduction]
+        loop = _Loop(group, {})
+        for member in reductions:
+            loop.carried[id(member)] = self._carry(member, loop)
+        for axis in group.inner:
+            self._shifts.pop(axis, None)
+            if plan.tiles[axis] > 1:
+                self._steps[axis] = self._tile("BK", plan.tiles[axis])
+            else:
+                self._steps.pop(axis, None)
+            self._open(axis, "k" if plan.tiles[axis] > 1 else "r")
+        tiled = [a for a in group.inner if plan.tiles[a] > 1]
+        for member in members:
+            if not member.sink.is_reduction:
+                self._store(member, self._value(member.tile), member.tile.dtype)
+                continue
+            value = self._spread(member, tiled)
+            if member.sink.op.startswith("arg"):
+                self._accumulate_first(member, value, tiled, loop)
+            else:
+                total = Name(loop.carried[id(member)][0])
+                part = self._reduced(member.sink.op, value, tiled)
+                self._add(Assign(total.name, Op(COMBINE[member.sink.op], (total, part))))
+        for axis in reversed(group.inner):
+            scope = self._scopes.pop()
+            lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))
+            self._add(For(self._vars[axis], lo, hi, self._steps.get(axis), tuple(scope.body)))
+        for member in reductions:
+            self._finish(member, loop)
+
+    def _accumulate_first(self, member: Member, value: TileExpr, axes: Sequence[Axis], loop: _Loop) -> None:
+        assert member.position is not None
+        best, at = (Name(n) for n in loop.carried[id(member)])
+        dtype = self._position_dtype(member)
+        where = self._number(member.position)
+        v = self._let("v", value)
+        w = self._let("w", self._first(member, v, where, axes, DType.I64))
+        m = self._let("m", self._reduced(member.sink.op[3:], v, axes))
+        place: TileExpr = w if dtype is DType.I64 else self._let("w", Cast(w, dtype))
+        wins = self._let("wins", beats(member.sink.op[3:], member.tile.dtype, (m, place), (best, at)))
+        self._add(Assign(best.name, Op("where", (wins, m, best))))
+        self._add(Assign(at.name, Op("where", (wins, place, at))))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Reductions that depend on one another, in one pass
+
+    def _join_recurrences(self, band: Sequence[Pass]) -> None:
+        """Find the reductions that follow from one of an earlier pass over the same axes."""
+        lengths = product(a.extent for a in band[0].inner)
+        for k, group in enumerate(band):
+            for member in group.members:
+                refs = {r.prim for r in leaves(member.tile)[0]}
+                if not member.sink.is_reduction or len(refs) != 1:
+                    continue
+                (prim,) = refs
+                base = next((m for p in band[:k] for m in p.members if m.sink.prim is prim), None)
+                if base is None or not base.sink.is_reduction or id(base) in self._led:
+                    continue
+                reduced = Reduced(base.sink.op, base.tile, prim, lengths)
+                how = recurrence(member.sink.op, member.tile, reduced)
+                others = self._together.get(id(base), [])
+                if how is None or (others and how.kind == "deviation"):
+                    continue
+                if any(not m.sink.is_reduction for p in band[:k] for m in p.members if base in p.members):
+                    continue
+                self._together.setdefault(id(base), []).append(_Together(member, how))
+                self._led.add(id(member))
+
+    def _accumulate_exponentials(self, member: Member, value: TileExpr, names: Sequence[str], loop: _Loop) -> None:
+        """The maximum so far, and every lane's sum of exponentials, rescaled to it."""
+        axes = [a for a in loop.group.inner if a in loop.lanes]
+        most = Name(names[0])
+        dtype = member.tile.dtype
+        v = value if isinstance(value, Name) else self._let("v", value)
+        peak = self._let("peak", Op("maximum", (most, self._reduced("max", v, axes))))
+        empty = Op("eq", (peak, Literal(identity("max", dtype))))
+        safe = self._let("safe", Op("where", (empty, Literal(0.0), peak)))
+        scale = self._let("scale", Op("exp", (Op("sub", (most, safe)),)))
+        for name in names[1:]:
+            term = Op("exp", (Op("sub", (v, safe)),))
+            self._add(Assign(name, Op("add", (Op("mul", (Name(name), scale)), term))))
+        self._add(Assign(most.name, peak))
+
+    def _finish_exponentials(self, together: _Together, total: TileExpr, most: str) -> None:
+        """Where the maximum is infinite or NaN, what is left of the sum is what is left of the maximum's own term."""
+        m = Name(most)
+        about = self._value(together.how.about)
+        odd = Op("exp", (Op("sub", (m, about)),))
+        finite = Op("lt", (Op("abs", (m,)), Literal(float("inf"))))
+        self._finished(together.member, Op("where", (finite, total, odd)))
+
+    def _accumulate_deviation(self, value: TileExpr, names: Sequence[str], loop: _Loop) -> None:
+        """Every lane's mean, and its sum of squared deviations from that (Welford)."""
+        mean, squares = Name(names[0]), Name(names[1])
+        v = value
+        if self._ragged(loop):
+            live = self._live(loop)
+            assert live is not None
+            seen = Name(names[2])
+            v = self._let("v", Op("where", (live, value, mean)))
+            one = Op("where", (live, Literal(1.0, DType.F32), Literal(0.0)))
+            self._add(Assign(seen.name, Op("add", (seen, one))))
+            share: TileExpr = Op("div", (Literal(1.0), Op("maximum", (seen, Literal(1.0)))))
+        else:
+            v = value if isinstance(value, Name) else self._let("v", value)
+            if not loop.inverse:
+                assert loop.count is not None
+                count = Cast(IndexValue(loop.count), DType.F32)
+                loop.inverse = self._let("inverse", Op("div", (Literal(1.0), count))).name
+            share = Name(loop.inverse)
+        off = self._let("off", Op("sub", (v, mean)))
+        self._add(Assign(mean.name, Op("add", (mean, Op("mul", (off, share))))))
+        self._add(Assign(squares.name, Op("add", (squares, Op("mul", (off, Op("sub", (v, mean))))))))
+
+    def _finish_deviation(self, base: Member, member: Member, names: Sequence[str], loop: _Loop) -> None:
+        """The lanes' means and squares brought to the common mean."""
+        axes = [a for a in loop.group.inner if a in loop.lanes]
+        mean, squares = Name(names[0]), Name(names[1])
+        terms: TileExpr
+        if len(names) > 2:
+            terms = Name(names[2])
+            whole = self._let("n", self._reduced("sum", terms, axes))
+        else:
+            lanes: IntExpr = _ONE
+            trips: IntExpr = _ONE
+            for axis in loop.group.inner:
+                lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))
+                found = loop.lanes.get(axis)
+                step = IntVar(found.tile) if found is not None else _ONE
+                lanes = times(lanes, step)
+                trips = times(trips, IntBin("//", minus(hi, lo), step) if found is not None else minus(hi, lo))
+            terms = self._let("n", Cast(IndexValue(trips), DType.F32))
+            whole = self._let("n", Cast(IndexValue(times(trips, lanes)), DType.F32))
+        total = self._let("s", self._reduced("sum", Op("mul", (mean, terms)), axes))
+        off = self._let("off", Op("sub", (mean, Op("div", (total, whole)))))
+        apart = Op("add", (squares, Op("mul", (terms, Op("mul", (off, off))))))
+        self._finished(base, total)
+        self._finished(member, self._reduced("sum", apart, axes))
+
+
+_STEMS: Mapping[str, str] = {"sum": "s", "max": "m", "min": "m", "prod": "p", "argmax": "at", "argmin": "at"}
+_KEEP_ZERO = frozenset(["neg", "abs", "sqrt", "sin", "tan", "tanh", "asin", "atan", "sinh", "asinh", "expm1", "log1p"])
+
+
+def _vanishes(tile: Tile, axis: Axis) -> bool:
+    """Whether the value is 0 where `axis` runs over its end and loads give 0."""
+    if tile.kind == "load":
+        access: Access = tile.attr
+        plain = all(i.tile is None and not i.loose for i in access.indices)
+        return plain and access.storage.kind == "in" and coefficients(access).get(axis, 0) != 0
+    if tile.kind == "cast":
+        return tile.dtype is not DType.BOOL and _vanishes(tile.args[0], axis)
+    if tile.kind != "op":
+        return False
+    if tile.attr in _KEEP_ZERO:
+        return _vanishes(tile.args[0], axis)
+    if tile.attr == "mul":
+        sides = [_vanishes(a, axis) or _is_finite_number(a) for a in tile.args]
+        return all(sides) and any(_vanishes(a, axis) for a in tile.args)
+    return tile.attr in ("add", "sub", "maximum", "minimum") and all(_vanishes(a, axis) for a in tile.args)
+
+
+def _is_finite_number(tile: Tile) -> bool:
+    return tile.kind == "const" and abs(tile.attr) < float("inf")
+
+
+def _last(dtype: DType) -> int:
+    return LAST if dtype is DType.I64 else (1 << 31) - 1

@@ -1,0 +1,335 @@
+"""Which values a GPU computes in which phase: the CPU's nests, but split and joined by what keeps a GPU busy.
+
+A phase needs hundreds of programs, and one more phase costs a few microseconds. So a reduction with few results is
+done in chunks, each by a program of its own; a second phase combines the partial results, always in the same order.
+Reductions that depend on one another (a maximum and the sum of exponentials, a mean and the squares) are split
+together: the second works on its own chunk's first, and the combining phase brings the chunks to a common one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from akg_dynamo.agents.designer.device import Device
+from akg_dynamo.agents.designer.domain import (
+    Access,
+    Axis,
+    Index,
+    Indices,
+    RedRef,
+    Sink,
+    Tile,
+    leaves,
+    linear,
+    trace_sink,
+)
+from akg_dynamo.agents.designer.nests import (
+    Member,
+    Nest,
+    Pass,
+    best_vector,
+    choose_across,
+    collapse,
+    group_accesses,
+    nest_accesses,
+    order,
+    shared_inner,
+    substitute,
+)
+from akg_dynamo.agents.designer.prims import Prim, Storage, contiguous_strides, mem, reshape
+from akg_dynamo.agents.designer.prims import reduce as reduce_prim
+from akg_dynamo.agents.designer.recurrence import Recurrence, Reduced, count, recurrence, replaced
+from akg_dynamo.agents.designer.schedule import Scheduler
+from akg_dynamo.agents.designer.sizes import Size, SizeFacts, product
+from akg_dynamo.agents.sketch.ast import DType
+
+CHUNKS = "chunks"  # the name of storage that holds one partial result per chunk: (chunks, results)
+COLUMNS = 128  # how many neighbouring columns a program of a column reduction takes
+MIN_CHUNK_BYTES = 1 << 15
+PROGRAMS_PER_PROCESSOR = 8
+LAST = (1 << 63) - 1  # a position after every other
+
+
+@dataclass
+class _Split:
+    """A reduction done in chunks: what computes the parts, and what combines them."""
+
+    sink: Sink  # as it was before
+    stage: Prim  # the parts
+    storage: Storage
+    chunks: int
+
+
+class CudaScheduler(Scheduler):
+    """Schedules the outputs of one subgraph for a GPU."""
+
+    def __init__(self, facts: SizeFacts, device: Device) -> None:
+        super().__init__(facts)
+        self.device = device
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # What is split
+
+    def _split_reductions(self, sinks: list[Sink]) -> list[Sink]:
+        result: list[Sink] = []
+        splits: dict[Prim, _Split] = {}
+        for sink in sinks:
+            chunks = self._chunks(sink)
+            if chunks is None:
+                result.append(sink)
+            elif sink.op.startswith("arg"):
+                result += self._split_arg(sink, chunks)
+            else:
+                result += self._split(sink, chunks, splits)
+        return result
+
+    def _chunks(self, sink: Sink) -> int | None:
+        """How many chunks to reduce in, when one phase would leave most of the GPU idle."""
+        if not sink.is_reduction or not sink.reduced_axes():
+            return None
+        value = self.facts.value
+        kept = value(product(a.extent for a in sink.kept_axes()))
+        reduced = value(product(a.extent for a in sink.reduced_axes()))
+        item = max([a.storage.dtype.size_bytes for a in sink.loads], default=4)
+        moved = kept * reduced * item
+        columns, inner = self._alone(sink)
+        programs = kept // min(COLUMNS, columns) if columns else kept
+        apart = moved / self.device.bytes_s + self.device.phase_s
+        if self.device.alone_s(moved, programs) <= 1.1 * apart:
+            return None
+        wanted = -(-self.device.processors * PROGRAMS_PER_PROCESSOR // max(1, programs))
+        longest = max(map(value, inner))
+        granule = 1 if columns else 1024  # programs of a row reduction start where a vector may
+        most = min(moved // max(1, programs) // MIN_CHUNK_BYTES, reduced // 16, -(-longest // granule))
+        found = min(wanted, most)
+        return found if found >= 2 else None
+
+    def _alone(self, sink: Sink) -> tuple[int, list[Size]]:
+        """How it would look in a nest of its own: how many columns (0: it reduces rows), and its inner loops."""
+        nest = self._start(sink)
+        self._finish(nest)
+        columns = self.facts.value(nest.vector.extent) if nest.vector is not None else 0
+        return columns, [a.extent for a in nest.passes[0].inner]
+
+    def _pays(self, nest: Nest, sink: Sink, mapping: dict[Axis, Axis]) -> bool:
+        if sink.is_reduction or not any(m.sink.is_reduction for m in nest.members):
+            return True
+        work = self.facts.value(product(sink.domain))
+        programs = self.facts.value(product(a.extent for a in nest.outer))
+        accesses = [*sink.loads, *([Access(sink.target, ())] if sink.target is not None else [])]
+        moved = work * sum(a.storage.dtype.size_bytes for a in accesses)
+        vector = best_vector(sink.loads, [a for axes in sink.axes for a in axes], self.facts)
+        if vector in mapping:
+            assert vector is not None
+            programs //= min(COLUMNS, max(1, self.facts.value(vector.extent)))
+        apart = moved / self.device.bytes_s + self.device.phase_s
+        return self.device.alone_s(moved, programs) <= 1.1 * apart
+
+    def _split(self, sink: Sink, chunks: int, splits: dict[Prim, _Split]) -> list[Sink]:
+        known = self._recurrence(sink, chunks, splits)
+        storage = self._new_chunks(chunks, sink, sink.prim.dtype)
+        parts = reshape(mem(storage), (chunks, *sink.prim.shape))
+        stage = reduce_prim(sink.op, parts, (0,))
+        combine = self._combining(sink.prim, sink.op, parts, sink)
+        before = Sink(sink.prim, sink.operand, None, sink.op, sink.dims)
+        before.axes, before.tile = sink.axes, sink.tile
+        chunk = Axis(chunks)
+        if known is not None:
+            about, base = known
+            self._combine_apart(combine, about, base)
+            self._reduce_apart(sink, about, base, chunk)
+        sink.prim, sink.target, sink.chunk = stage, storage, chunk
+        splits[combine.prim] = _Split(before, stage, storage, chunks)
+        return [sink, combine]
+
+    def _new_chunks(self, chunks: int, sink: Sink, dtype: DType) -> Storage:
+        whole = product(sink.prim.shape)
+        shape: tuple[Size, ...] = (chunks,) if whole == 1 else (chunks, whole)
+        storage = Storage("tmp", len(self.scratch), dtype, shape, contiguous_strides(shape), CHUNKS)
+        self.scratch.append(storage)
+        return storage
+
+    def _combining(self, prim: Prim, op: str, parts: Prim, sink: Sink) -> Sink:
+        """The sink that reduces partial results over the chunks."""
+        combine = Sink(prim, parts, None, op, (0,))
+        combine.factors = [[parts.shape[0]], *[list(sink.factors[d]) for d in sink.kept_dims]]
+        combine.factors = [[s for s in f if s != 1] for f in combine.factors]
+        trace_sink(combine, self.tiles, self.facts, self._forced.get)
+        return combine
+
+    def _place_of(self, sink: Sink) -> Indices:
+        at = super()._place_of(sink)
+        if sink.target is None or sink.target.name != CHUNKS or len(sink.target.shape) == len(at):
+            return at
+        sizes = [sink.domain[d] for d in sink.kept_dims]
+        return (at[0], linear(at[1:], sizes, self.tiles)) if len(sink.target.shape) == 2 else at[:1]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Reductions that are split together
+
+    def _recurrence(self, sink: Sink, chunks: int, splits: dict[Prim, _Split]) -> tuple[Recurrence, _Split] | None:
+        """How the sink follows from a reduction that was split into the same chunks."""
+        assert sink.tile is not None
+        if len(sink.reds) != 1:
+            return None
+        base = splits.get(sink.reds[0].prim)
+        if base is None or base.chunks != chunks or base.sink.dims != sink.dims or base.sink.domain != sink.domain:
+            return None
+        if [[a.extent for a in f] for f in base.sink.axes] != [[a.extent for a in f] for f in sink.axes]:
+            return None
+        if sink.reds[0].indices != sink.indices(sink.kept_dims):
+            return None
+        renamed: dict[Axis, Axis | None] = {
+            a: b
+            for mine, theirs in zip(base.sink.axes, sink.axes, strict=True)
+            for a, b in zip(mine, theirs, strict=True)
+        }
+        assert base.sink.tile is not None
+        same = substitute(base.sink.tile, renamed, self.tiles)
+        terms = product(a.extent for a in sink.reduced_axes())
+        found = recurrence(sink.op, sink.tile, Reduced(base.sink.op, same, base.sink.prim, terms))
+        return None if found is None else (found, base)
+
+    def _reduce_apart(self, sink: Sink, about: Recurrence, base: _Split, chunk: Axis) -> None:
+        """Let a chunk's reduction work on the same chunk's result of what it depends on."""
+        tiles = self.tiles
+        local = tiles.make("red", base.stage.dtype, (), RedRef(base.stage, about.ref.indices), _axes(about.ref.indices))
+        assert sink.tile is not None
+        term = sink.tile.args[0].args[0]
+        if about.kind == "deviation":
+            terms = count(base.stage, Index(((chunk, 1),)), tiles)
+            difference = tiles.op("sub", term, tiles.op("div", local, terms))
+            sink.tile = tiles.op("mul", difference, difference)
+        else:
+            empty = tiles.op("eq", local, tiles.const(-math.inf, local.dtype))
+            sink.tile = tiles.op(
+                "exp", tiles.op("sub", term, tiles.op("where", empty, tiles.const(0.0, local.dtype), local))
+            )
+        sink.reds, sink.loads = leaves(sink.tile)
+
+    def _combine_apart(self, combine: Sink, about: Recurrence, base: _Split) -> None:
+        """Bring the chunks' results to a common maximum, or mean, where they are added up.
+
+        sum(exp(t - m))  =  sum over chunks of s_c * exp(m_c - m)
+        sum((t - m)**2)  =  sum over chunks of s_c + n_c * (m_c - m)**2
+        """
+        tiles = self.tiles
+        at = combine.indices(range(len(combine.domain)))
+        part = combine.tile
+        assert part is not None
+        theirs = self._part(base, at)
+        whole = tiles.make("red", base.sink.prim.dtype, (), RedRef(base.sink.prim, at[1:]), _axes(at[1:]))
+        common = replaced(about.about, tiles, lambda t: whole if t.kind == "red" else None)
+        if about.kind == "deviation":
+            terms = count(base.stage, at[0], tiles)
+            some = tiles.op("maximum", terms, tiles.const(1.0, terms.dtype))
+            off = tiles.op("sub", tiles.op("div", theirs, some), common)
+            combine.tile = tiles.op("add", part, tiles.op("mul", terms, tiles.op("mul", off, off)))
+        else:
+            # Where the whole maximum is infinite or NaN, what is left of a chunk is what is left of its maximum.
+            finite = tiles.op("mul", part, tiles.op("exp", tiles.op("sub", theirs, whole)))
+            odd = tiles.op("exp", tiles.op("sub", theirs, common))
+            infinite = tiles.const(math.inf, whole.dtype)
+            combine.tile = tiles.op("where", tiles.op("lt", tiles.op("abs", whole), infinite), finite, odd)
+        combine.reds, combine.loads = leaves(combine.tile)
+
+    def _part(self, base: _Split, at: Indices) -> Tile:
+        shape = (base.chunks, *base.sink.prim.shape)
+        whole = at if len(base.storage.shape) > 1 else at[:1]
+        if len(base.storage.shape) == 2:
+            whole = (at[0], linear(at[1:], shape[1:], self.tiles))
+        return self.tiles.make("load", base.storage.dtype, (), Access(base.storage, whole), _axes(whole))
+
+    def _split_arg(self, sink: Sink, chunks: int) -> list[Sink]:
+        """The extremes of the chunks with their positions; then the first position that has the best of them."""
+        extreme = sink.op[3:]
+        values = self._new_chunks(chunks, sink, sink.operand.dtype)
+        places = self._new_chunks(chunks, sink, DType.I64)
+        shape = (chunks, *sink.prim.shape)
+        best_parts, place_parts = reshape(mem(values), shape), reshape(mem(places), shape)
+        best = reduce_prim(extreme, best_parts, (0,))
+        combine_best = self._combining(best, extreme, best_parts, sink)
+        combine = self._combining(sink.prim, "min", place_parts, sink)
+        part = Sink(reduce_prim(extreme, best_parts, (0,)), sink.operand, values, extreme, sink.dims, Axis(chunks))
+        part.factors = [list(f) for f in sink.factors]
+        trace_sink(part, self.tiles, self.facts, self._forced.get)
+        tiles = self.tiles
+        at = combine.indices(range(len(combine.domain)))
+        theirs = self._part(_Split(sink, part.prim, values, chunks), at)
+        whole = tiles.make("red", best.dtype, (), RedRef(best, at[1:]), _axes(at[1:]))
+        same = tiles.op("eq", theirs, whole)
+        if best.dtype.is_float:
+            same = tiles.op("or", same, tiles.op("and", tiles.op("isnan", theirs), tiles.op("isnan", whole)))
+        assert combine.tile is not None
+        combine.tile = tiles.op("where", same, combine.tile, tiles.const(LAST, DType.I64))
+        combine.reds, combine.loads = leaves(combine.tile)
+        sink.prim, sink.target, sink.chunk = reduce_prim("min", place_parts, (0,)), places, Axis(chunks)
+        return [part, sink, combine_best, combine]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Loops
+
+    def _finish(self, nest: Nest) -> None:
+        """As the CPU's, but all passes over the same elements share their inner axes: they may hold them at once."""
+        for level in sorted({m.level for m in nest.members}):
+            groups: list[Pass] = []
+            for member in (m for m in nest.members if m.level == level):
+                _place(nest, groups, member)
+            nest.passes += groups
+        collapse(nest)
+        accesses = list(nest_accesses(nest))
+        stores = [Access(m.sink.target, m.at) for m in nest.members if m.sink.target is not None]
+        order(nest.outer, [*stores, *accesses], self.facts)
+        for band in bands(nest):
+            theirs = [a for p in band for a in group_accesses(p)]
+            inner = band[0].inner
+            order(inner, theirs, self.facts)
+            _move_last(inner, best_vector(theirs, inner, self.facts))
+        inner = [a for band in bands(nest) for a in band[0].inner]
+        best = best_vector([*accesses, *stores], [*nest.outer, *inner], self.facts)
+        if best is None:
+            return
+        beside = choose_across(best, nest.outer, accesses, self.facts)
+        if best in nest.outer:
+            nest.vector = best
+        if beside is not None and (best in inner or not inner):
+            nest.across = beside
+            _move_last(nest.outer, beside)
+        if best in nest.outer:
+            _move_last(nest.outer, best)
+
+
+def bands(nest: Nest) -> list[list[Pass]]:
+    """The passes of a nest that have inner axes, by the axes they share."""
+    found: dict[int, list[Pass]] = {}
+    for group in nest.passes:
+        if group.inner:
+            found.setdefault(id(group.inner), []).append(group)
+    return list(found.values())
+
+
+def _place(nest: Nest, groups: list[Pass], member: Member) -> None:
+    for group in [*groups, *nest.passes]:
+        pairs = shared_inner(group, member)
+        if pairs is None:
+            continue
+        member.rename(pairs, nest.tiles)
+        member.inner = group.inner
+        if any(group is g for g in groups):
+            group.members.append(member)
+        else:
+            groups.append(Pass(group.inner, [member]))
+        return
+    groups.append(Pass(member.inner, [member]))
+
+
+def _move_last(axes: list[Axis], axis: Axis | None) -> None:
+    if axis is not None and axis in axes:
+        axes.remove(axis)
+        axes.append(axis)
+
+
+def _axes(indices: Sequence[Index]) -> frozenset[Axis]:
+    return frozenset[Axis]().union(*(i.axes for i in indices))

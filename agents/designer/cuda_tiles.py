@@ -1,0 +1,258 @@
+"""How large the tiles of a nest are on a GPU: what one program holds, and how many warps share it.
+
+    pointwise        one tile of neighbouring elements; two axes where a broadcast keeps them apart, or a transposition
+    rows             the reduced axes along the lanes; a whole row (or several short ones) at once where it fits into
+                     registers, so that all passes share one load; in a loop otherwise
+    columns          neighbouring results along the lanes, and as many reduced rows beside them as fit
+
+A tile's sizes are powers of two. `Knobs` moves away from the first guess; that is how the tuner asks for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, bands
+from akg_dynamo.agents.designer.device import Device
+from akg_dynamo.agents.designer.domain import Access, Axis
+from akg_dynamo.agents.designer.nests import Nest, Pass, coefficients, group_accesses, nest_accesses
+from akg_dynamo.agents.designer.sizes import SizeFacts, product
+
+TILE_BYTES = 4096  # of one tensor, that a pointwise program reads: 32 per thread of four warps, two vector loads
+LOOP_BYTES = 1 << 14  # of one tensor, that one trip of a reduction's loop reads
+WHOLE = 1 << 14  # elements of a tensor that a program may hold at once
+PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
+MAX_WARPS = 16
+ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Steps away from the first guess: tile sizes and warps as powers of two; whether rows are held whole."""
+
+    tile: int = 0
+    warps: int = 0
+    whole: bool | None = None
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """The inner axis that is cut into chunks. Its grains, of `grain` elements each, are dealt out evenly to the chunks."""
+
+    axis: Axis
+    chunk: Axis
+    grain: int
+
+    @property
+    def count(self) -> int:
+        """How many chunks."""
+        assert isinstance(self.chunk.extent, int)
+        return self.chunk.extent
+
+    def longest(self, extent: int) -> int:
+        """The length of the longest chunk of an axis of this extent."""
+        grains = -(-extent // self.grain)
+        return min(extent, -(-grains // self.count) * self.grain)
+
+
+@dataclass(frozen=True)
+class BandPlan:
+    """The inner axes of some passes. whole: one tile holds all of them, `tiles` each; otherwise 1 is a scalar loop."""
+
+    whole: bool
+    tiles: dict[Axis, int]
+    chunked: Chunked | None = None
+
+
+@dataclass(frozen=True)
+class NestPlan:
+    """The tile size of every outer axis (1: a scalar loop), the plan of every band, and the warps."""
+
+    outer: dict[Axis, int]
+    bands: dict[int, BandPlan] = field(default_factory=dict)  # by the identity of the passes' list of inner axes
+    warps: int = 4
+
+    def band(self, group: Pass) -> BandPlan:
+        """The plan of a pass's band."""
+        return self.bands[id(group.inner)]
+
+
+def plan(nest: Nest, facts: SizeFacts, device: Device, knobs: Knobs) -> NestPlan:
+    """The first guess for a nest, as far away from it as the knobs say."""
+    return _Planner(nest, facts, device, knobs).plan()
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+class _Planner:
+    def __init__(self, nest: Nest, facts: SizeFacts, device: Device, knobs: Knobs) -> None:
+        self.nest, self.facts, self.device, self.knobs = nest, facts, device, knobs
+        self.bands = bands(nest)
+        self.item = _item_bytes(list(nest_accesses(nest)), facts)
+
+    def plan(self) -> NestPlan:
+        if not self.bands:
+            return self._pointwise()
+        return self._columns() if self.nest.vector is not None else self._rows()
+
+    def _value(self, axis: Axis) -> int:
+        return max(1, self.facts.value(axis.extent))
+
+    def _scaled(self, n: int, least: int = 1) -> int:
+        return max(least, n << self.knobs.tile if self.knobs.tile >= 0 else n >> -self.knobs.tile)
+
+    def _warps(self, elements: int, per_thread: int) -> int:
+        found = power_of_two(-(-elements // (32 * per_thread)))
+        found = found << self.knobs.warps if self.knobs.warps >= 0 else found >> -self.knobs.warps
+        return max(1, min(found, MAX_WARPS << max(0, self.knobs.warps)))
+
+    def _outer(self) -> Iterator[Axis]:
+        """The outer axes that may be tiled, best first: a chunk's number is always a scalar."""
+        chunks = {m.chunk for m in self.nest.members}
+        return (a for a in reversed(self.nest.outer) if a not in chunks)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _pointwise(self) -> NestPlan:
+        outer = dict.fromkeys(self.nest.outer, 1)
+        total = prod(self._value(a) for a in self.nest.outer)
+        if self.nest.across is not None and self.nest.vector is not None:
+            side = self._scaled(32 if self.item >= 4 else 64, 8)
+            outer[self.nest.across] = min(side, power_of_two(self._value(self.nest.across)))
+            rest = side * side // outer[self.nest.across]
+            outer[self.nest.vector] = min(rest, power_of_two(self._value(self.nest.vector)))
+        else:
+            budget = max(32, TILE_BYTES // self.item)
+            while budget > 256 and total < 2 * self.device.processors * budget:
+                budget //= 2
+            left = self._scaled(budget, 32)
+            for axis in self._outer():
+                if left > 1:
+                    outer[axis] = _fitting(self._value(axis), left)
+                    left //= outer[axis]
+        elements = prod(outer.values())
+        return NestPlan(outer, {}, self._warps(elements, max(2, 32 // self.item)))
+
+    def _rows(self) -> NestPlan:
+        found = {id(b[0].inner): self._band(b, 1, WHOLE) for b in self.bands}
+        inner = max(prod(b.tiles.values()) for b in found.values())
+        outer = dict.fromkeys(self.nest.outer, 1)
+        rows = prod(self._value(a) for a in self.nest.outer)
+        left = min(self._scaled(2048) // inner, max(1, rows // (2 * self.device.processors)))
+        if self.nest.across is not None:
+            left = max(left, min(32, WHOLE // inner))
+        for axis in self._outer():
+            if left > 1:
+                outer[axis] = min(1 << (left.bit_length() - 1), power_of_two(self._value(axis)))
+                left //= outer[axis]
+        elements = inner * prod(outer.values())
+        return NestPlan(outer, found, self._warps(elements, PER_THREAD))
+
+    def _columns(self) -> NestPlan:
+        vector = self.nest.vector
+        assert vector is not None
+        others = prod(self._value(a) for a in self.nest.outer if a is not vector)
+        columns = min(self._scaled(COLUMNS, 16), power_of_two(self._value(vector)))
+        least = min(columns, 128 // self.item)
+        while columns > least and others * -(-self._value(vector) // columns) < 2 * self.device.processors:
+            columns //= 2
+        while columns > least and any(len(b) > 1 and not self._band(b, columns, WHOLE // 2).whole for b in self.bands):
+            columns //= 2
+        found = {id(b[0].inner): self._band(b, columns, WHOLE // 2) for b in self.bands}
+        inner = max(prod(b.tiles.values()) for b in found.values()) * columns
+        outer = dict.fromkeys(self.nest.outer, 1)
+        outer[vector] = columns
+        left = min(self._scaled(2048) // inner, others // (2 * self.device.processors))
+        for axis in self._outer():
+            if left > 1 and axis is not vector:
+                outer[axis] = min(1 << (left.bit_length() - 1), power_of_two(self._value(axis)))
+                left //= outer[axis]
+        elements = inner * prod(n for a, n in outer.items() if a is not vector)
+        return NestPlan(outer, found, self._warps(elements, PER_THREAD))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Inner axes
+
+    def _band(self, band: Sequence[Pass], beside: int, limit: int) -> BandPlan:
+        """Whole, if it fits beside so many lanes of outer axes, else in a loop over tiles of one or two axes."""
+        inner = band[0].inner
+        chunked = self._chunked(band)
+        whole = self._whole(inner, None if chunked is None else self._with_grain(chunked, inner, True))
+        if whole is not None:
+            size, length = prod(whole.values()) * beside, self._length(inner, chunked)
+            fits = size <= limit // max(1, self._held(band) - 1) and len(inner) <= 3
+            tight = len(band) > 1 or size <= 2048 or 3 * size <= 4 * length * beside
+            if self.knobs.whole if self.knobs.whole is not None and size <= 4 * limit else fits and tight:
+                return BandPlan(True, whole, None if chunked is None else self._with_grain(chunked, inner, True))
+        left = max(1, self._scaled(LOOP_BYTES // self.item, 32) // beside)
+        tiles = dict.fromkeys(inner, 1)
+        for axis in reversed(inner):
+            if left > 1 and sum(n > 1 for n in tiles.values()) < 2:
+                tiles[axis] = _fitting(self._value(axis), left)
+                left //= tiles[axis]
+        if chunked is not None:
+            chunked = Chunked(chunked.axis, chunked.chunk, tiles[chunked.axis])
+        return BandPlan(False, tiles, chunked)
+
+    def _chunked(self, band: Sequence[Pass]) -> Chunked | None:
+        chunk = next((m.chunk for p in band for m in p.members if m.chunk is not None), None)
+        if chunk is None:
+            return None
+        inner = band[0].inner
+        count = self._value(chunk)
+        row = inner[-1] if self.nest.vector is None else None
+        wide = [a for a in inner if self._value(a) >= count * (1024 if a is row else 1)]
+        return Chunked(wide[0] if wide else max(inner, key=self._value), chunk, 1)
+
+    def _with_grain(self, chunked: Chunked, inner: Sequence[Axis], whole: bool) -> Chunked:
+        row = whole and self.nest.vector is None and chunked.axis is inner[-1]
+        return Chunked(chunked.axis, chunked.chunk, ROW_GRANULE if row else 1)
+
+    def _whole(self, inner: Sequence[Axis], chunked: Chunked | None) -> dict[Axis, int] | None:
+        """The sizes of tiles that surely hold the axes, for every value the symbols may have."""
+        found: dict[Axis, int] = {}
+        for axis in inner:
+            most = self.facts.most(axis.extent)
+            if most is None:
+                return None
+            if chunked is not None and axis is chunked.axis:
+                most = chunked.longest(most)
+            found[axis] = power_of_two(most)
+        return found
+
+    def _length(self, inner: Sequence[Axis], chunked: Chunked | None) -> int:
+        total = prod(self._value(a) for a in inner)
+        return max(1, total // chunked.count) if chunked is not None else total
+
+    def _held(self, band: Sequence[Pass]) -> int:
+        """How many tensors a program would hold whole: those it reads along the band's last axis."""
+        last = band[0].inner[-1]
+        return len({id(a.storage) for p in band for a in group_accesses(p) if last in coefficients(a)})
+
+
+def _fitting(extent: int, most: int) -> int:
+    """A tile size for an axis, at most `most`: large, but with few idle lanes in the last tile."""
+    if extent <= 1:
+        return 1
+    best, least = 1, 0.0
+    size = min(most, power_of_two(extent))
+    penalty = 1.0
+    while size >= max(1, min(most // 16, 32)):
+        cost = -(-extent // size) * size / extent * penalty
+        if best == 1 or cost < least:
+            best, least = size, cost
+        size //= 2
+        penalty *= 1.06
+    return best
+
+
+def _item_bytes(accesses: Sequence[Access], facts: SizeFacts) -> int:
+    """The size of the elements that most of the traffic consists of."""
+    weights = [(facts.value(product(a.extent for a in coefficients(x))), x.storage.dtype.size_bytes) for x in accesses]
+    heaviest = max((w for w, _ in weights), default=1)
+    return max((item for w, item in weights if 2 * w >= heaviest), default=4)
