@@ -217,8 +217,9 @@ def _assigned(body: tuple[sk.Stmt, ...]) -> Iterator[str]:
 
 
 class _Builder:
-    def __init__(self, sketch: sk.Sketch) -> None:
+    def __init__(self, sketch: sk.Sketch, keep_dots: bool) -> None:
         self.sketch = sketch
+        self.keep_dots = keep_dots
         self.tensors = {t.name: t for t in sketch.tensors}
         self.constexprs = {c.name: c.value for c in sketch.constexprs}
         self.values: list[Value] = []
@@ -513,12 +514,18 @@ class _Builder:
         axis = scope.axis(expr.axis)
         wide = [self._expr(e, scope) for e in (expr.a, expr.b)]
         out = DType.F64 if wide[0].dtype is DType.F64 else DType.F32
+        if self.keep_dots and all(axis in v.axes for v in wide):
+            axes = tuple(x for x in union_axes(*(v.axes for v in wide)) if x is not axis)
+            return self._make(scope, "dot", out, axes, tuple(wide), name=expr.precision, axis=axis)
         a, b = (v if v.dtype is out else self._make(scope, "cast", out, v.axes, (v,)) for v in wide)
         product = self._make(scope, "op", out, union_axes(a.axes, b.axes, (axis,)), (a, b), name="mul")
         axes = tuple(x for x in product.axes if x is not axis)
         return self._make(scope, "reduce", out, axes, (product,), name="sum", axis=axis)
 
 
-def build(sketch: sk.Sketch) -> Program:
-    """Names resolved, expressions shared and typed. LoweringError if the sketch is not well formed after all."""
-    return _Builder(sketch).build()
+def build(sketch: sk.Sketch, *, keep_dots: bool = False) -> Program:
+    """Names resolved, expressions shared and typed. LoweringError if the sketch is not well formed after all.
+
+    keep_dots: a dot stays one value, for a target that has matrix units; otherwise it becomes products and their sum.
+    """
+    return _Builder(sketch, keep_dots).build()

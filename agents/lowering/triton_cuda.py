@@ -1,0 +1,119 @@
+"""A sketch as Triton for NVIDIA GPUs: one jit function per phase, self-contained.
+
+    kernel = lower(sketch, sizes={"N": 4096})     # symbols without a size stay run-time parameters
+    kernel.source                                 # imports, the helpers that are used, the @triton.jit functions
+    kernel.phases                                 # what to launch, in order, on one stream
+
+It dispatches on the language's constructs only. Consecutive top-level loops are phases. A nest of parallel loops is one
+program id, the innermost moving fastest; a parallel tiled loop gives each program a tile; every other loop is a `for`.
+
+Sizes that are known are baked in: masks that a multiple makes needless fall away, loops that run once vanish, offsets
+have 32 bits where that suffices. A run-time symbol is an int64 parameter, so what is computed from it cannot overflow.
+
+Tensors of bool are pointers to int1 (what Triton makes of torch's bool), stored as bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from akg_dynamo.agents.lowering.ir import Program, build
+from akg_dynamo.agents.lowering.triton_emit import PhaseEmitter
+from akg_dynamo.agents.lowering.triton_helpers import helpers
+from akg_dynamo.agents.lowering.triton_names import python_name
+from akg_dynamo.agents.lowering.triton_phases import PhasePlan, plan
+from akg_dynamo.agents.sketch import ast as sk
+from akg_dynamo.agents.sketch.substitute import with_sizes
+from akg_dynamo.core.errors import LoweringError
+
+_WARPS, _STAGES = 4, 2
+_HINT = re.compile(r"(num_warps|num_stages)=(\d+)\Z")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One launch.
+
+    name: of the jit function. grid: Python expressions over the sketch's remaining symbols; nothing is to be launched
+    when one is 0. tensors, symbols: its parameters in order, pointers first. asserts: it must be compiled with
+    ``debug=True``, or an index out of range goes unnoticed.
+    """
+
+    name: str
+    grid: tuple[str, ...]
+    tensors: tuple[str, ...]
+    symbols: tuple[str, ...]
+    num_warps: int
+    num_stages: int
+    asserts: bool = False
+
+
+@dataclass(frozen=True)
+class TritonKernel:
+    """`source`: the file. `phases`: its launches, in order."""
+
+    source: str
+    phases: tuple[Phase, ...]
+
+
+def lower(sketch: sk.Sketch, *, sizes: Mapping[str, int] | None = None) -> TritonKernel:
+    """The Triton of a sketch. LoweringError for what the language allows and Triton cannot express.
+
+    sizes: the values of symbols that are known. The kernel is for these sizes only, and they are no parameters.
+    """
+    program = build(with_sizes(sketch, sizes or {}), keep_dots=True)
+    plans = plan(program)
+    functions: list[str] = []
+    phases: list[Phase] = []
+    for n, phase_plan in enumerate(plans):
+        name = python_name(sketch.name if len(plans) == 1 else f"{sketch.name}_{n}")
+        phase, text = _phase(program, phase_plan, name)
+        phases.append(phase)
+        functions.append(text)
+    body = "\n\n".join(functions)
+    pieces = [*helpers(body), body]
+    imports = ["import triton", "import triton.language as tl"]
+    if any("libdevice." in piece for piece in pieces):
+        imports.append("from triton.language.extra.cuda import libdevice")
+    about = f"# {sketch.name}: " + ", ".join(f"{t.name} {t.kind} {t.dtype.value}" for t in sketch.tensors)
+    return TritonKernel("\n".join([about, *imports, "\n", "\n\n".join(pieces)]), tuple(phases))
+
+
+def _phase(program: Program, phase_plan: PhasePlan, name: str) -> tuple[Phase, str]:
+    emitter = PhaseEmitter(program, phase_plan)
+    emitter.run()
+    lines = emitter.lines or ["    pass"]
+    body = "\n".join(lines)
+    words = set(re.findall(r"\w+", body))
+    sketch = program.sketch
+    tensors = tuple(t.name for t in sketch.tensors if f"{t.name}_ptr" in words)
+    symbols = tuple(s for s in sketch.symbols if python_name(s) in words)
+    parameters = [f"{t}_ptr" for t in tensors] + [f"{python_name(s)}: tl.int64" for s in symbols]
+    options = _launch_options(sketch, phase_plan)
+    phase = Phase(
+        name,
+        emitter.grid,
+        tensors,
+        symbols,
+        options["num_warps"],
+        options["num_stages"],
+        asserts="tl.device_assert(" in body,
+    )
+    return phase, f"@triton.jit\ndef {name}({', '.join(parameters)}):\n{body}\n"
+
+
+def _launch_options(sketch: sk.Sketch, phase_plan: PhasePlan) -> dict[str, int]:
+    """num_warps and num_stages: the sketch's reserved constexprs, or a hint on the phase's outermost loop."""
+    options = {"num_warps": _WARPS, "num_stages": _STAGES}
+    options |= {c.name: c.value for c in sketch.constexprs if c.name in options}
+    for loop in phase_plan.nest[:1]:
+        for hint in loop.source.hints:
+            found = _HINT.match(hint)
+            if found:
+                options[found[1]] = int(found[2])
+    warps = options["num_warps"]
+    if warps & (warps - 1) or not 1 <= warps <= 32:
+        raise LoweringError(f"num_warps must be a power of two up to 32, not {warps}")
+    return options

@@ -1,0 +1,284 @@
+"""One launch of a sketch as a jit function: loops and statements. What a value is, `triton_values` writes."""
+
+from __future__ import annotations
+
+import re
+
+from akg_dynamo.agents.lowering.index import Ranges
+from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
+from akg_dynamo.agents.lowering.triton_ints import ATOM, COMPARISON, SUM, Int, combine, int_text, number, python_text
+from akg_dynamo.agents.lowering.triton_names import Names, python_name
+from akg_dynamo.agents.lowering.triton_ops import TYPES, Tile, literal, native, spread
+from akg_dynamo.agents.lowering.triton_phases import PhasePlan, trips
+from akg_dynamo.agents.lowering.triton_values import Lanes, ValueWriter
+from akg_dynamo.agents.sketch import ast as sk
+from akg_dynamo.agents.sketch.ast import DType
+from akg_dynamo.agents.sketch.intexpr import linear, simplify
+
+_ASSIGNED = re.compile(r"\s*(\w+) = ")
+
+
+class PhaseEmitter:
+    """Writes the body of one launch. `lines`, `tensors` and `grid` are the result."""
+
+    def __init__(self, program: Program, phase: PhasePlan) -> None:
+        self.program = program
+        self.phase = phase
+        self.lines: list[str] = []
+        self.depth = 1
+        self.grid: tuple[str, ...] = ("1",)
+        sketch = program.sketch
+        self.ints: dict[str, Int] = {s: Int(python_name(s), ATOM, 0, None, wide=True) for s in sketch.symbols}
+        self.ints |= {c.name: number(c.value) for c in sketch.constexprs}
+        pointers = {f"{t.name}_ptr" for t in sketch.tensors}
+        self.names = Names(pointers | {i.text for i in self.ints.values()})
+        self.ranges = Ranges(program.constexprs)
+        self.variables: dict[Variable, str] = {}
+        self.axes = {a for v in phase.users for a in v.axes} | {a for s in phase.sinks for a in s.axes}
+        self.values = ValueWriter(phase, self.ints, self.ranges, self.names, self.line)
+
+    def line(self, text: str) -> None:
+        """One statement at the present indentation."""
+        self.lines.append("    " * self.depth + text)
+
+    def run(self) -> None:
+        """Writes it all."""
+        if self.phase.nest:
+            self.program_ids(self.phase.nest)
+        units = set(self.phase.units)
+        self.define_axes(self.program.block)
+        for item in self.program.block.items:
+            if isinstance(item, Segment):
+                self.segment(item, [s for s in item.sinks if not isinstance(s, Value) and s in units])
+            elif item in units:
+                self.loop(item)
+        self.drop_unused()
+
+    # ------------------------------------------------------------------------------------------- program ids, loops
+
+    def program_ids(self, nest: tuple[Loop, ...]) -> None:
+        """The loops of the nest as one program id: the innermost moves fastest."""
+        counts = [trips(loop, self.step(loop)) for loop in nest]
+        texts = [python_text(c, SUM) for c in counts if c != sk.IntConst(1)]
+        self.grid = (" * ".join(f"({t})" if len(texts) > 1 and not t.isalnum() else t for t in texts) or "1",)
+        moving = [(loop, count) for loop, count in zip(nest, counts, strict=True) if count != sk.IntConst(1)]
+        for loop, count in zip(nest, counts, strict=True):
+            if count == sk.IntConst(1):
+                self.enter(loop, number(0))
+        if not moving:
+            return
+        sizes = [self.count(loop, count) for loop, count in moving]
+        total = number(1)
+        for size in sizes:
+            total = combine("*", total, Int("", ATOM, size.low, size.high, wide=True))
+        high = None if total.high is None else total.high - 1
+        rest = Int("pid", ATOM, 0, high, wide=False)
+        if len(moving) == 1:
+            loop = moving[0][0]
+            launched = Int("tl.program_id(0)", ATOM, 0, high, wide=False)
+            if not launched.fits:
+                launched = Int("tl.program_id(0).to(tl.int64)", ATOM, 0, high, wide=True)
+            self.enter(loop, launched)
+            return
+        self.line(f"{self.names.fresh('pid')} = tl.program_id(0)")
+        inner = sizes[1:]
+        for (loop, _), size, k in zip(moving, sizes, range(len(sizes)), strict=True):
+            span = number(1)
+            for other in inner[k:]:
+                span = combine("*", span, other)
+            index = rest
+            if span.text != "1":
+                index = Int(f"{index.text} // {span.at(ATOM)}", ATOM - 2, 0, None, wide=False)
+            if k:
+                index = Int(f"{index.at(ATOM - 2)} % {size.text}", ATOM - 2, 0, None, wide=False)
+            high = None if size.high is None else size.high - 1
+            index = Int(index.text, index.level, 0, high, wide=False)
+            if not index.fits:
+                index = Int(f"({index.text}).to(tl.int64)", ATOM, 0, high, wide=True)
+            self.enter(loop, index)
+
+    def count(self, loop: Loop, count: sk.IntExpr) -> Int:
+        """How often a loop runs, as a number or a 32-bit local (a grid has fewer than 2^31 programs)."""
+        value = int_text(count, self.ints)
+        if value.literal:
+            return value
+        extent = int_text(simplify(sk.IntBin("-", loop.source.stop, loop.source.start)), self.ints)
+        step = self.step(loop)
+        text = extent.at(ATOM) if step == 1 else f"tl.cdiv({extent.text}, {step})"
+        name = self.names.fresh(f"n_{loop.source.var}")
+        self.line(f"{name} = {text}.to(tl.int32)")
+        return Int(name, ATOM, 0, value.high, wide=False)
+
+    def step(self, loop: Loop) -> int:
+        """The lanes of a tiled loop; 1 for a scalar one."""
+        return 1 if loop.axis is None else loop.axis.size
+
+    def enter(self, loop: Loop, index: Int) -> None:
+        """Names what a loop of the nest gives its body, for the iteration `index`."""
+        start = combine("+", int_text(loop.source.start, self.ints), combine("*", index, number(self.step(loop))))
+        self.ranges.loops[loop.source.var] = (loop.source.start, loop.source.stop)
+        if loop.axis is not None:
+            self.define_axis(loop.axis, start, entered=True)
+        elif start.literal:
+            self.ints[loop.source.var] = start
+        else:
+            name = self.names.fresh(loop.source.var)
+            self.line(f"{name} = {start.text}")
+            self.ints[loop.source.var] = Int(name, ATOM, start.low, start.high, start.wide)
+
+    def loop(self, loop: Loop) -> None:
+        """A loop: of the nest, gone because it runs once, or a `for`."""
+        if loop in self.phase.nest:
+            self.block(loop.block)
+            return
+        count = trips(loop, self.step(loop))
+        if isinstance(count, sk.IntConst) and count.value <= 1:
+            if count.value == 1:
+                self.enter(loop, number(0))
+                self.block(loop.block)
+            return
+        source = loop.source
+        start, stop = int_text(source.start, self.ints), int_text(source.stop, self.ints)
+        self.ranges.loops[source.var] = (source.start, source.stop)
+        name = self.names.fresh(source.var if loop.axis is None else f"{source.var}_start")
+        bounds = [start.text, stop.text] if self.step(loop) == 1 else [start.text, stop.text, str(self.step(loop))]
+        hazard = self.phase.hazards and self.touches_hazard(loop.block)
+        function, options = ("tl.range", ", num_stages=1") if hazard else ("range", "")
+        self.line(f"for {name} in {function}({', '.join(bounds)}{options}):")
+        self.depth += 1
+        before = len(self.lines)
+        high = None if stop.high is None else stop.high - 1
+        first = Int(name, ATOM, start.low, high, start.wide or stop.wide)
+        if loop.axis is None:
+            self.ints[source.var] = first
+        else:
+            self.define_axis(loop.axis, first, entered=True)
+        self.block(loop.block)
+        if len(self.lines) == before:
+            self.line("pass")
+        self.depth -= 1
+
+    def touches_hazard(self, block: Block) -> bool:
+        """Whether an iteration may read what an earlier one wrote."""
+        stored = {
+            s.access.tensor.name
+            for item in block.items
+            if isinstance(item, Segment)
+            for s in item.sinks
+            if isinstance(s, StoreTo)
+        }
+        inner = any(self.touches_hazard(item.block) for item in block.items if isinstance(item, Loop))
+        return bool(stored & self.phase.hazards) or inner
+
+    # ---------------------------------------------------------------------------------------------------------- axes
+
+    def define_axes(self, block: Block) -> None:
+        """The `axis` declarations of a body."""
+        for axis in block.axes:
+            if axis in self.axes:
+                self.ranges.loops[axis.name] = (axis.start, axis.stop)
+                self.define_axis(axis, int_text(axis.start, self.ints), entered=False)
+            else:
+                self.ints[axis.name] = int_text(axis.start, self.ints)
+
+    def define_axis(self, axis: Axis, start: Int, *, entered: bool) -> None:
+        """The lanes of an axis and the mask of those that are live. entered: there is at least one."""
+        self.ints[axis.name] = start
+        if axis not in self.axes:
+            return
+        width = 1 << (axis.size - 1).bit_length()
+        lanes = combine("+", start, Int(f"tl.arange(0, {width})", ATOM, 0, width - 1, wide=False))
+        name = self.names.fresh(axis.name)
+        self.line(f"{name} = {lanes.text}")
+        lanes = Int(name, ATOM, lanes.low, lanes.high, lanes.wide)
+        mask: Tile | None = None
+        if width != axis.size or not self.divides(axis, declared=not entered):
+            stop = int_text(axis.stop, self.ints)
+            if width != axis.size:
+                stop = combine("min", stop, combine("+", start, number(axis.size)))
+            live = self.names.fresh(f"{axis.name}_mask")
+            self.line(f"{live} = {name} < {stop.at(COMPARISON + 1)}")
+            mask = Tile(live, ATOM, DType.BOOL, DType.BOOL, (axis,))
+        never_empty = entered or int_text(simplify(sk.IntBin("-", axis.stop, axis.start)), self.ints).low not in (
+            None,
+            0,
+        )
+        self.values.lanes[axis] = Lanes(lanes, width, mask, never_empty)
+
+    @staticmethod
+    def divides(axis: Axis, *, declared: bool) -> bool:
+        """Whether its tiles are certainly full."""
+        extent = linear(sk.IntBin("-", axis.stop, axis.start))
+        if declared:
+            return extent == {sk.IntConst(1): axis.size}
+        return all(factor % axis.size == 0 for factor in extent.values())
+
+    # ---------------------------------------------------------------------------------------------------- statements
+
+    def block(self, block: Block) -> None:
+        """The body of a loop."""
+        self.define_axes(block)
+        for item in block.items:
+            if isinstance(item, Loop):
+                self.loop(item)
+            else:
+                self.segment(item, [s for s in item.sinks if not isinstance(s, Value)])
+
+    def segment(self, segment: Segment, sinks: list[StoreTo | SetVariable]) -> None:
+        """Sinks, and values that other segments use, in the order of the program."""
+        kept = [v for v in self.phase.users if v.home is segment and self.values.escapes(v)]
+        entries: list[StoreTo | SetVariable | Value] = sorted([*sinks, *kept], key=lambda entry: entry.id)
+        for n, entry in enumerate(entries):
+            if isinstance(entry, Value):
+                self.values.keep(entry)
+            elif isinstance(entry, StoreTo):
+                self.values.store(entry)
+            else:
+                self.set_variable(entry, entries[n + 1 :])
+
+    def set_variable(self, sink: SetVariable, later: list[StoreTo | SetVariable | Value]) -> None:
+        """An assignment. Who still needs the old value keeps it under another name."""
+        variable, value = sink.variable, sink.value
+        name = self.variables.get(variable)
+        if value.kind == "literal" and isinstance(value.data, float | int):
+            text = self.initial(value.data, variable)
+        else:
+            tile = self.values.assigned(value)
+            text = self.filled(native(tile), variable).text
+        if name is None:
+            name = self.names.fresh(variable.c_name)
+            self.variables[variable] = self.values.variables[variable] = name
+        else:
+            self.values.save_old(variable, later)
+        self.line(f"{name} = {text}")
+
+    def initial(self, value: float | int | bool, variable: Variable) -> str:
+        """A constant as a variable's value."""
+        constant = literal(value, variable.dtype)
+        if not variable.axes and variable.dtype is DType.F32:
+            return constant.text
+        sizes = ", ".join(str(self.values.lanes[a].width) for a in variable.axes)
+        return f"tl.full([{sizes}], {constant.text}, {TYPES[variable.dtype]})"
+
+    def filled(self, tile: Tile, variable: Variable) -> Tile:
+        """A value with every axis of the variable it is assigned to: carried tiles keep their shape."""
+        return self.values.broadcast(tile, variable.axes)
+
+    def drop_unused(self) -> None:
+        """Takes out definitions that nothing reads (lanes, masks and sizes are defined before it is known)."""
+        while True:
+            words: dict[str, int] = {}
+            for line in self.lines:
+                for word in re.findall(r"\w+", line):
+                    words[word] = words.get(word, 0) + 1
+            kept = []
+            for line in self.lines:
+                found = _ASSIGNED.match(line)
+                if found is None or words[found[1]] > 1:
+                    kept.append(line)
+            if len(kept) == len(self.lines):
+                return
+            self.lines = kept
+
+
+__all__ = ["PhaseEmitter", "spread"]

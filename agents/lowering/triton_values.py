@@ -1,0 +1,542 @@
+"""Values as Triton: named by a statement, or written where they are used; loads, stores, reductions, scans and dots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from akg_dynamo.agents.lowering.index import Ranges, is_const, strides_of
+from akg_dynamo.agents.lowering.ir import (
+    Access,
+    Axis,
+    IndexAt,
+    IndexGather,
+    IndexSpan,
+    SetVariable,
+    StoreTo,
+    Value,
+    Variable,
+    union_axes,
+)
+from akg_dynamo.agents.lowering.triton_ints import AND, ATOM, COMPARISON, SUM, Int, combine, int_text
+from akg_dynamo.agents.lowering.triton_names import Names
+from akg_dynamo.agents.lowering.triton_ops import (
+    HALVES,
+    TYPES,
+    Tile,
+    cast,
+    literal,
+    native,
+    of_int,
+    operation,
+    rounded,
+    spread,
+    typed,
+    wide,
+)
+from akg_dynamo.agents.lowering.triton_phases import PhasePlan
+from akg_dynamo.agents.sketch import ast as sk
+from akg_dynamo.agents.sketch.ast import DType
+from akg_dynamo.agents.sketch.intexpr import simplify
+
+_INLINE = 72  # characters of an expression that need no statement of its own
+_DOT_FROM = 16  # lanes that a matrix unit takes
+_NARROW = (DType.I16, DType.I8, DType.U8)
+_POSITIONAL = {"argmax": "first_largest", "argmin": "first_smallest"}
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """An axis in scope: the index of each lane, how many lanes the tile has, which are live (None: all of them)."""
+
+    index: Int
+    width: int
+    mask: Tile | None
+    never_empty: bool
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an access goes: a pointer with dimensions `axes`, and the conditions under which it may be touched."""
+
+    pointer: str
+    axes: tuple[Axis, ...]
+    conditions: list[Tile]
+    bounded: bool  # some condition is a bound that live lanes can miss
+
+
+class ValueWriter:
+    """Writes the values of one launch, each before its first use."""
+
+    def __init__(
+        self, phase: PhasePlan, ints: Mapping[str, Int], ranges: Ranges, names: Names, line: Callable[[str], None]
+    ) -> None:
+        self.phase = phase
+        self.ints = ints
+        self.ranges = ranges
+        self.names = names
+        self.line = line
+        self.lanes: dict[Axis, Lanes] = {}
+        self.variables: dict[Variable, str] = {}
+        self.tiles: dict[Value, Tile] = {}
+        self.dead: dict[Value, float | int | bool] = {}
+        """What a value is on the lanes that are not live, where that is known."""
+        self.tensors: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------ where a value is written
+
+    def escapes(self, value: Value) -> bool:
+        """Whether other segments than its own use it."""
+        if value.kind in ("literal", "index", "lanes"):
+            return False
+        for user in self.phase.users[value]:
+            home = user.home if isinstance(user, Value) else self.phase.homes[user]
+            if home is not value.home:
+                return True
+        return False
+
+    def keep(self, value: Value) -> None:
+        """Names a value that later segments use."""
+        if value.kind == "variable":
+            assert isinstance(value.data, Variable)
+            if value.data not in self.phase.set_often:
+                self.tiles[value] = self.read_variable(value)
+                return
+        if value not in self.tiles:
+            self.name(value, self.written(value))
+
+    def tile(self, value: Value) -> Tile:
+        """A value as an operand: its name, or its expression if that is short and used once."""
+        known = self.tiles.get(value)
+        if known is not None:
+            return known
+        if value.kind == "variable":
+            return self.read_variable(value)
+        tile = self.written(value)
+        if tile.literal or value.kind in ("index", "lanes"):
+            return tile
+        once = len(self.phase.users[value]) == 1
+        if once and not value.hint and value.kind != "load" and len(tile.text) <= _INLINE:
+            return tile
+        return self.name(value, tile)
+
+    def assigned(self, value: Value) -> Tile:
+        """A value as the right side of an assignment: written there if nothing else uses it."""
+        if value in self.tiles or len(self.phase.users[value]) > 1 or value.kind == "variable":
+            return self.tile(value)
+        return self.written(value)
+
+    def name(self, value: Value, tile: Tile) -> Tile:
+        """A statement that gives a value its name."""
+        wanted = value.hint or (value.access.tensor.name if value.access is not None else f"t{value.id}")
+        if any(isinstance(u, SetVariable) and u.variable.c_name == wanted for u in self.phase.users[value]):
+            wanted = f"{wanted}_new"
+        if tile.literal:
+            tile = typed(tile)
+        name = self.names.fresh(wanted)
+        self.line(f"{name} = {tile.text}")
+        self.tiles[value] = replace(tile, text=name, level=ATOM, value=None)
+        return self.tiles[value]
+
+    def read_variable(self, value: Value) -> Tile:
+        """The present value of a carried name."""
+        variable = value.data
+        assert isinstance(variable, Variable)
+        return Tile(self.variables[variable], ATOM, variable.dtype, variable.dtype, variable.axes)
+
+    def save_old(self, variable: Variable, later: list[StoreTo | SetVariable | Value]) -> None:
+        """Before a variable changes: those who read it earlier and are written later keep what it was."""
+        for read in self.phase.users:
+            if read.kind == "variable" and read.data is variable and read not in self.tiles:
+                if any(self.needs(entry, read) for entry in later):
+                    name = self.names.fresh(f"{variable.c_name}_old")
+                    self.line(f"{name} = {self.variables[variable]}")
+                    self.tiles[read] = replace(self.read_variable(read), text=name)
+
+    def needs(self, entry: StoreTo | SetVariable | Value, read: Value) -> bool:
+        """Whether writing `entry` will still look at `read`."""
+        if isinstance(entry, StoreTo | SetVariable):
+            todo = [entry.value, *(entry.access.gathers if isinstance(entry, StoreTo) else ())]
+        else:
+            todo = [entry]
+        while todo:
+            value = todo.pop()
+            if value is read:
+                return True
+            if value not in self.tiles:
+                todo.extend(value.args)
+        return False
+
+    # ------------------------------------------------------------------------------------------------------ expressions
+
+    def written(self, value: Value) -> Tile:
+        """The expression of a value."""
+        if value.kind == "literal":
+            assert isinstance(value.data, float | int)
+            return literal(value.data, value.dtype)
+        if value.kind == "index":
+            return of_int(int_text(value.data, self.ints))  # type: ignore[arg-type]
+        if value.kind == "lanes":
+            assert value.axis is not None
+            return of_int(self.lanes[value.axis].index, (value.axis,))
+        if value.kind == "variable":
+            return self.read_variable(value)
+        if value.kind == "load":
+            return self.load(value)
+        if value.kind == "op":
+            return self.op(value)
+        if value.kind == "cast":
+            tile = cast(self.tile(value.args[0]), value.dtype)
+            self.carry_dead(value)
+            return tile
+        if value.kind == "reduce":
+            return self.reduce(value)
+        if value.kind == "scan":
+            return self.scan(value)
+        assert value.kind == "dot"
+        return self.dot(value)
+
+    def carry_dead(self, value: Value) -> None:
+        """A cast keeps what is known of dead lanes."""
+        source = value.args[0]
+        if source in self.dead and value.dtype is not DType.BOOL and source.dtype.is_float is value.dtype.is_float:
+            self.dead[value] = self.dead[source]
+
+    def op(self, value: Value) -> Tile:
+        """An elementwise operation."""
+        args = [self.tile(a) for a in value.args]
+        if value.name == "spread":
+            return self.broadcast(args[0], value.axes)
+        if value.name == "checked":
+            return self.checked(args[0], args[1])
+        return operation(value.name, args, value.dtype)
+
+    def checked(self, index: Tile, size: Tile) -> Tile:
+        """An index that must be in range: as torch's own kernels do, an assertion ends the program where it is not."""
+        if not index.axes and index.literal:
+            index = typed(index)
+        inside = operation(
+            "and",
+            [operation("ge", [index, literal(0, DType.I64)], DType.BOOL), operation("lt", [index, size], DType.BOOL)],
+            DType.BOOL,
+        )
+        for axis in index.axes:
+            mask = self.lanes[axis].mask
+            if mask is not None:
+                inside = operation("or", [inside, operation("not", [mask], DType.BOOL)], DType.BOOL)
+        self.line(f'tl.device_assert({inside.text}, "index out of range")')
+        return index
+
+    def broadcast(self, tile: Tile, axes: tuple[Axis, ...]) -> Tile:
+        """With a full dimension for each of `axes`."""
+        axes = union_axes(axes, tile.axes)
+        if tile.axes == axes:
+            return tile
+        sizes = ", ".join(str(self.lanes[a].width) for a in axes)
+        if tile.literal:
+            return replace(
+                tile, text=f"tl.full([{sizes}], {tile.text}, {TYPES[tile.held]})", level=ATOM, axes=axes, value=None
+            )
+        return replace(tile, text=f"tl.broadcast_to({spread(tile, axes).text}, [{sizes}])", level=ATOM, axes=axes)
+
+    # ----------------------------------------------------------------------------------------------------------- memory
+
+    def place(self, access: Access, extra: tuple[Axis, ...] = ()) -> _Place:
+        """The pointer of an access. extra: axes that it must have beside its own."""
+        self.tensors.add(access.tensor.name)
+        strides = strides_of(access.tensor)
+        moving: list[tuple[Axis, ...]] = []
+        gathered: dict[int, Tile] = {}
+        for dim, index in enumerate(access.indices):
+            if isinstance(index, IndexGather):
+                gathered[dim] = self.tile(index.tile)
+                moving.append(gathered[dim].axes)
+            elif isinstance(index, IndexSpan) and not is_const(strides[dim], 0):
+                moving.append((index.axis,))
+        axes = union_axes(*moving)
+        terms: list[str] = []
+        conditions: list[Tile] = []
+        bounded = False
+        late: list[str] = []
+        for dim, index in enumerate(access.indices):
+            stride = int_text(strides[dim], self.ints)
+            size = access.tensor.shape[dim]
+            if isinstance(index, IndexGather):
+                tile = gathered[dim]
+                found = self.bounds(tile, size)
+                conditions += found
+                bounded = bounded or bool(found)
+                if stride.text != "0":
+                    late.append(self.gathered(spread(tile, axes), size, stride).at(SUM))
+            elif isinstance(index, IndexAt):
+                at = int_text(index.expr, self.ints)
+                found = self.bounds(of_int(at), size, index.expr, index.expr)
+                conditions += found
+                bounded = bounded or bool(found)
+                if "0" not in (at.text, stride.text):
+                    terms.append(combine("*", at, stride).at(SUM))
+            else:
+                shift = index.shift
+                low, last = _shifted(index.axis.start, shift), _shifted(index.axis.stop, shift, -1)
+                lanes = self.lanes[index.axis].index
+                shifted = combine("+", lanes, int_text(shift, self.ints))
+                found = self.bounds(of_int(shifted, (index.axis,)), size, low, last)
+                conditions += found
+                bounded = bounded or bool(found)
+                if stride.text != "0":
+                    text = spread(Tile(lanes.text, ATOM, DType.I64, DType.I64, (index.axis,)), axes).text
+                    moved = combine("+", replace(lanes, text=text), int_text(shift, self.ints))
+                    late.append(combine("*", moved, stride).at(SUM))
+        for axis in union_axes(*moving, *((i.axis,) for i in access.indices if isinstance(i, IndexSpan))):
+            mask = self.lanes[axis].mask
+            if mask is not None and (axis in axes or not self.lanes[axis].never_empty):
+                conditions.append(mask)
+        pointer = " + ".join([f"{access.tensor.name}_ptr", *terms, *late])
+        wanted = union_axes(axes, extra, *(c.axes for c in conditions))
+        if wanted != axes:
+            sizes = ", ".join(str(self.lanes[a].width) for a in wanted)
+            pointer = spread(Tile(pointer, SUM, DType.I64, DType.I64, axes), wanted).text
+            pointer = f"tl.broadcast_to({pointer}, [{sizes}])"
+        return _Place(pointer, wanted, conditions, bounded)
+
+    def gathered(self, index: Tile, size: sk.IntExpr, stride: Int) -> Int:
+        """The offset of indices that a tile holds, which lie inside the dimension where they are used."""
+        bound = int_text(size, self.ints).high
+        inside = Int(index.text, index.level, 0, None if bound is None else bound - 1, index.held is DType.I64)
+        return combine("*", inside, stride)
+
+    def bounds(
+        self, index: Tile, size: sk.IntExpr, low: sk.IntExpr | None = None, last: sk.IntExpr | None = None
+    ) -> list[Tile]:
+        """0 <= index < size, as far as it is not known. low, last: what bounds the index, in the sketch's terms."""
+        if index.dtype is DType.I32:
+            index = replace(index, dtype=DType.I64, low=-(2**31), high=2**31 - 1)
+        top = int_text(size, self.ints)
+        above = index.low is not None and index.low >= 0
+        below = index.high is not None and top.low is not None and index.high < top.low
+        if low is not None and last is not None:
+            above = above or self.ranges.inside(low, sk.IntConst(-1), size)
+            below = below or self.ranges.inside(sk.IntConst(0), last, size)
+        found = []
+        if not above:
+            found.append(operation("ge", [index, literal(0, DType.I64)], DType.BOOL))
+        if not below:
+            found.append(operation("lt", [index, of_int(top)], DType.BOOL))
+        return found
+
+    def barrier(self, tensor: str) -> None:
+        """What one thread wrote another may read, and the other way round."""
+        if tensor in self.phase.hazards:
+            self.line("tl.debug_barrier()")
+
+    def load(self, value: Value) -> Tile:
+        """A load; masked where a lane may be outside."""
+        access = value.access
+        assert access is not None
+        where = self.tile(value.args[-1]) if value.masked else None
+        place = self.place(access, where.axes if where is not None else ())
+        conditions = place.conditions if where is None else [*place.conditions, where]
+        self.barrier(access.tensor.name)
+        arguments = [place.pointer]
+        if conditions:
+            arguments.append(f"mask={self.conjunction(conditions, place.axes)}")
+            assert isinstance(value.data, float | int)
+            if place.bounded or where is not None:
+                arguments.append(f"other={_other(value.data, value.dtype)}")
+            else:
+                wanted = self.wanted_dead(value)
+                if wanted is not None:
+                    self.dead[value] = wanted
+                    arguments.append(f"other={_other(wanted, value.dtype)}")
+        return Tile(f"tl.load({', '.join(arguments)})", ATOM, value.dtype, value.dtype, place.axes)
+
+    def wanted_dead(self, value: Value) -> float | int | bool | None:
+        """What the first reduction or dot of a load would like to find on dead lanes."""
+        for user in self.phase.users[value]:
+            if not isinstance(user, Value):
+                continue
+            if user.kind == "reduce":
+                return identity(user.name, value.dtype)
+            if user.kind == "dot":
+                return 0
+            if user.kind == "cast" and user.dtype.is_float is value.dtype.is_float and user.dtype is not DType.BOOL:
+                wanted = self.wanted_dead(user)
+                if wanted is not None:
+                    return wanted
+        return None
+
+    def conjunction(self, conditions: list[Tile], axes: tuple[Axis, ...]) -> str:
+        """All of the conditions, without repeats."""
+        texts = [spread(c, axes) for c in conditions]
+        distinct = list({t.text: t for t in texts}.values())
+        if len(distinct) == 1:
+            return distinct[0].text
+        return " & ".join(t.at(AND) for t in distinct)
+
+    def store(self, sink: StoreTo) -> None:
+        """A store of the live lanes."""
+        value = native(self.tile(sink.value)) if sink.value.kind != "literal" else self.tile(sink.value)
+        place = self.place(sink.access, value.axes)
+        self.barrier(sink.access.tensor.name)
+        arguments = [place.pointer, spread(value, place.axes).text]
+        if place.conditions:
+            arguments.append(f"mask={self.conjunction(place.conditions, place.axes)}")
+        self.line(f"tl.store({', '.join(arguments)})")
+
+    # --------------------------------------------------------------------------------------------- reduce, scan, dot
+
+    def live(self, value: Value, tile: Tile, axis: Axis, neutral: float | int | bool) -> Tile:
+        """With `neutral` on the dead lanes of an axis."""
+        mask = self.lanes[axis].mask
+        if mask is None or (value in self.dead and _same(self.dead[value], neutral)):
+            return tile
+        return operation("where", [mask, tile, literal(neutral, tile.held)], tile.held)
+
+    def reduce(self, value: Value) -> Tile:
+        """A reduction over the live lanes of an axis."""
+        (source,), axis, name = value.args, value.axis, value.name
+        assert axis is not None
+        if name in ("max", "min") and source.dtype is DType.BOOL:
+            name = "any" if name == "max" else "all"
+        tile = self.broadcast(wide(self.tile(source)), (axis,))
+        if tile.dtype is DType.I64:
+            tile = native(tile)
+        tile = self.live(source, tile, axis, identity(name, source.dtype))
+        at = tile.axes.index(axis)
+        axes = tuple(a for a in tile.axes if a is not axis)
+        held = tile.held
+        if held in _NARROW or name in ("any", "all"):
+            tile, held = replace(tile, text=f"{tile.at(ATOM)}.to(tl.int32)", level=ATOM), DType.I32
+        if name in _POSITIONAL:
+            return self.position(value, tile, at, axes)
+        if name in ("any", "all"):
+            function = "tl.max" if name == "any" else "tl.min"
+            return Tile(f"{function}({tile.text}, axis={at}) != 0", COMPARISON, DType.BOOL, DType.BOOL, axes)
+        if name == "sum":
+            text = f"tl.sum({tile.text}, axis={at})"
+        elif name == "prod":
+            text = f"tl.reduce({tile.text}, {at}, product)"
+        elif tile.dtype.is_float:
+            text = f"tl.reduce({tile.text}, {at}, {'largest' if name == 'max' else 'smallest'})"
+        else:
+            text = f"tl.{name}({tile.text}, axis={at})"
+        return self.result(value, text, held, axes)
+
+    @staticmethod
+    def result(value: Value, text: str, held: DType, axes: tuple[Axis, ...]) -> Tile:
+        """What a reduction or scan gives, in the value's own type."""
+        if value.dtype in HALVES:
+            return rounded(Tile(text, ATOM, value.dtype, DType.F32, axes))
+        if held is not value.dtype:
+            text = f"{text}.to({TYPES[value.dtype]})"
+        return Tile(text, ATOM, value.dtype, value.dtype, axes)
+
+    def position(self, value: Value, tile: Tile, at: int, axes: tuple[Axis, ...]) -> Tile:
+        """The global index of the first extreme."""
+        axis = value.axis
+        assert axis is not None
+        index = of_int(self.lanes[axis].index, (axis,))
+        wanted = value.hint or f"{value.name}_{axis.name}"
+        extreme, name = self.names.fresh(f"{wanted}_value"), self.names.fresh(wanted)
+        pair = f"({tile.text}, {self.broadcast(index, tile.axes).text})"
+        self.line(f"{extreme}, {name} = tl.reduce({pair}, {at}, {_POSITIONAL[value.name]})")
+        return Tile(name, ATOM, DType.I64, index.held, axes, None, index.low, index.high)
+
+    def scan(self, value: Value) -> Tile:
+        """An inclusive scan. Dead lanes come last, so they change nothing."""
+        axis, name = value.axis, value.name
+        assert axis is not None
+        tile = self.broadcast(wide(self.tile(value.args[0])), (axis,))
+        if tile.dtype is DType.I64:
+            tile = native(tile)
+        at, held = tile.axes.index(axis), tile.held
+        if held in _NARROW or held is DType.BOOL:
+            tile, held = replace(tile, text=f"{tile.at(ATOM)}.to(tl.int32)", level=ATOM), DType.I32
+        if name in ("sum", "prod"):
+            text = f"tl.cum{name}({tile.text}, axis={at})"
+        else:
+            text = f"tl.associative_scan({tile.text}, {at}, {'largest' if name == 'max' else 'smallest'})"
+        if value.dtype is DType.BOOL:
+            return Tile(f"{text} != 0", COMPARISON, DType.BOOL, DType.BOOL, tile.axes)
+        return self.result(value, text, held, tile.axes)
+
+    def dot(self, value: Value) -> Tile:
+        """A dot: the matrix unit where the tiles are large enough, otherwise products and their sum."""
+        axis = value.axis
+        assert axis is not None
+        sources = list(value.args)
+        operands = [self.tile(a) for a in sources]
+        own = [tuple(x for x in a.axes if x is not axis) for a in sources]
+        matrix = (
+            all(len(o) == 1 for o in own)
+            and own[0] != own[1]
+            and min(self.lanes[x].width for x in (axis, *own[0], *own[1])) >= _DOT_FROM
+        )
+        if not matrix:
+            return self.products(value, operands)
+        if own[0][0].order > own[1][0].order:
+            sources.reverse()
+            operands.reverse()
+            own.reverse()
+        left = self.factor(sources[0], operands[0], axis, (*own[0], axis))
+        right = self.factor(sources[1], operands[1], axis, (axis, *own[1]))
+        precision = f', input_precision="{value.name}"' if sources[0].dtype is DType.F32 else ""
+        out = f", out_dtype={TYPES[value.dtype]}" if value.dtype is DType.F64 else ""
+        return Tile(f"tl.dot({left}, {right}{precision}{out})", ATOM, value.dtype, value.dtype, (*own[0], *own[1]))
+
+    def factor(self, source: Value, tile: Tile, summed: Axis, wanted: tuple[Axis, ...]) -> str:
+        """An operand of a matrix product, with its dimensions in the wanted order and zeros on dead lanes."""
+        axes = union_axes(wanted)
+        tile = self.live(source, self.broadcast(native(tile), axes), summed, 0)
+        return tile.text if axes == wanted else f"tl.trans({tile.text})"
+
+    def products(self, value: Value, operands: list[Tile]) -> Tile:
+        """A dot as a sum."""
+        axis = value.axis
+        assert axis is not None
+        product = operation("mul", [cast(t, value.dtype) for t in operands], value.dtype)
+        if any(not _same(self.dead.get(a, math.nan), 0) for a in value.args):
+            product = self.live(value, self.broadcast(product, (axis,)), axis, 0)
+        at = product.axes.index(axis)
+        axes = tuple(a for a in product.axes if a is not axis)
+        return Tile(f"tl.sum({product.text}, axis={at})", ATOM, value.dtype, value.dtype, axes)
+
+
+def identity(name: str, dtype: DType) -> float | int | bool:
+    """What changes nothing in a reduction."""
+    if name in ("sum", "prod"):
+        return 0 if name == "sum" else 1
+    if name in ("any", "all"):
+        return name == "all"
+    largest = name.endswith("max")
+    if dtype is DType.BOOL:
+        return not largest
+    if dtype.is_float:
+        return -math.inf if largest else math.inf
+    bits = dtype.size_bytes * 8
+    low, high = (0, 2**bits - 1) if dtype is DType.U8 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return low if largest else high
+
+
+def _same(a: float | int | bool, b: float | int | bool) -> bool:
+    return a == b
+
+
+def _shifted(bound: sk.IntExpr, shift: sk.IntExpr, by: int = 0) -> sk.IntExpr:
+    """bound + shift + by."""
+    return simplify(sk.IntBin("+", sk.IntBin("+", bound, shift), sk.IntConst(by)))
+
+
+def _other(value: float | int | bool, dtype: DType) -> str:
+    """The `other` of a load, which is cast to its dtype: a Python number, unless that would be rounded to f32 first."""
+    constant = literal(value, dtype)
+    if dtype is DType.F64 and isinstance(constant.value, float) and not _is_single(constant.value):
+        return typed(constant).text
+    return str(int(bool(value))) if dtype is DType.BOOL else constant.text
+
+
+def _is_single(value: float) -> bool:
+    return not math.isfinite(value) or float(np.float32(value)) == value

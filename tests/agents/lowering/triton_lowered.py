@@ -1,0 +1,100 @@
+"""Runs lowered sketches in Triton's interpreter, for the tests beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lowered import same_strides
+from random_sketch import assert_agree
+from torch_oracle import torch_dtype
+
+from akg_dynamo.agents.lowering.triton_cuda import TritonKernel, lower
+from akg_dynamo.agents.lowering.triton_interpreter import interpreted
+from akg_dynamo.agents.sketch import interpret, to_text
+from akg_dynamo.agents.sketch.ast import DType, Sketch, TensorDecl
+from akg_dynamo.agents.sketch.intexpr import evaluate
+from akg_dynamo.agents.sketch.numerics import numpy_dtype
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_count = itertools.count()
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="akg-triton-tests-"))
+
+
+def load(kernel: TritonKernel) -> Any:
+    """The kernel's module. Inside `interpreted()` its functions are interpreted ones."""
+    name = f"triton_kernel_{next(_count)}"
+    path = _folder() / f"{name}.py"
+    path.write_text(kernel.source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def storage(array: Array) -> torch.Tensor:
+    """The elements from an array's first to its last in memory, as one flat tensor that shares them."""
+    if array.size == 0:
+        return torch.empty(0, dtype=torch_dtype_of(array))
+    extent = sum((n - 1) * s // array.itemsize for n, s in zip(array.shape, array.strides, strict=True)) + 1
+    flat = np.lib.stride_tricks.as_strided(array, (extent,), (array.itemsize,))
+    if array.dtype == numpy_dtype(DType.BF16):
+        return torch.from_numpy(flat.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(flat)
+
+
+def torch_dtype_of(array: Array) -> torch.dtype:
+    """torch's name for an array's dtype."""
+    return next(torch_dtype(d) for d in DType if numpy_dtype(d) == array.dtype)
+
+
+def execute(sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int], sizes: dict[str, int]) -> TritonKernel:
+    """Lowers a sketch with `sizes` baked in and runs it on arrays; "tmp" tensors are made here."""
+    kernel = lower(sketch, sizes=sizes)
+    memory = {t.name: storage(tensors[t.name]) if t.name in tensors else _scratch(t, symbols) for t in sketch.tensors}
+    with interpreted():
+        module = load(kernel)
+        for phase in kernel.phases:
+            grid = tuple(eval(text, {"min": min, "max": max}, dict(symbols)) for text in phase.grid)
+            if min(grid) > 0:
+                arguments = [*(memory[t] for t in phase.tensors), *(symbols[s] for s in phase.symbols)]
+                getattr(module, phase.name)[grid](*arguments)
+    return kernel
+
+
+def _scratch(decl: TensorDecl, symbols: dict[str, int]) -> torch.Tensor:
+    size = int(np.prod([evaluate(d, symbols) for d in decl.shape]))
+    return torch.zeros(size, dtype=torch_dtype(decl.dtype))
+
+
+def compare(
+    sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int], *, static: bool | None = None
+) -> TritonKernel | None:
+    """Runs a sketch in the interpreter and as a kernel, and asserts that the outputs agree.
+
+    static: with all of its sizes baked in, with none; None: both.
+    """
+    want = {n: same_strides(t) for n, t in tensors.items()}
+    with np.errstate(all="ignore"):
+        interpret(sketch, want, symbols)
+    kernel = None
+    for sizes in {None: [symbols, {}], True: [symbols], False: [{}]}[static]:
+        got = {n: same_strides(t) for n, t in tensors.items()}
+        try:
+            kernel = execute(sketch, got, symbols, sizes)
+            assert_agree(sketch, got, want)
+        except Exception as e:
+            raise AssertionError(f"{to_text(sketch)}\n{symbols}\n{lower(sketch, sizes=sizes).source}") from e
+    return kernel
