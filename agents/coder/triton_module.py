@@ -91,8 +91,10 @@ def _template() -> jinja2.Template:
 def _split_imports(source: str) -> tuple[str, str]:
     """The import lines at the top of a file, and the rest."""
     lines = source.strip("\n").splitlines()
-    head = list(itertools.takewhile(lambda line: not line or line.startswith(("import ", "from ")), lines))
-    return "\n".join(line for line in head if line), "\n".join(lines[len(head) :]).strip("\n")
+    head = list(itertools.takewhile(lambda line: not line or line.startswith(("import ", "from ", "#")), lines))
+    imports = [line for line in head if line.startswith(("import ", "from "))]
+    comments = [line for line in head if line.startswith("#")]
+    return "\n".join(imports), "\n".join([*comments, *lines[len(head) :]]).strip("\n")
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class _Writer:
         signature = [self._type(t) for t in phase.tensors]
         signature += [f"i64:{_EVEN}" if symbol in even else "i64" for symbol in phase.symbols]
         text = f'{phase.name}, "{", ".join(signature)}", num_warps={phase.num_warps}, num_stages={phase.num_stages}'
+        text += ", asserts=True" if phase.asserts else ""
         grid = [self._grid(g) for g in phase.grid]
         return f"{text}, grid=({', '.join(_three(grid))})" if self._is_known(grid) else text
 
