@@ -12,7 +12,7 @@ from akg_dynamo.agents.designer.cuda_schedule import CudaScheduler
 from akg_dynamo.agents.designer.cuda_tiles import Knobs, plan
 from akg_dynamo.agents.designer.decompose import decompose
 from akg_dynamo.agents.designer.device import device
-from akg_dynamo.agents.designer.narrow import narrowed
+from akg_dynamo.agents.designer.prepare import prepared
 from akg_dynamo.agents.designer.sizes import SizeFacts
 from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph, Target
 
@@ -20,7 +20,7 @@ from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph
 def design(sub: Subgraph, target: Target) -> Design | SplitReason:
     """The first guess for a subgraph."""
     try:
-        outputs = narrowed(decompose(sub))
+        outputs = prepared(decompose(sub))
     except NoRule as reason:
         return SplitReason(SplitReasonType.DESIGN, str(reason))
     facts, gpu = SizeFacts.of(sub.symbols), device(target.arch)

@@ -311,6 +311,8 @@ class _CudaWriter(NestWriter):
         self, member: Member, value: TileExpr, position: TileExpr, axes: Sequence[Axis], dtype: DType
     ) -> TileExpr:
         """The first position among those that hold the extreme."""
+        if not axes:
+            return position if dtype is DType.I64 else Cast(position, DType.I64)
         if not isinstance(value, Name):
             value = self._let("v", value)
         best: TileExpr = value

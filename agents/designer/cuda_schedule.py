@@ -49,6 +49,7 @@ CHUNKS = "chunks"  # the name of storage that holds one partial result per chunk
 COLUMNS = 128  # how many neighbouring columns a program of a column reduction takes
 MIN_CHUNK_BYTES = 1 << 15
 PROGRAMS_PER_PROCESSOR = 8
+WHOLE = 1 << 14  # elements of a tensor that a program may hold at once
 LAST = (1 << 63) - 1  # a position after every other
 
 
@@ -104,6 +105,10 @@ class CudaScheduler(Scheduler):
         granule = 1 if columns else 1024  # programs of a row reduction start where a vector may
         most = min(moved // max(1, programs) // MIN_CHUNK_BYTES, reduced // 16, -(-longest // granule))
         found = min(wanted, most)
+        if found >= 2 and not columns:  # a chunk that is held whole had better fill its tile
+            tile = power_of_two(-(-longest // found))
+            if granule <= tile <= WHOLE and 5 * -(-longest // found) < 3 * tile:
+                found = -(-longest * 2 // tile)
         return found if found >= 2 else None
 
     def _alone(self, sink: Sink) -> tuple[int, list[Size]]:
@@ -126,6 +131,16 @@ class CudaScheduler(Scheduler):
             programs //= min(COLUMNS, max(1, self.facts.value(vector.extent)))
         apart = moved / self.device.bytes_s + self.device.phase_s
         return self.device.alone_s(moved, programs) <= 1.1 * apart
+
+    def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
+        """Besides what reads the same memory: reductions of partial results, as many of as many, are one phase."""
+        found = super()._shared_axes(nest, sink)
+        if found is not None or not _combines(sink) or not _combines(nest.members[0].sink):
+            return found
+        mine, theirs = sink.kept_axes(), nest.members[0].sink.kept_axes()
+        if sink.domain[0] != nest.members[0].sink.domain[0] or [a.extent for a in mine] != [a.extent for a in theirs]:
+            return None
+        return {a: nest.members[0].outer[b] for a, b in zip(mine, theirs, strict=True)}
 
     def _split(self, sink: Sink, chunks: int, splits: dict[Prim, _Split]) -> list[Sink]:
         known = self._recurrence(sink, chunks, splits)
@@ -329,6 +344,15 @@ def _move_last(axes: list[Axis], axis: Axis | None) -> None:
     if axis is not None and axis in axes:
         axes.remove(axis)
         axes.append(axis)
+
+
+def _combines(sink: Sink) -> bool:
+    return sink.is_reduction and sink.chunk is None and any(a.storage.name == CHUNKS for a in sink.loads)
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
 
 
 def _axes(indices: Sequence[Index]) -> frozenset[Axis]:

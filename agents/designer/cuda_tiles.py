@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, bands
+from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, bands, power_of_two
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import Access, Axis
 from akg_dynamo.agents.designer.nests import Nest, Pass, coefficients, group_accesses, nest_accesses
@@ -22,7 +22,6 @@ from akg_dynamo.agents.designer.sizes import SizeFacts, product
 
 TILE_BYTES = 4096  # of one tensor, that a pointwise program reads: 32 per thread of four warps, two vector loads
 LOOP_BYTES = 1 << 14  # of one tensor, that one trip of a reduction's loop reads
-WHOLE = 1 << 14  # elements of a tensor that a program may hold at once
 PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
 MAX_WARPS = 16
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
@@ -39,7 +38,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Chunked:
-    """The inner axis that is cut into chunks. Its grains, of `grain` elements each, are dealt out evenly to the chunks."""
+    """The inner axis that is cut into chunks: its grains, of `grain` elements each, are dealt out evenly to them."""
 
     axis: Axis
     chunk: Axis
@@ -82,11 +81,6 @@ class NestPlan:
 def plan(nest: Nest, facts: SizeFacts, device: Device, knobs: Knobs) -> NestPlan:
     """The first guess for a nest, as far away from it as the knobs say."""
     return _Planner(nest, facts, device, knobs).plan()
-
-
-def power_of_two(n: int) -> int:
-    """The least power of two that is not below n."""
-    return 1 << max(0, n - 1).bit_length()
 
 
 class _Planner:
@@ -133,7 +127,7 @@ class _Planner:
             left = self._scaled(budget, 32)
             for axis in self._outer():
                 if left > 1:
-                    outer[axis] = _fitting(self._value(axis), left)
+                    outer[axis] = self._fitting(axis, left, axis is self.nest.vector)
                     left //= outer[axis]
         elements = prod(outer.values())
         return NestPlan(outer, {}, self._warps(elements, max(2, 32 // self.item)))
@@ -175,6 +169,23 @@ class _Planner:
         elements = inner * prod(n for a, n in outer.items() if a is not vector)
         return NestPlan(outer, found, self._warps(elements, PER_THREAD))
 
+    def _fitting(self, axis: Axis, most: int, contiguous: bool) -> int:
+        """A tile size for an axis, at most `most`: large, but with few idle lanes in the last tile.
+
+        contiguous: elements are neighbours along it, so its tile is not cut below what one transfer brings.
+        """
+        extent = self._value(axis)
+        size = min(most, power_of_two(extent))
+        least = min(size, 128 // self.item if contiguous else max(1, most // 16))
+        best, cost, penalty = size, float("inf"), 1.0
+        while size >= least:
+            waste = -(-extent // size) * size / extent * penalty
+            if waste < cost:
+                best, cost = size, waste
+            size //= 2
+            penalty *= 1.06
+        return best
+
     # ----------------------------------------------------------------------------------------------------------------
     # Inner axes
 
@@ -193,7 +204,7 @@ class _Planner:
         tiles = dict.fromkeys(inner, 1)
         for axis in reversed(inner):
             if left > 1 and sum(n > 1 for n in tiles.values()) < 2:
-                tiles[axis] = _fitting(self._value(axis), left)
+                tiles[axis] = self._fitting(axis, left, self.nest.vector is None and axis is inner[-1])
                 left //= tiles[axis]
         if chunked is not None:
             chunked = Chunked(chunked.axis, chunked.chunk, tiles[chunked.axis])
@@ -233,22 +244,6 @@ class _Planner:
         """How many tensors a program would hold whole: those it reads along the band's last axis."""
         last = band[0].inner[-1]
         return len({id(a.storage) for p in band for a in group_accesses(p) if last in coefficients(a)})
-
-
-def _fitting(extent: int, most: int) -> int:
-    """A tile size for an axis, at most `most`: large, but with few idle lanes in the last tile."""
-    if extent <= 1:
-        return 1
-    best, least = 1, 0.0
-    size = min(most, power_of_two(extent))
-    penalty = 1.0
-    while size >= max(1, min(most // 16, 32)):
-        cost = -(-extent // size) * size / extent * penalty
-        if best == 1 or cost < least:
-            best, least = size, cost
-        size //= 2
-        penalty *= 1.06
-    return best
 
 
 def _item_bytes(accesses: Sequence[Access], facts: SizeFacts) -> int:
