@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass, field
 
 from akg_dynamo.agents.lowering import cpp_ops
-from akg_dynamo.agents.lowering.cpp_leaf import LeafEmitter, Place, Registers, lane_name
+from akg_dynamo.agents.lowering.cpp_leaf import LeafEmitter, Registers
 from akg_dynamo.agents.lowering.cpp_memory import Names, Turned, turnable
+from akg_dynamo.agents.lowering.cpp_place import Place, lane_name
 from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text
 from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
 from akg_dynamo.agents.lowering.prelude import definitions
@@ -322,7 +323,7 @@ class SegmentEmitter:
                         and sink not in self.dead
                         and sink.kind in ("reduce", "scan")
                     ):
-                        emitter.start_along(sink, leaf)
+                        emitter.reductions.start_along(sink, leaf)
             turned_stores = self._turn(child, leaves, bound, emitter.names)
             name = c_name(child.axis.c_name)
             lane = lane_name(child.axis)

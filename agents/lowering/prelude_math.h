@@ -492,35 +492,34 @@ template <class X, class F> INLINE inline auto across(X v, F f) {
   return f(v, swapped<1>(v))[0] + 0;
 }
 //@ arg_step
-// Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN. `at` < 0: nothing taken yet.
-template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Full) {
-  const auto take = ((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best))) | cvt<decltype(v < v)>(at < 0);
-  best = take ? v : best;
-  at = cvt<A>(take) ? A{} + here : at;
-}
-template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Tail t) {
-  typedef decltype(v < v) M;
-  const M take = keep((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best)) | cvt<M>(at < 0), 0, t);
+// Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN.
+template <int SIGN, class X> INLINE inline auto beats(X v, X best) { return (SIGN > 0 ? ~(v <= best) : ~(v >= best)) & (best == best); }
+template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here) {
+  const auto take = beats<SIGN>(v, best);
   best = take ? v : best;
   at = cvt<A>(take) ? A{} + here : at;
 }
 //@ arg_scalar
 template <int SIGN, class T> INLINE inline void arg_scalar(T& best, int64_t& at, T v, int64_t here) {
-  if (at < 0 || (SIGN > 0 ? v > best : v < best) || (v != v && best == best)) best = v, at = here;
+  if (!(SIGN > 0 ? v <= best : v >= best) && best == best) best = v, at = here;
 }
 //@ arg_across
-// Of U vectors of candidates: the offset of the best, the first of equals.
-template <int SIGN, int U, class X, class A> INLINE inline int64_t arg_across(const X (&best)[U], const A (&at)[U]) {
-  auto top = best[0][0];
-  int64_t where = -1;
-  for (int u = 0; u < U; u++)
-    for (int l = 0; l < W; l++) {
-      if (at[u][l] < 0) continue;
-      const auto v = best[u][l];
-      const int64_t here = at[u][l] + l;
-      const bool wins = (SIGN > 0 ? v > top : v < top) || (v != v && top == top);
-      const bool ties = v == top || (v != v && top != top);
-      if (where < 0 || wins || (ties && here < where)) top = v, where = here;
-    }
-  return where;
+// Of U vectors of candidates, at < 0 where nothing beat the least: the best one, and the place of the first of equals.
+template <class T> struct Found { T value; int64_t at; };
+template <int SIGN, class X, class A> INLINE inline void arg_merge(X& best, A& at, X v, A here) {
+  const A ties = (v == best) | ((v != v) & (best != best));
+  const A take = beats<SIGN>(v, best) | (ties & (here < at));
+  best = take ? v : best;
+  at = take ? here : at;
+}
+template <int SIGN, int U, class X, class A> INLINE inline auto arg_across(const X (&best)[U], const A (&at)[U]) {
+  typedef __typeof__(at[0][0]) I;
+  constexpr I nowhere = I(-1) ^ (I(1) << (8 * sizeof(I) - 1));
+  X top = best[0];
+  A where = at[0] < 0 ? splat(nowhere) : at[0] + iota<I>();
+  for (int u = 1; u < U; u++) arg_merge<SIGN>(top, where, best[u], at[u] < 0 ? splat(nowhere) : at[u] + iota<I>());
+#define MOVE(H) if constexpr (W > H) arg_merge<SIGN>(top, where, swapped<H>(top), swapped<H>(where));
+  MOVE(32) MOVE(16) MOVE(8) MOVE(4) MOVE(2) MOVE(1)
+#undef MOVE
+  return Found<__typeof__(top[0])>{top[0], where[0] == nowhere ? 0 : where[0]};
 }

@@ -164,32 +164,36 @@ INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps512_mask
 INLINE inline f32v larger(f32v a, f32v b) { return __builtin_ia32_maxps256(a, b); }
 INLINE inline f32v smaller(f32v a, f32v b) { return __builtin_ia32_minps256(a, b); }
 #endif
-// Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN. `at` < 0: nothing taken yet.
-template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Full) {
-  const auto take = ((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best))) | cvt<decltype(v < v)>(at < 0);
+// Each lane gets the one H lanes away.
+template <int H> struct Swapped { static constexpr int at(int l) { return l ^ H; } };
+template <int H, class X> INLINE inline X swapped(X v) {
+  return __builtin_shuffle(v, lane_table<typename Sized<sizeof(v[0])>::type, Swapped<H>>());
+}
+// Takes v (found at `here`) where it beats `best`: larger (SIGN > 0) or smaller, or the first NaN.
+template <int SIGN, class X> INLINE inline auto beats(X v, X best) { return (SIGN > 0 ? ~(v <= best) : ~(v >= best)) & (best == best); }
+template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here) {
+  const auto take = beats<SIGN>(v, best);
   best = take ? v : best;
   at = cvt<A>(take) ? A{} + here : at;
 }
-template <int SIGN, class X, class A, class H> INLINE inline void arg_step(X& best, A& at, X v, H here, Tail t) {
-  typedef decltype(v < v) M;
-  const M take = keep((SIGN > 0 ? v > best : v < best) | ((v != v) & (best == best)) | cvt<M>(at < 0), 0, t);
+// Of U vectors of candidates, at < 0 where nothing beat the least: the best one, and the place of the first of equals.
+template <class T> struct Found { T value; int64_t at; };
+template <int SIGN, class X, class A> INLINE inline void arg_merge(X& best, A& at, X v, A here) {
+  const A ties = (v == best) | ((v != v) & (best != best));
+  const A take = beats<SIGN>(v, best) | (ties & (here < at));
   best = take ? v : best;
-  at = cvt<A>(take) ? A{} + here : at;
+  at = take ? here : at;
 }
-// Of U vectors of candidates: the offset of the best, the first of equals.
-template <int SIGN, int U, class X, class A> INLINE inline int64_t arg_across(const X (&best)[U], const A (&at)[U]) {
-  auto top = best[0][0];
-  int64_t where = -1;
-  for (int u = 0; u < U; u++)
-    for (int l = 0; l < W; l++) {
-      if (at[u][l] < 0) continue;
-      const auto v = best[u][l];
-      const int64_t here = at[u][l] + l;
-      const bool wins = (SIGN > 0 ? v > top : v < top) || (v != v && top == top);
-      const bool ties = v == top || (v != v && top != top);
-      if (where < 0 || wins || (ties && here < where)) top = v, where = here;
-    }
-  return where;
+template <int SIGN, int U, class X, class A> INLINE inline auto arg_across(const X (&best)[U], const A (&at)[U]) {
+  typedef __typeof__(at[0][0]) I;
+  constexpr I nowhere = I(-1) ^ (I(1) << (8 * sizeof(I) - 1));
+  X top = best[0];
+  A where = at[0] < 0 ? splat(nowhere) : at[0] + iota<I>();
+  for (int u = 1; u < U; u++) arg_merge<SIGN>(top, where, best[u], at[u] < 0 ? splat(nowhere) : at[u] + iota<I>());
+#define MOVE(H) if constexpr (W > H) arg_merge<SIGN>(top, where, swapped<H>(top), swapped<H>(where));
+  MOVE(32) MOVE(16) MOVE(8) MOVE(4) MOVE(2) MOVE(1)
+#undef MOVE
+  return Found<__typeof__(top[0])>{top[0], where[0] == nowhere ? 0 : where[0]};
 }
 
 extern "C" void arg_max(const float* __restrict x, int64_t* __restrict y, int64_t M, int64_t N) {
@@ -198,13 +202,14 @@ extern "C" void arg_max(const float* __restrict x, int64_t* __restrict y, int64_
     const int64_t j = 0;
     [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 65536, N);
     int64_t argmax_1;
-    V<float> acc_1[4] = {};
+    V<float> acc_1[4] = {splat<float>((-__builtin_inff())), splat<float>((-__builtin_inff())), splat<float>((-__builtin_inff())), splat<float>((-__builtin_inff()))};
     V<int32_t> at_1[4] = {splat<int32_t>(-1), splat<int32_t>(-1), splat<int32_t>(-1), splat<int32_t>(-1)};
     lanes<4>(j, j_end, [=, &acc_1, &at_1](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
       const f32v t0 = load(x + i * N + jj, n);
-      arg_step<1>(acc_1[u], at_1[u], t0, int32_t(jj - j), n);
+      arg_step<1>(acc_1[u], at_1[u], keep(t0, (-__builtin_inff()), n), int32_t(jj - j));
     });
-    argmax_1 = j + arg_across<1, 4>(acc_1, at_1);
+    const auto found_1 = arg_across<1, 4>(acc_1, at_1);
+    argmax_1 = j + found_1.at;
     y[i] = argmax_1;
   };
   if (M * N * 4 > 150000) {

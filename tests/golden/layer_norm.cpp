@@ -168,23 +168,31 @@ extern "C" void layer_norm(const float* __restrict x, const float* __restrict w,
     float sum_1;
     alignas(64) float d_5_tile[8192];
     float sum_7;
-    f32v acc_1[4] = {};
-    lanes<4>(j, j_end, [=, &acc_1](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
-      const f32v v_0 = load(x + i * N + jj, n);
-      acc_1[u] = (acc_1[u] + keep(v_0, 0.0f, n));
-    });
-    sum_1 = across(((acc_1[0] + acc_1[1]) + (acc_1[2] + acc_1[3])), [](f32v a, f32v b) INLINE { return (a + b); });
+    double sum_of_1 = 0;
+    for (int64_t j_block = j; j_block < j_end; j_block += 1024) {
+      f32v acc_1[4] = {};
+      lanes<4>(j_block, min2<int64_t>(j_block + 1024, j_end), [=, &acc_1](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+        const f32v v_0 = load(x + i * N + jj, n);
+        acc_1[u] = (acc_1[u] + keep(v_0, 0.0f, n));
+      });
+      sum_of_1 += across(((acc_1[0] + acc_1[1]) + (acc_1[2] + acc_1[3])), [](f32v a, f32v b) INLINE { return (a + b); });
+    }
+    sum_1 = (float)sum_of_1;
     const float t3 = (float)N;
     const float mean_4 = sum_1 / t3;
-    f32v acc_7[4] = {};
-    lanes<4>(j, j_end, [=, &acc_7, &d_5_tile](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
-      const f32v v_0 = load(x + i * N + jj, n);
-      const f32v d5 = (v_0 - splat<float>(mean_4));
-      store<float>(&d_5_tile[jj - j], d5, n);
-      const f32v t6 = d5 * d5;
-      acc_7[u] = (acc_7[u] + keep(t6, 0.0f, n));
-    });
-    sum_7 = across(((acc_7[0] + acc_7[1]) + (acc_7[2] + acc_7[3])), [](f32v a, f32v b) INLINE { return (a + b); });
+    double sum_of_7 = 0;
+    for (int64_t j_block = j; j_block < j_end; j_block += 1024) {
+      f32v acc_7[4] = {};
+      lanes<4>(j_block, min2<int64_t>(j_block + 1024, j_end), [=, &acc_7, &d_5_tile](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+        const f32v v_0 = load(x + i * N + jj, n);
+        const f32v d5 = (v_0 - splat<float>(mean_4));
+        store<float>(&d_5_tile[jj - j], d5, n);
+        const f32v t6 = d5 * d5;
+        acc_7[u] = (acc_7[u] + keep(t6, 0.0f, n));
+      });
+      sum_of_7 += across(((acc_7[0] + acc_7[1]) + (acc_7[2] + acc_7[3])), [](f32v a, f32v b) INLINE { return (a + b); });
+    }
+    sum_7 = (float)sum_of_7;
     const float var_8 = sum_7 / t3;
     const float t10 = var_8 + 9.999999747378752e-06f;
     const float t11 = 1 / sqrt_(t10);

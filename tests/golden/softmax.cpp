@@ -252,15 +252,19 @@ extern "C" void softmax(const float* __restrict x, float* __restrict y, int64_t 
       acc_1[u] = maximum(acc_1[u], keep(v_0, (-__builtin_inff()), n));
     });
     max_1 = across(maximum(maximum(acc_1[0], acc_1[1]), maximum(acc_1[2], acc_1[3])), [](f32v a, f32v b) INLINE { return maximum(a, b); });
-    f32v acc_4[4] = {};
-    lanes<4>(j, j_end, [=, &acc_4, &e_3_tile](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
-      const f32v v_0 = load(x + i * N + jj, n);
-      const f32v t2 = v_0 - splat<float>(max_1);
-      const f32v e3 = exp_(t2);
-      store<float>(&e_3_tile[jj - j], e3, n);
-      acc_4[u] = (acc_4[u] + keep(e3, 0.0f, n));
-    });
-    sum_4 = across(((acc_4[0] + acc_4[1]) + (acc_4[2] + acc_4[3])), [](f32v a, f32v b) INLINE { return (a + b); });
+    double sum_of_4 = 0;
+    for (int64_t j_block = j; j_block < j_end; j_block += 1024) {
+      f32v acc_4[4] = {};
+      lanes<4>(j_block, min2<int64_t>(j_block + 1024, j_end), [=, &acc_4, &e_3_tile](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
+        const f32v v_0 = load(x + i * N + jj, n);
+        const f32v t2 = v_0 - splat<float>(max_1);
+        const f32v e3 = exp_(t2);
+        store<float>(&e_3_tile[jj - j], e3, n);
+        acc_4[u] = (acc_4[u] + keep(e3, 0.0f, n));
+      });
+      sum_of_4 += across(((acc_4[0] + acc_4[1]) + (acc_4[2] + acc_4[3])), [](f32v a, f32v b) INLINE { return (a + b); });
+    }
+    sum_4 = (float)sum_of_4;
     lanes<1>(j, j_end, [=, &e_3_tile](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
       const f32v e_3 = load(&e_3_tile[jj - j], n);
       store<float>(y + i * N + jj, (e_3 / splat<float>(sum_4)), n);

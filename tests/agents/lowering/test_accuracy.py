@@ -8,10 +8,22 @@ import torch
 from lowered import Array, execute
 
 from akg_dynamo.agents.sketch import ast as sk
+from akg_dynamo.agents.sketch import parse
 from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.agents.sketch.numerics import numpy_dtype
 
 # Largest error allowed, in float and in double.
+_LONG_ROWS = """
+sketch rows {
+  symbols: M
+  tensors: x[M, 65536]: f32 in, y[M]: f32 out, z[M]: f32 out
+  for i in range(0, M):
+    axis j = range(0, 65536, 65536)
+    t = load(x[i, j:j+65536])
+    store(reduce_sum(t, j) -> y[i])
+    store(reduce_max(t, j) -> z[i])
+}
+"""
 BOUNDS = {
     "exp": (1.1, 1.1), "exp2": (1.0, 1.0), "expm1": (1.8, 1.2), "log": (0.9, 0.9), "log2": (1.0, 1.0),
     "log10": (2.1, 2.1), "log1p": (1.3, 1.0), "sin": (1.6, 0.8), "cos": (1.6, 0.8), "tanh": (1.5, 1.5),
@@ -34,6 +46,15 @@ def reference(name: str, x: Array) -> Array:
     if name == "erf":
         return torch.erf(torch.from_numpy(x.astype(np.float64))).numpy()
     return np.asarray(getattr(np, name)(wide))
+
+
+def test_long_sums_are_as_exact_as_short_ones() -> None:
+    x = np.full((16, 65536), 0.1, np.float32)  # every addition rounds the same way
+    arrays = {"x": x, "y": np.zeros(16, np.float32), "z": np.zeros(16, np.float32)}
+    execute(parse(_LONG_ROWS.strip()), arrays, {"M": 16})
+    errors = np.abs(arrays["y"] - x.astype(np.float64).sum(1)) / np.spacing(arrays["y"])
+    assert errors.max() <= 4  # 130 without blocks
+    assert (arrays["z"] == x.max(1)).all()
 
 
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=lambda d: d.value)
