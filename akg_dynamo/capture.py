@@ -146,6 +146,7 @@ class _Graph:
                 cut.outputs,
                 solution.run,
                 first_run=_marked(solution, self.options),
+                run_into=solution.run_into,
             )
             cut_of[region] = (cut, solution)
 

@@ -1,8 +1,9 @@
 """Writes the forward of a compiled graph as Python source, and makes a function of it.
 
 What stays with torch is spelled as plain ``torch.*`` calls, which cost less per call than eager's module code; a region
-is one call of its kernel. Values are deleted at their last use, so that memory is never held longer than in eager. The
-source is registered with linecache: a traceback shows the generated line.
+is one call of its kernel. Values are deleted at their last use, so that memory is never held longer than in eager; a
+kernel may write into the memory of one that has just died (`reuse`). The source is registered with linecache: a
+traceback shows the generated line.
 
     def forward(args):
         x, weight = args
@@ -30,6 +31,7 @@ from torch import fx
 
 from akg_dynamo.fusion.symbols import SymbolSource
 from akg_dynamo.reinplace import Write, reinplace
+from akg_dynamo.reuse import plan_reuse
 from akg_dynamo.schedule import Region, Step, SymbolSources, is_view, schedule, step_inputs
 from akg_dynamo.spelling import Namespace, Speller, is_whole
 
@@ -92,7 +94,6 @@ class _Writer:
         title: str,
     ) -> None:
         self.gm = gm
-        self.on_raise = on_raise
         self.inputs_are_guarded = inputs_are_guarded
         self.title = title
         self.placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
@@ -107,8 +108,9 @@ class _Writer:
         reinplaced = reinplace(steps, self.output)
         self.steps = reinplaced.steps
         self.writes = reinplaced.writes
+        self.reused = plan_reuse(self.steps, self.output, self.writes)
         self.read_by_kernel = {n for s in self.steps if isinstance(s, Region) for n in s.inputs}
-        self.kernels: dict[int, str] = {}
+        self.kernels = _Kernels(self.namespace, on_raise)
 
     def write(self) -> Executable:
         lines = [*self._unpack()]
@@ -143,9 +145,9 @@ class _Writer:
         return [f"{names}{',' if len(self.placeholders) == 1 else ''} = args", "args.clear()"]
 
     def _reads(self, step: Step) -> list[fx.Node]:
-        if not isinstance(step, Region) and step in self.writes:
-            return self.writes[step].inputs
-        return step_inputs(step)
+        if isinstance(step, Region):
+            return [*step_inputs(step), *self.reused.get(step, ())]
+        return self.writes[step].inputs if step in self.writes else step_inputs(step)
 
     def _last_uses(self) -> dict[fx.Node, int]:
         last: dict[fx.Node, int] = {}
@@ -208,39 +210,19 @@ class _Writer:
         return f"{self.namespace.bind('aten_slice', overload._op)}({text}, {arguments})"
 
     def _region(self, region: Region) -> list[str]:
-        if id(region.run) not in self.kernels:
-            self.kernels[id(region.run)] = self._bind_kernel(region)
-        kernel = self.kernels[id(region.run)]
+        kernel = self.kernels.bind(region)
         arguments = ", ".join([*(self.names[n] for n in region.inputs), *map(self._symbol, region.symbols)])
         results = "".join(f"{self.names[n]}, " for n in region.outputs).rstrip()
         results = f"({results})" if len(region.outputs) == 1 else results.rstrip(",")
+        call = f"{kernel}({arguments})"
+        if region in self.reused:
+            call = f"{kernel}_into({', '.join([*(self.names[n] for n in self.reused[region]), arguments])})"
         return [
             "try:",
-            f"{_INDENT}{results} = {kernel}({arguments})",
+            f"{_INDENT}{results} = {call}",
             "except Exception as error:",
             f"{_INDENT}{results} = {kernel}_raised(error, {arguments})",
         ]
-
-    def _bind_kernel(self, region: Region) -> str:
-        name = self.namespace.name(region.name)
-        space, on_raise = self.namespace.globals, self.on_raise
-        space[name] = region.run
-        if (first_run := region.first_run) is not None:
-
-            def first(*arguments: Any) -> Outputs:
-                space[name] = region.run
-                return first_run(*arguments)
-
-            space[name] = first
-
-        def raised(error: Exception, *arguments: Any) -> Outputs:
-            # A kernel never writes to its inputs, so that starting over is safe. From here on the global is the
-            # replacement, and no later call reaches the kernel.
-            outputs, space[name] = on_raise(region, error, arguments)
-            return outputs
-
-        space[f"{name}_raised"] = raised
-        return name
 
     def _integer(self, size: object) -> str:
         """A size or stride as Python text."""
@@ -273,6 +255,59 @@ class _Writer:
         stride = ", ".join(map(self._integer, _stride_of(node)))
         name = self.names[node]
         return [f"if {name}.stride() != ({stride}):", f"{_INDENT}{name} = {self.restride}({name}, ({stride}))"]
+
+
+class _Kernels:
+    """The kernels as globals of the generated source: `name`, `name_into`, and `name_raised` for the latch."""
+
+    def __init__(self, namespace: Namespace, on_raise: OnRaise) -> None:
+        self.namespace = namespace
+        self.globals = namespace.globals
+        self.on_raise = on_raise
+        self.bound: dict[int, str] = {}
+        self.allocating: dict[str, Callable[..., Outputs]] = {}
+        self.may_reuse = True
+
+    def bind(self, region: Region) -> str:
+        """The region's kernel's name: regions of one kernel share it."""
+        if id(region.run) not in self.bound:
+            name = self.bound[id(region.run)] = self.namespace.name(region.name)
+            self._bind(name, region)
+        return self.bound[id(region.run)]
+
+    def _bind(self, name: str, region: Region) -> None:
+        run, first_run = region.run, region.first_run
+
+        def allocating(*arguments: Any) -> Outputs:
+            """`name_into` without its first arguments: the dead tensors."""
+            outputs: Outputs = self.globals[name](*arguments[len(region.outputs) :])
+            return outputs
+
+        into = f"{name}_into"
+        self.allocating[into] = allocating
+        run_into = region.run_into or allocating
+        self.globals[name], self.globals[into] = run, run_into
+        if first_run is not None:
+
+            def first(*arguments: Any) -> Outputs:
+                self.globals[name] = run
+                if self.may_reuse:
+                    self.globals[into] = run_into
+                return first_run(*arguments)
+
+            self.globals[name], self.globals[into] = first, allocating
+
+        def raised(error: Exception, *arguments: Any) -> Outputs:
+            # A kernel never writes to its inputs, so that starting over is safe. From here on the global is the
+            # replacement, and no later call reaches the kernel. What torch's operators return may be laid out
+            # otherwise, or share memory: no kernel of this graph writes into the tensors of others any more.
+            outputs, instead = self.on_raise(region, error, arguments)
+            self.may_reuse = False
+            self.globals.update(self.allocating)
+            self.globals[name] = instead
+            return outputs
+
+        self.globals[f"{name}_raised"] = raised
 
 
 def restride(tensor: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:

@@ -24,6 +24,7 @@ class Region:
 
     symbols: where the integers that follow the tensors are found.
     first_run: what the first call goes through instead of `run`.
+    run_into: `run` in memory that is given: called with a tensor for each output, then as `run` is.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Region:
     outputs: tuple[fx.Node, ...]
     run: Callable[..., tuple[torch.Tensor, ...]]
     first_run: Callable[..., tuple[torch.Tensor, ...]] | None = None
+    run_into: Callable[..., tuple[torch.Tensor, ...]] | None = None
 
 
 Step = fx.Node | Region

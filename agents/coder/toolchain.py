@@ -18,9 +18,10 @@ from akg_dynamo.core.types import Candidate
 COMPILERS = ("g++", "c++", "clang++")
 # Signed arithmetic wraps, as the sketch's does; a*b + c may be one fused operation; Inf and NaN are respected. The
 # source is vectorised by hand: the compiler's own vectorisers only cost time, and GCC 12's miscompiles 8-byte vectors.
+# The object calls its own functions, even where some library has made one of that name global.
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-fopenmp", "-fwrapv", "-fno-tree-vectorize", "-fno-math-errno",
-    "-fno-trapping-math", "-shared", "-fPIC",
+    "-fno-trapping-math", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-pipe",
 )  # fmt: skip
 
 

@@ -1,0 +1,108 @@
+"""Which kernels write into the memory of a tensor that has just died, instead of allocating.
+
+An allocation costs more than launching a small kernel, and a large one is new pages for the system to clear:
+
+    mul = mul_sigmoid(x)                              mul = mul_sigmoid(x)
+    mm = torch.mm(mul, w)                             mm = torch.mm(mul, w)
+    del mul
+    mul_1 = mul_sigmoid(mm)                           mul_1 = mul_sigmoid_into(mul, mm)
+
+The dead tensor must be the graph's own, laid out exactly as the kernel's output is, and shared with nothing that lives.
+Nothing is kept for a later taker: only what has been used last since the allocation before is taken, so that no more
+memory is held at any time than without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from akg_dynamo.reinplace import Write
+from akg_dynamo.schedule import Region, Step, is_view, step_inputs
+
+# Lists of what is needed: a schema does not tell, since many operators return their argument where nothing is to do.
+_FRESH = frozenset("mm addmm bmm baddbmm mv addmv".split())  # noqa: SIM905
+"""Operators that return contiguous memory of their own."""
+_READERS = _FRESH | {"convolution", "_scaled_dot_product_flash_attention_for_cpu"}
+"""Operators whose results share nothing with their arguments."""
+
+
+def plan_reuse(
+    steps: Sequence[Step], output: fx.Node, writes: Mapping[fx.Node, Write]
+) -> dict[Region, tuple[fx.Node, ...]]:
+    """For the regions that may write into dead tensors: these tensors, one for each output."""
+    owner = _owners(steps)
+    last: dict[fx.Node, int] = {}
+    for position, step in enumerate(steps):
+        last.update(dict.fromkeys(_owned(_reads(step, writes), owner), position))
+    shared = set(_owned(output.all_input_nodes, owner))
+    for step in steps:
+        if not isinstance(step, Region) and not is_view(step) and not _is_one_of(step, _READERS):
+            shared.update(_owned(_reads(step, writes), owner))
+
+    chosen: dict[Region, tuple[fx.Node, ...]] = {}
+    dead: list[fx.Node] = []
+    for position, step in enumerate(steps):
+        if isinstance(step, Region) and step.run_into is not None and (taken := _taken(step.outputs, dead)):
+            chosen[step] = taken
+            dead = [n for n in dead if n not in taken]
+        elif isinstance(step, Region) or not is_view(step):
+            dead = []  # this step allocates: memory kept over it would come on top
+        read = dict.fromkeys(_owned(_reads(step, writes), owner))
+        dead += [n for n in read if last[n] == position and n not in shared]
+    return chosen
+
+
+def _owners(steps: Sequence[Step]) -> dict[fx.Node, fx.Node]:
+    """For each tensor in the graph's own memory, the one that memory was allocated for: itself, if it is no view."""
+    owner: dict[fx.Node, fx.Node] = {}
+    for step in steps:
+        if isinstance(step, Region):
+            owner.update((n, n) for n in step.outputs)
+        elif is_view(step):
+            sources = step.all_input_nodes
+            if sources and sources[0] in owner:
+                owner[step] = owner[sources[0]]
+        elif _is_one_of(step, _FRESH):
+            owner[step] = step
+    return owner
+
+
+def _owned(nodes: Sequence[fx.Node], owner: Mapping[fx.Node, fx.Node]) -> Iterator[fx.Node]:
+    return (owner[n] for n in nodes if n in owner)
+
+
+def _reads(step: Step, writes: Mapping[fx.Node, Write]) -> list[fx.Node]:
+    return writes[step].inputs if not isinstance(step, Region) and step in writes else step_inputs(step)
+
+
+def _is_one_of(node: fx.Node, names: frozenset[str]) -> bool:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return False
+    return target.overloadpacket.__name__ in names and not target._schema.is_mutable
+
+
+def _taken(outputs: Sequence[fx.Node], dead: Sequence[fx.Node]) -> tuple[fx.Node, ...] | None:
+    left = list(dead)
+    taken: list[fx.Node] = []
+    for output in outputs:
+        layout = _layout(output)
+        found = next((n for n in left if layout is not None and _layout(n) == layout), None)
+        if found is None:
+            return None
+        left.remove(found)
+        taken.append(found)
+    return tuple(taken)
+
+
+def _layout(node: fx.Node) -> tuple[Any, ...] | None:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return None
+    # Expressions are compared, not sizes: that two sizes happen to be equal would be a new guard.
+    sizes = (d.node.expr if isinstance(d, torch.SymInt) else d for d in (*value.shape, *value.stride()))
+    return (value.dtype, value.device, value.dim(), *sizes)
