@@ -346,8 +346,8 @@ class _Builder:
             holder = holder.parent
 
     def _store(self, stmt: sk.Store, scope: _Scope) -> None:
-        value = self._expr(stmt.value, scope)
         access = self._access(stmt.ref, scope)
+        value = self._expr(stmt.value, scope, access.tensor.dtype)
         segment = self._segment(scope)
         name = access.tensor.name
         before = segment.loads.get(name)

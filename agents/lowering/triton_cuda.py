@@ -84,8 +84,7 @@ def lower(sketch: sk.Sketch, *, sizes: Mapping[str, int] | None = None) -> Trito
 def _phase(program: Program, phase_plan: PhasePlan, name: str) -> tuple[Phase, str]:
     emitter = PhaseEmitter(program, phase_plan)
     emitter.run()
-    lines = emitter.lines or ["    pass"]
-    body = "\n".join(lines)
+    body = emitter.text()
     words = set(re.findall(r"\w+", body))
     sketch = program.sketch
     tensors = tuple(t.name for t in sketch.tensors if f"{t.name}_ptr" in words)

@@ -8,7 +8,7 @@ from akg_dynamo.agents.lowering.index import Ranges
 from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
 from akg_dynamo.agents.lowering.triton_ints import ATOM, COMPARISON, SUM, Int, combine, int_text, number, python_text
 from akg_dynamo.agents.lowering.triton_names import Names, python_name
-from akg_dynamo.agents.lowering.triton_ops import TYPES, Tile, literal, native, spread
+from akg_dynamo.agents.lowering.triton_ops import TYPES, Tile, literal, native
 from akg_dynamo.agents.lowering.triton_phases import PhasePlan, trips
 from akg_dynamo.agents.lowering.triton_values import Lanes, ValueWriter
 from akg_dynamo.agents.sketch import ast as sk
@@ -16,6 +16,8 @@ from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.agents.sketch.intexpr import linear, simplify
 
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
+_CALL = re.compile(r"( *)((?:\w+(?:, \w+)* = )?[\w.]+)\((.*)\)")
+_LINE = 120  # characters
 
 
 class PhaseEmitter:
@@ -40,6 +42,10 @@ class PhaseEmitter:
     def line(self, text: str) -> None:
         """One statement at the present indentation."""
         self.lines.append("    " * self.depth + text)
+
+    def text(self) -> str:
+        """The function's body."""
+        return "\n".join(piece for line in self.lines for piece in wrapped(line)) or "    pass"
 
     def run(self) -> None:
         """Writes it all."""
@@ -186,15 +192,15 @@ class PhaseEmitter:
         self.ints[axis.name] = start
         if axis not in self.axes:
             return
-        width = 1 << (axis.size - 1).bit_length()
+        width = self.width(axis)
         lanes = combine("+", start, Int(f"tl.arange(0, {width})", ATOM, 0, width - 1, wide=False))
         name = self.names.fresh(axis.name)
         self.line(f"{name} = {lanes.text}")
         lanes = Int(name, ATOM, lanes.low, lanes.high, lanes.wide)
         mask: Tile | None = None
-        if width != axis.size or not self.divides(axis, declared=not entered):
+        if not self.full(axis, width, declared=not entered):
             stop = int_text(axis.stop, self.ints)
-            if width != axis.size:
+            if width > axis.size:
                 stop = combine("min", stop, combine("+", start, number(axis.size)))
             live = self.names.fresh(f"{axis.name}_mask")
             self.line(f"{live} = {name} < {stop.at(COMPARISON + 1)}")
@@ -206,12 +212,19 @@ class PhaseEmitter:
         self.values.lanes[axis] = Lanes(lanes, width, mask, never_empty)
 
     @staticmethod
-    def divides(axis: Axis, *, declared: bool) -> bool:
-        """Whether its tiles are certainly full."""
+    def width(axis: Axis) -> int:
+        """The lanes of its tile: a power of two, no more than its extent calls for."""
         extent = linear(sk.IntBin("-", axis.stop, axis.start))
-        if declared:
-            return extent == {sk.IntConst(1): axis.size}
-        return all(factor % axis.size == 0 for factor in extent.values())
+        known = extent.get(sk.IntConst(1), 0) if set(extent) <= {sk.IntConst(1)} else axis.size
+        return 1 << (max(1, min(axis.size, known)) - 1).bit_length()
+
+    @staticmethod
+    def full(axis: Axis, width: int, *, declared: bool) -> bool:
+        """Whether every lane of its tiles is certainly live."""
+        extent = linear(sk.IntBin("-", axis.stop, axis.start))
+        if extent == {sk.IntConst(1): width}:
+            return True
+        return not declared and width == axis.size and all(factor % width == 0 for factor in extent.values())
 
     # ---------------------------------------------------------------------------------------------------- statements
 
@@ -281,4 +294,19 @@ class PhaseEmitter:
             self.lines = kept
 
 
-__all__ = ["PhaseEmitter", "spread"]
+def wrapped(line: str) -> list[str]:
+    """A statement in lines: a call that is too long has an argument in each."""
+    found = _CALL.fullmatch(line)
+    if len(line) <= _LINE or found is None:
+        return [line]
+    margin, head, body = found.groups()
+    arguments, depth, begin = [], 0, 0
+    for at, character in enumerate(body):
+        depth += (character in "([") - (character in ")]")
+        if depth < 0:
+            return [line]  # the last bracket does not close the first
+        if character == "," and depth == 0:
+            arguments.append(body[begin:at].strip())
+            begin = at + 1
+    arguments.append(body[begin:].strip())
+    return [f"{margin}{head}(", *(f"{margin}    {argument}," for argument in arguments), f"{margin})"]

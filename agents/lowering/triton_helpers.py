@@ -153,7 +153,7 @@ def next_half(a, b, INF: tl.constexpr):
     there = tl.where(j >= 0x8000, -(j & 0x7FFF), j)
     moved = tl.where(here < there, here + 1, here - 1)
     bits = tl.where(moved < 0, 0x8000 - moved, tl.where((moved == 0) & (here < 0), 0x8000, moved))
-    bits = tl.where(here == there, j, bits)
+    bits = tl.where(here == there, i, bits)
     bits = tl.where((size > INF) | ((j & 0x7FFF) > INF), 0x7FFF, bits)
     return bits.to(tl.int16).to(a.dtype, bitcast=True)
 """,

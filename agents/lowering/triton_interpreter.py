@@ -30,8 +30,8 @@ _UNARY: dict[str, Callable[..., torch.Tensor]] = {
     "erfc": torch.erfc, "lgamma": torch.lgamma, "trunc": torch.trunc, "rint": torch.round, "sqrt": torch.sqrt,
     "rsqrt": torch.rsqrt, "floor": torch.floor, "ceil": torch.ceil, "fabs": torch.abs,
 }  # fmt: skip
-_BINARY: dict[str, Callable[..., torch.Tensor]] = {
-    "pow": torch.pow, "fmod": torch.fmod, "atan2": torch.atan2, "hypot": torch.hypot, "copysign": torch.copysign,
+_BINARY: dict[str, Callable[..., Array]] = {
+    "pow": np.power, "fmod": np.fmod, "atan2": np.arctan2, "hypot": np.hypot, "copysign": np.copysign,
 }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def _cast(self: Any, source: Any, to: Any) -> Any:
     return _handle(np.asarray(out).reshape(source.data.shape), to.scalar)
 
 
-def _dot(self: Any, a: Any, b: Any, acc: Any, input_precision: Any, imprecise: Any) -> Any:
+def _dot(self: Any, a: Any, b: Any, acc: Any, *_: Any) -> Any:
     import triton.language as tl
 
     left, right = (_from_bf16(x.data) if x.dtype.scalar == tl.bfloat16 else x.data for x in (a, b))
@@ -153,19 +153,21 @@ def _dot(self: Any, a: Any, b: Any, acc: Any, input_precision: Any, imprecise: A
     return _handle(np.matmul(left, right, dtype=acc.data.dtype) + acc.data, acc.dtype.scalar)
 
 
-def _extern(self: Any, library: str, path: str, symbol: str, args: list[Any], to: Any, pure: bool) -> Any:
+def _extern(self: Any, _library: str, _path: str, symbol: str, args: list[Any], *_: Any) -> Any:
     """A function of libdevice: in f64, rounded once."""
-    arrays = [torch.from_numpy(np.array(a.data)) for a in args]
-    single = arrays[0].dtype is torch.float32
+    arrays = [np.asarray(a.data) for a in args]
+    dtype = arrays[0].dtype
     name = symbol.removeprefix("__nv_")
-    name = name.removesuffix("f") if single and name not in _UNARY else name
+    name = name.removesuffix("f") if dtype == np.float32 and name not in _UNARY else name
     if name == "nextafter":
-        out = torch.nextafter(*arrays)
-    elif name in _UNARY or name in _BINARY:
-        out = (_UNARY.get(name) or _BINARY[name])(*(a.double() for a in arrays)).to(arrays[0].dtype)
+        out = np.asarray(np.nextafter(*arrays))
+    elif name in _BINARY:
+        out = np.asarray(_BINARY[name](*(a.astype(np.float64) for a in arrays)))
+    elif name in _UNARY:
+        out = _UNARY[name](torch.from_numpy(arrays[0].astype(np.float64))).numpy()
     else:
         raise NotImplementedError(f"libdevice's {symbol} in the interpreter")
-    return _handle(out.numpy(), args[0].dtype.scalar)
+    return _handle(out.astype(dtype), args[0].dtype.scalar)
 
 
 def _fma(self: Any, x: Any, y: Any, z: Any) -> Any:
@@ -180,6 +182,14 @@ def _fma(self: Any, x: Any, y: Any, z: Any) -> Any:
 def _splat(self: Any, to: Any, x: Any) -> Any:
     """Of a comparison too, whose handle has the type of what was compared."""
     return _handle(np.full(to.shape, x.data), x.dtype.scalar)
+
+
+def _all_ones(self: Any, to: Any) -> Any:
+    from triton.runtime.interpreter import _get_np_dtype
+
+    kind = _get_np_dtype(to)
+    ones = np.ones(1, np.bool_) if kind == np.bool_ else np.full(1, -1, np.int64).astype(kind)
+    return _handle(ones, to.scalar)
 
 
 def _bf16_constant(self: Any, value: float) -> Any:
@@ -201,6 +211,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "create_extern_elementwise": _extern,
     "create_fma": _fma,
     "create_splat": _splat,
+    "get_all_ones_value": _all_ones,
     "get_bf16": _bf16_constant,
     "create_maxnumf": _binary(np.fmax),
     "create_minnumf": _binary(np.fmin),

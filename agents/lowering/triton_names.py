@@ -6,12 +6,7 @@ import keyword
 
 from akg_dynamo.agents.lowering.triton_helpers import HELPERS
 
-_TAKEN = frozenset(
-    {
-        "tl", "triton", "libdevice", "range", "float", "int", "bool", "min", "max", "len", "print", "str", "list", "tuple",
-        "isinstance", "getattr", "hasattr", "type", *HELPERS,
-    }
-)  # fmt: skip
+_TAKEN = frozenset(("tl", "triton", "libdevice", "range", "float", "min", "max", *HELPERS))
 
 
 def python_name(name: str) -> str:

@@ -64,6 +64,19 @@ class Tile:
         return self.value is not None
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What an expression is, without its text."""
+
+    dtype: DType
+    held: DType
+    axes: tuple[Axis, ...] = ()
+
+    def tile(self, text: str, level: int = ATOM) -> Tile:
+        """An expression of this kind."""
+        return Tile(text, level, self.dtype, self.held, self.axes)
+
+
 def literal(value: float | int | bool, dtype: DType) -> Tile:
     """A constant, as the dtype has it."""
     if dtype is DType.BOOL:
@@ -71,8 +84,7 @@ def literal(value: float | int | bool, dtype: DType) -> Tile:
     if not dtype.is_float:
         wrapped = _wrapped(int(value), dtype)
         held = DType.I32 if dtype is DType.I64 and -(2**31) <= wrapped < 2**31 else dtype
-        known = {"low": wrapped, "high": wrapped} if dtype is DType.I64 else {}
-        return Tile(str(wrapped), ATOM if wrapped >= 0 else UNARY, dtype, held, value=wrapped, **known)
+        return Tile(str(wrapped), ATOM if wrapped >= 0 else UNARY, dtype, held, (), wrapped, wrapped, wrapped)
     rounded = _rounded(float(value), dtype)
     held = DType.F32 if dtype in HALVES else dtype
     if not math.isfinite(rounded):
@@ -144,17 +156,17 @@ def aligned(tiles: list[Tile]) -> tuple[list[Tile], tuple[Axis, ...]]:
     return [spread(t, axes) for t in tiles], axes
 
 
-def infix(op: str, a: Tile, b: Tile, out: DType, held: DType, axes: tuple[Axis, ...]) -> Tile:
+def infix(op: str, a: Tile, b: Tile, kind: Kind) -> Tile:
     """``a op b``."""
     level = LEVELS[op]
     left = level + 1 if level == COMPARISON else level
     right = level + (0 if op in "+*&|^" and b.level != level else 1)
-    return Tile(f"{a.at(left)} {op} {b.at(right)}", level, out, held, axes)
+    return kind.tile(f"{a.at(left)} {op} {b.at(right)}", level)
 
 
-def call(function: str, args: list[Tile], out: DType, held: DType, axes: tuple[Axis, ...], extra: str = "") -> Tile:
+def call(function: str, args: list[Tile], kind: Kind, extra: str = "") -> Tile:
     """``function(args)``."""
-    return Tile(f"{function}({', '.join(t.text for t in args)}{extra})", ATOM, out, held, axes)
+    return kind.tile(f"{function}({', '.join(t.text for t in args)}{extra})")
 
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*"}
@@ -200,9 +212,9 @@ def operation(name: str, args: list[Tile], out: DType) -> Tile:
         args = [native(typed(args[0])) if not dtype.is_float else typed_float(args[0]), *args[1:]]
     tiles, axes = aligned(args)
     if name in _COMPARE:
-        return infix(_COMPARE[name], tiles[0], tiles[1], DType.BOOL, DType.BOOL, axes)
+        return infix(_COMPARE[name], tiles[0], tiles[1], Kind(DType.BOOL, DType.BOOL, axes))
     if not dtype.is_float:
-        return _integer(name, tiles, out, axes)
+        return _integer(name, tiles, Kind(out, out, axes))
     return _float(name, tiles, out, axes)
 
 
@@ -224,48 +236,48 @@ def _float(name: str, t: list[Tile], out: DType, axes: tuple[Axis, ...]) -> Tile
         return _test(name, t[0], axes)
     if name == "nextafter" and out in HALVES:
         halves = [native(typed_float(x) if x.literal else x) for x in t]
-        return call("next_half", halves, out, out, axes, f", {0x7C00 if out is DType.F16 else 0x7F80}")
-    result = _wide_float(name, t, out, held, axes)
+        return call("next_half", halves, Kind(out, out, axes), f", {0x7C00 if out is DType.F16 else 0x7F80}")
+    result = _wide_float(name, t, Kind(out, held, axes))
     return result if name in _EXACT else rounded(result)
 
 
-def _wide_float(name: str, t: list[Tile], out: DType, held: DType, axes: tuple[Axis, ...]) -> Tile:
+def _wide_float(name: str, t: list[Tile], kind: Kind) -> Tile:
     if name in _INFIX:
-        return infix(_INFIX[name], t[0], t[1], out, held, axes)
+        return infix(_INFIX[name], t[0], t[1], kind)
     if name == "neg":  # -x is 0 - x in Triton, which loses the sign of zero
-        return infix("*", t[0], Tile("-1.0", UNARY, out, held), out, held, axes)
+        return infix("*", t[0], kind.tile("-1.0", UNARY), kind)
     if name in _EXTREMES:
         function, extra = _EXTREMES[name]
-        return call(function, [typed(x) for x in t], out, held, axes, extra)
+        return call(function, [typed(x) for x in t], kind, extra)
     if name == "sign":
-        positive, negative = (f"({t[0].at(SUM)} {op} 0).to({TYPES[held]})" for op in "><")
-        return Tile(f"{positive} - {negative}", SUM, out, held, axes)
+        positive, negative = (f"({t[0].at(SUM)} {op} 0).to({TYPES[kind.held]})" for op in "><")
+        return kind.tile(f"{positive} - {negative}", SUM)
     if name == "div":
-        return _divide(t[0], t[1], out, held, axes)
+        return _divide(t[0], t[1], kind)
     if name == "reciprocal":
-        return _divide(literal(1.0, out), t[0], out, held, axes)
+        return _divide(literal(1.0, kind.dtype), t[0], kind)
     if name == "sqrt":
-        return _sqrt(t[0], out, held, axes)
+        return _sqrt(t[0], kind)
     if name == "rsqrt":
-        root = wide(rounded(_sqrt(t[0], out, held, axes)))
-        return _divide(literal(1.0, out), root, out, held, axes)
+        root = wide(rounded(_sqrt(t[0], kind)))
+        return _divide(literal(1.0, kind.dtype), root, kind)
     if name in _LIBDEVICE:
-        return call(f"libdevice.{_LIBDEVICE[name]}", [typed(x) for x in t], out, held, axes)
+        return call(f"libdevice.{_LIBDEVICE[name]}", [typed(x) for x in t], kind)
     if name in _TL:
-        return call(_TL[name], [typed(x) for x in t], out, held, axes)
+        return call(_TL[name], [typed(x) for x in t], kind)
     if name in _OWN:
-        return call(_OWN[name], [typed_float(x) if x.literal else x for x in t], out, held, axes)
-    raise LoweringError(f"no Triton for {name} of {out.value}")
+        return call(_OWN[name], [typed_float(x) if x.literal else x for x in t], kind)
+    raise LoweringError(f"no Triton for {name} of {kind.dtype.value}")
 
 
-def _divide(a: Tile, b: Tile, out: DType, held: DType, axes: tuple[Axis, ...]) -> Tile:
-    if held is DType.F32:  # the / of f32 is an approximation
-        return call("tl.div_rn", [typed(a), typed(b)], out, held, axes)
-    return infix("/", a, b, out, held, axes)
+def _divide(a: Tile, b: Tile, kind: Kind) -> Tile:
+    if kind.held is DType.F32:  # the / of f32 is an approximation
+        return call("tl.div_rn", [typed(a), typed(b)], kind)
+    return infix("/", a, b, kind)
 
 
-def _sqrt(x: Tile, out: DType, held: DType, axes: tuple[Axis, ...]) -> Tile:
-    return call("tl.sqrt_rn" if held is DType.F32 else "tl.sqrt", [typed(x)], out, held, axes)
+def _sqrt(x: Tile, kind: Kind) -> Tile:
+    return call("tl.sqrt_rn" if kind.held is DType.F32 else "tl.sqrt", [typed(x)], kind)
 
 
 def _test(name: str, x: Tile, axes: tuple[Axis, ...]) -> Tile:
@@ -277,17 +289,17 @@ def _test(name: str, x: Tile, axes: tuple[Axis, ...]) -> Tile:
         text = f"{x.at(ATOM)}.to({'tl.int64' if x.held is DType.F64 else 'tl.int32'}, bitcast=True) < 0"
     else:
         raise LoweringError(f"no Triton for {name} to bool")
-    return Tile(text, COMPARISON, DType.BOOL, DType.BOOL, axes)
+    return Kind(DType.BOOL, DType.BOOL, axes).tile(text, COMPARISON)
 
 
 def _bool(name: str, args: list[Tile]) -> Tile:
     tiles, axes = aligned([typed(a) for a in args])
     if name == "not":
-        return Tile(f"~{tiles[0].at(UNARY)}", UNARY, DType.BOOL, DType.BOOL, axes)
+        return Kind(DType.BOOL, DType.BOOL, axes).tile(f"~{tiles[0].at(UNARY)}", UNARY)
     op = _LOGIC.get(name) or _COMPARE.get(name)
     if op is None:
         raise LoweringError(f"no Triton for {name} of bool")
-    return infix(op, tiles[0], tiles[1], DType.BOOL, DType.BOOL, axes)
+    return infix(op, tiles[0], tiles[1], Kind(DType.BOOL, DType.BOOL, axes))
 
 
 def _select(args: list[Tile], out: DType) -> Tile:
@@ -304,7 +316,7 @@ def _select(args: list[Tile], out: DType) -> Tile:
     if all(c.literal for c in choices):
         choices[0] = replace(choices[0], text=f"tl.full([], {choices[0].text}, {TYPES[held]})", level=ATOM)
     tiles, axes = aligned([condition, *choices])
-    result = call("tl.where", tiles, out, held, axes)
+    result = call("tl.where", tiles, Kind(out, held, axes))
     if held is DType.I32 and out is DType.I64:
         lows, highs = [c.low for c in choices], [c.high for c in choices]
         low = None if None in lows else min(x for x in lows if x is not None)
@@ -330,7 +342,7 @@ def _indices(name: str, args: list[Tile]) -> Tile | None:
     if all(t.literal for t in tiles):
         tiles[0] = typed(tiles[0])
     if name in _COMPARE:
-        return infix(_COMPARE[name], tiles[0], tiles[1], DType.BOOL, DType.BOOL, axes)
+        return infix(_COMPARE[name], tiles[0], tiles[1], Kind(DType.BOOL, DType.BOOL, axes))
     if name not in _INDEX_OPS:
         return None
     a, b = (Int(t.text, t.level, t.low, t.high, wide=False, literal=t.literal) for t in tiles)
@@ -340,34 +352,34 @@ def _indices(name: str, args: list[Tile]) -> Tile | None:
     return Tile(result.text, result.level, DType.I64, DType.I32, axes, None, result.low, result.high)
 
 
-def _integer(name: str, t: list[Tile], out: DType, axes: tuple[Axis, ...]) -> Tile:
-    bits = _BITS[out]
+def _integer(name: str, t: list[Tile], kind: Kind) -> Tile:
+    out = kind.dtype
     unsigned = out is DType.U8
     if name in _INFIX:
-        return infix(_INFIX[name], t[0], t[1], out, out, axes)
+        return infix(_INFIX[name], t[0], t[1], kind)
     if name in ("and", "or", "xor"):
-        return infix(_LOGIC[name], t[0], t[1], out, out, axes)
+        return infix(_LOGIC[name], t[0], t[1], kind)
     if name == "not":
-        return Tile(f"~{t[0].at(UNARY)}", UNARY, out, out, axes)
+        return kind.tile(f"~{t[0].at(UNARY)}", UNARY)
     if name == "neg":
-        return Tile(f"-{t[0].at(ATOM)}", UNARY, out, out, axes)
+        return kind.tile(f"-{t[0].at(ATOM)}", UNARY)
     if name in ("maximum", "fmax", "minimum", "fmin"):
-        return call("tl.maximum" if "max" in name else "tl.minimum", _typed_ints(t), out, out, axes)
+        return call("tl.maximum" if "max" in name else "tl.minimum", _typed_ints(t), kind)
     if name == "abs":
-        return t[0] if unsigned else call("tl.abs", _typed_ints(t), out, out, axes)
+        return t[0] if unsigned else call("tl.abs", _typed_ints(t), kind)
     if name == "sign":
         if unsigned:
-            return Tile(f"({t[0].at(SUM)} > 0).to(tl.uint8)", ATOM, out, out, axes)
+            return kind.tile(f"({t[0].at(SUM)} > 0).to(tl.uint8)", ATOM)
         positive, negative = (f"({t[0].at(SUM)} {op} 0).to({TYPES[out]})" for op in "><")
-        return Tile(f"{positive} - {negative}", SUM, out, out, axes)
+        return kind.tile(f"{positive} - {negative}", SUM)
     if name in ("truncdiv", "fmod") or (unsigned and name in ("floordiv", "mod")):
-        return infix("//" if "div" in name else "%", t[0], t[1], out, out, axes)
+        return infix("//" if "div" in name else "%", t[0], t[1], kind)
     if name in ("floordiv", "mod"):
-        return call("floor_div" if name == "floordiv" else "floor_mod", _typed_ints(t), out, out, axes)
+        return call("floor_div" if name == "floordiv" else "floor_mod", _typed_ints(t), kind)
     if name == "pow":
-        return _power(t, out, axes)
+        return _power(t, kind)
     if name in ("shl", "shr"):
-        return _shift(name, t, out, bits + (not unsigned), axes)
+        return _shift(name, t, kind)
     raise LoweringError(f"no Triton for {name} of {out.value}")
 
 
@@ -375,19 +387,21 @@ def _typed_ints(t: list[Tile]) -> list[Tile]:
     return [native(typed(x)) for x in t]
 
 
-def _power(t: list[Tile], out: DType, axes: tuple[Axis, ...]) -> Tile:
+def _power(t: list[Tile], kind: Kind) -> Tile:
     exponent = t[1].value
     if exponent is not None and 1 <= exponent <= 3:
-        return Tile(" * ".join([t[0].at(PRODUCT + 1)] * int(exponent)), PRODUCT, out, out, axes)
-    function = "unsigned_pow" if out is DType.U8 else "int_pow"
-    return call(function, _typed_ints(t), out, out, axes, f", {_BITS[out]}")
+        return kind.tile(" * ".join([t[0].at(PRODUCT + 1)] * int(exponent)), PRODUCT)
+    function = "unsigned_pow" if kind.dtype is DType.U8 else "int_pow"
+    return call(function, _typed_ints(t), kind, f", {_BITS[kind.dtype]}")
 
 
-def _shift(name: str, t: list[Tile], out: DType, bits: int, axes: tuple[Axis, ...]) -> Tile:
+def _shift(name: str, t: list[Tile], kind: Kind) -> Tile:
+    out = kind.dtype
+    bits = 8 * out.size_bytes
     if t[1].value is not None and 0 <= t[1].value < bits:
-        return infix("<<" if name == "shl" else ">>", t[0], t[1], out, out, axes)
+        return infix("<<" if name == "shl" else ">>", t[0], t[1], kind)
     function = "shift_left" if name == "shl" else "unsigned_shift_right" if out is DType.U8 else "shift_right"
-    return call(function, _typed_ints(t), out, out, axes, f", {bits}")
+    return call(function, _typed_ints(t), kind, f", {bits}")
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class ValueWriter:
         """What a value is on the lanes that are not live, where that is known."""
         self.tensors: set[str] = set()
 
-    # ------------------------------------------------------------------------------------------ where a value is written
+    # ----------------------------------------------------------------------------------------- where a value is written
 
     def escapes(self, value: Value) -> bool:
         """Whether other segments than its own use it."""
@@ -150,11 +150,11 @@ class ValueWriter:
     def save_old(self, variable: Variable, later: list[StoreTo | SetVariable | Value]) -> None:
         """Before a variable changes: those who read it earlier and are written later keep what it was."""
         for read in self.phase.users:
-            if read.kind == "variable" and read.data is variable and read not in self.tiles:
-                if any(self.needs(entry, read) for entry in later):
-                    name = self.names.fresh(f"{variable.c_name}_old")
-                    self.line(f"{name} = {self.variables[variable]}")
-                    self.tiles[read] = replace(self.read_variable(read), text=name)
+            stale = read.kind == "variable" and read.data is variable and read not in self.tiles
+            if stale and any(self.needs(entry, read) for entry in later):
+                name = self.names.fresh(f"{variable.c_name}_old")
+                self.line(f"{name} = {self.variables[variable]}")
+                self.tiles[read] = replace(self.read_variable(read), text=name)
 
     def needs(self, entry: StoreTo | SetVariable | Value, read: Value) -> bool:
         """Whether writing `entry` will still look at `read`."""
@@ -378,7 +378,8 @@ class ValueWriter:
 
     def store(self, sink: StoreTo) -> None:
         """A store of the live lanes."""
-        value = native(self.tile(sink.value)) if sink.value.kind != "literal" else self.tile(sink.value)
+        value = self.tile(sink.value)
+        value = _plain(value) if value.literal else native(value)
         place = self.place(sink.access, value.axes)
         self.barrier(sink.access.tensor.name)
         arguments = [place.pointer, spread(value, place.axes).text]
@@ -531,11 +532,14 @@ def _shifted(bound: sk.IntExpr, shift: sk.IntExpr, by: int = 0) -> sk.IntExpr:
 
 
 def _other(value: float | int | bool, dtype: DType) -> str:
-    """The `other` of a load, which is cast to its dtype: a Python number, unless that would be rounded to f32 first."""
-    constant = literal(value, dtype)
-    if dtype is DType.F64 and isinstance(constant.value, float) and not _is_single(constant.value):
-        return typed(constant).text
-    return str(int(bool(value))) if dtype is DType.BOOL else constant.text
+    """The `other` of a load."""
+    return str(int(bool(value))) if dtype is DType.BOOL else _plain(literal(value, dtype)).text
+
+
+def _plain(constant: Tile) -> Tile:
+    """A number that memory's type is given by a cast: as it is, unless f32 would round it first."""
+    exact = not isinstance(constant.value, float) or _is_single(constant.value)
+    return constant if exact else typed(constant)
 
 
 def _is_single(value: float) -> bool:
