@@ -16,6 +16,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from akg_dynamo.core.types import Timing
 
@@ -30,6 +31,8 @@ _BURST = 3.0  # samples of one side in one quad that differ so many times: the m
 _MOST_PALINDROMES = 8  # in one quad, on a busy machine
 _PROMISING = 1.05
 _PATIENCE = 3.0
+_LONG_S = 0.004  # a call that lasts longer is dear, and long enough for a burst not to change what it takes much
+_PATIENT_QUADS = 15  # of long calls: their intervals leave out the extremes
 
 
 def interval(logs: Sequence[float]) -> tuple[float, float, float]:
@@ -47,7 +50,15 @@ def interval(logs: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[k - 1], ordered[n - k]
 
 
-def _calls_per_sample(measure: Measure) -> int:
+@dataclass(frozen=True)
+class _Pace:
+    """How many calls make a sample; and whether one call is so long that a pair of samples must do for a quad."""
+
+    n_calls: int
+    long: bool = False
+
+
+def _pace(measure: Measure) -> _Pace:
     """Warm both up; how many calls make a sample long enough for the clock."""
     count = 1
     while True:
@@ -56,7 +67,7 @@ def _calls_per_sample(measure: Measure) -> int:
         if slowest >= _SAMPLE_S / 2 or count >= 1 << 14:
             break
         count *= 4
-    return max(1, min(1 << 15, round(count * _SAMPLE_S / max(slowest, 1e-9))))
+    return _Pace(max(1, min(1 << 15, round(count * _SAMPLE_S / max(slowest, 1e-9)))), slowest / count > _LONG_S)
 
 
 def sample(
@@ -73,8 +84,12 @@ def sample(
     too large. The median of such samples is taken, and not the least.
     `n_calls`: of one measurement; by default, as many as the clock needs.
     """
-    if n_calls is None:
-        n_calls = _calls_per_sample(measure)
+    pace = _pace(measure) if n_calls is None else _Pace(n_calls)
+    return _series(measure, budget_s, threshold, pace, differences=differences)
+
+
+def _series(measure: Measure, budget_s: float, threshold: float, pace: _Pace, *, differences: bool) -> Timing:
+    n_calls = pace.n_calls
     logs: list[float] = []
     eager_s: list[float] = []
     kernel_s: list[float] = []
@@ -88,7 +103,8 @@ def sample(
         times: dict[bool, list[float]] = {True: [], False: []}
         for half in range(palindromes):
             outer = first ^ (half % 2 == 1)
-            for who in (outer, not outer, not outer, outer):
+            # Of long calls two quads make the palindrome, A B and then B A: a drift has either sign in turn.
+            for who in (outer, not outer) if pace.long else (outer, not outer, not outer, outer):
                 times[who].append(max(measure(who, n_calls, quad), 1e-12))
         eager, kernel = typical(times[False]), typical(times[True])
         burst = max(times[False]) > _BURST * eager or max(times[True]) > _BURST * kernel
@@ -107,6 +123,8 @@ def sample(
                 break
             # On a busy machine a gain needs more samples to show; what looks like none gets no more time.
             patient = busy or middle > math.log(_PROMISING)
+            if patient and pace.long and len(logs) < _PATIENT_QUADS:
+                continue
             if time.perf_counter() > deadline + (_PATIENCE * budget_s if patient else 0.0):
                 break
     middle, low, high = interval(logs)
@@ -129,7 +147,8 @@ def compare(
 ) -> Timing:
     """The verdict on speed. A winner is timed a second time, and it is the second series that is reported: the first
     one selected it, so it flatters. To win is to win both."""
-    first = sample(measure, budget_s / 2, threshold, differences=differences, n_calls=n_calls)
+    pace = _pace(measure) if n_calls is None else _Pace(n_calls)
+    first = _series(measure, budget_s / 2, threshold, pace, differences=differences)
     if not first.wins(threshold):
         return first
     shifted = 1_000_003  # other data sets than the first series began with
@@ -137,4 +156,4 @@ def compare(
     def fresh(kernel: bool, n_calls: int, index: int) -> float:
         return measure(kernel, n_calls, index + shifted)
 
-    return sample(fresh, budget_s / 2, threshold, differences=differences, n_calls=n_calls)
+    return _series(fresh, budget_s / 2, threshold, pace, differences=differences)

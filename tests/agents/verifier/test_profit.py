@@ -32,7 +32,7 @@ def test_too_few_samples_say_nothing() -> None:
     assert (low, high) == (-math.inf, math.inf)
 
 
-def _noisy(rng: random.Random, gain: float, drift: float):  # type: ignore[no-untyped-def]
+def _noisy(rng: random.Random, gain: float, drift: float, call_s: float = 1e-5):  # type: ignore[no-untyped-def]
     """A machine whose clock drifts, with heavy-tailed noise; eager takes `gain` times as long as the kernel."""
     now = 0.0
 
@@ -40,21 +40,40 @@ def _noisy(rng: random.Random, gain: float, drift: float):  # type: ignore[no-un
         nonlocal now
         now += 1
         noise = math.exp(rng.gauss(0, 0.03)) + (rng.expovariate(2) if rng.random() < 0.05 else 0.0)
-        return 1e-5 * n_calls * (1 if kernel else gain) * noise * (1 + drift * now)
+        return call_s * n_calls * (1 if kernel else gain) * noise * (1 + drift * now)
 
     return measure
 
 
-def test_a_kernel_against_itself_does_not_win() -> None:
+SHORT_AND_LONG = pytest.mark.parametrize("call_s", [1e-5, 0.1], ids=["short calls", "long calls"])
+
+
+@SHORT_AND_LONG
+def test_a_kernel_against_itself_does_not_win(call_s: float) -> None:
     rng = random.Random(1)
-    wins = sum(compare(_noisy(rng, 1.0, 0.001), 1.0).wins() for _ in range(500))
+    wins = sum(compare(_noisy(rng, 1.0, 0.001, call_s), 1.0).wins() for _ in range(500))
     assert wins <= 5
 
 
-def test_a_gain_of_a_fifth_is_seen() -> None:
+@SHORT_AND_LONG
+def test_a_gain_of_a_fifth_is_seen(call_s: float) -> None:
     rng = random.Random(2)
-    wins = sum(compare(_noisy(rng, 1.2, 0.001), 1.0).wins() for _ in range(100))
+    wins = sum(compare(_noisy(rng, 1.2, 0.001, call_s), 1.0).wins() for _ in range(100))
     assert wins >= 95
+
+
+@pytest.mark.parametrize(("gain", "most"), [(0.9, 16), (1.5, 28)])
+def test_long_calls_are_few(gain: float, most: int) -> None:
+    rng = random.Random(5)
+    calls = 0
+
+    def measure(kernel: bool, n_calls: int, index: int) -> float:
+        nonlocal calls
+        calls += n_calls
+        return 0.1 * n_calls * (1 if kernel else gain) * math.exp(rng.gauss(0, 0.01))
+
+    assert compare(measure, 0.06).wins() is (gain > 1)
+    assert calls <= most
 
 
 class _Clock:
