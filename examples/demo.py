@@ -1,6 +1,8 @@
 """What AKG does, on whatever is here: two real models, what was found, judged and won in each, and how fast they are.
 
-make demo        or        python examples/demo.py [--model gpt|convnext|resnet] [--no-inductor]
+make demo        or        python examples/demo.py [--model gpt|convnext|resnet] [--device cpu|cuda] [--no-inductor]
+
+On a machine with a CUDA device it runs there, at sizes that such a device is bought for.
 """
 
 from __future__ import annotations
@@ -28,23 +30,35 @@ from measure import environment, interleave  # noqa: E402
 import akg_dynamo  # noqa: E402
 from akg_dynamo.explanation import records  # noqa: E402
 
-MODELS: dict[str, tuple[str, Callable[[], nn.Module], Callable[[], torch.Tensor]]] = {
-    "gpt": (
-        "a 4-layer transformer, width 512, 2 x 256 tokens",
-        lambda: gpt.GPT(4, 512, 8),
-        lambda: torch.randint(0, 4096, (2, 256)),
-    ),
-    "convnext": ("a ConvNeXt-T, 2 images of 224 x 224", convnext.ConvNeXt, lambda: torch.randn(2, 3, 224, 224)),
-    "resnet": ("a ResNet-18, 4 images of 224 x 224", resnet.ResNet, lambda: torch.randn(4, 3, 224, 224)),
+Sizes = tuple[str, Callable[[], nn.Module], Callable[[], torch.Tensor]]
+MODELS: dict[str, dict[str, Sizes]] = {
+    "cpu": {
+        "gpt": (
+            "a 4-layer transformer, width 512, 2 x 256 tokens",
+            lambda: gpt.GPT(4, 512, 8),
+            lambda: torch.randint(0, 4096, (2, 256)),
+        ),
+        "convnext": ("a ConvNeXt-T, 2 images of 224 x 224", convnext.ConvNeXt, lambda: torch.randn(2, 3, 224, 224)),
+        "resnet": ("a ResNet-18, 4 images of 224 x 224", resnet.ResNet, lambda: torch.randn(4, 3, 224, 224)),
+    },
+    "cuda": {
+        "gpt": (
+            "a 4-layer transformer, width 1024, 8 x 1024 tokens",
+            lambda: gpt.GPT(4, 1024, 16, length=1024),
+            lambda: torch.randint(0, 4096, (8, 1024)),
+        ),
+        "convnext": ("a ConvNeXt-T, 64 images of 224 x 224", convnext.ConvNeXt, lambda: torch.randn(64, 3, 224, 224)),
+        "resnet": ("a ResNet-18, 128 images of 224 x 224", resnet.ResNet, lambda: torch.randn(128, 3, 224, 224)),
+    },
 }
 
 
-def show(console: Console, name: str, with_inductor: bool) -> None:
+def show(console: Console, name: str, device: str, with_inductor: bool) -> None:
     """One model: compile, explain, check, time."""
-    what, build, sample = MODELS[name]
+    what, build, sample = MODELS[device][name]
     console.rule(f"[bold]{name}[/]: {what}")
     torch.manual_seed(0)
-    model, x = build().eval(), sample()
+    model, x = build().eval().to(device), sample().to(device)
     torch._dynamo.reset()
     records.clear()
     contenders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"eager": model}
@@ -53,6 +67,7 @@ def show(console: Console, name: str, with_inductor: bool) -> None:
         with console.status("AKG: capturing, generating kernels, judging each against eager"):
             start = time.perf_counter()
             actual = contenders["akg"](x)
+            actual.sum().item()  # the device has finished
             akg_s = time.perf_counter() - start
         for graph in akg_dynamo.explain():
             console.print(graph)
@@ -65,7 +80,7 @@ def show(console: Console, name: str, with_inductor: bool) -> None:
             contenders["inductor"] = torch.compile(model, backend="inductor")
             with console.status("Inductor: compiling, to compare with"):
                 start = time.perf_counter()
-                contenders["inductor"](x)
+                contenders["inductor"](x).sum().item()
                 first.append(f"Inductor {time.perf_counter() - start:.1f} s")
         with console.status("timing, interleaved"):
             rounds = interleave({who: (lambda f=f: f(x)) for who, f in contenders.items()}, seconds=8.0)
@@ -81,17 +96,19 @@ def show(console: Console, name: str, with_inductor: bool) -> None:
 def main() -> int:
     """Show the chosen models."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=MODELS, action="append", help="may be given several times")
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--model", choices=MODELS["cpu"], action="append", help="may be given several times")
+    parser.add_argument("--device", choices=MODELS, default=here, help="where to run; the default is what is here")
     parser.add_argument("--no-inductor", action="store_true", help="do not compile with Inductor for comparison")
     args = parser.parse_args()
     console = Console()
-    about = environment()
-    console.print(
-        f"{about['cpu']}, {about['threads']} threads, {about['capability']}; torch {about['torch']}, "
-        f"Python {platform.python_version()}"
-    )
+    about = environment(args.device)
+    hardware = f"{about['cpu']}, {about['threads']} threads, {about['capability']}"
+    if args.device == "cuda":
+        hardware = f"{torch.cuda.get_device_name()} in a machine with {hardware}"
+    console.print(f"{hardware}; torch {about['torch']}, Python {platform.python_version()}")
     for name in args.model or ("gpt", "convnext"):
-        show(console, name, not args.no_inductor)
+        show(console, name, args.device, not args.no_inductor)
     console.print("More: `akg explain`, `akg-optimize examples/convnext.py`, `make bench`.")
     return 0
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from akg_dynamo.agents.coder import toolchain
+from akg_dynamo.agents.coder import toolchain, triton_toolchain
 from akg_dynamo.cache.store import Store
 from akg_dynamo.core.errors import ToolchainError
+from akg_dynamo.core.targets import cuda_arch, default_dsl
 
 _PROBE = """\
 #include <cmath>
@@ -87,13 +88,46 @@ def examine() -> Health:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "backend": "cpu (dsl cpp, arch native)",
+        "backends": "; ".join(_backends()),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "threads": f"{torch.get_num_threads()} used by torch, {os.cpu_count()} in the machine",
         "C++ compiler": compiler,
         "cache": f"{store.folder} ({usable if not store.trouble else 'cannot be used'})",
     }
     if torch.cuda.is_available():
-        facts["cuda"] = torch.cuda.get_device_name()
+        facts |= _cuda_facts()
+        if triton_toolchain.version_text() == "none":
+            missing.append("triton, without which nothing is generated for the CUDA device: pip install triton")
     absent = {name: why for name, why in _OPTIONAL.items() if importlib.util.find_spec(name) is None}
     return Health(facts, tuple(missing), absent)
+
+
+def _backends() -> list[str]:
+    """What kernels can be generated for here."""
+    found = [f"cpu (dsl {default_dsl('cpu')}, arch native)"]
+    arch = cuda_arch()
+    return [*found, f"cuda (dsl {default_dsl('cuda')}, arch {arch})"] if arch else found
+
+
+def _cuda_facts() -> dict[str, str]:
+    """The GPUs, their driver, and what torch and Triton were built for."""
+    count = torch.cuda.device_count()
+    about = torch.cuda.get_device_properties(torch.cuda.current_device())
+    more = f", {count} of them" if count > 1 else ""
+    return {
+        "GPU": f"{about.name} ({cuda_arch()}, {about.multi_processor_count} multiprocessors, "
+        f"{about.total_memory / 2**30:.0f} GiB){more}",
+        "driver": _driver(),
+        "CUDA": f"{torch.version.cuda} in torch",
+        "triton": triton_toolchain.version_text().removeprefix("triton "),
+    }
+
+
+def _driver() -> str:
+    """The NVIDIA driver's version, by the tool that comes with it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown: nvidia-smi does not say"
+    return done.stdout.partition("\n")[0].strip()

@@ -71,8 +71,9 @@ def optimize(
         from akg_dynamo.cli import host
         from akg_dynamo.cli import optimize as steps
 
-        with output.step("Checking the compiler"):
-            host.require_compiler()
+        if options.dsl in (None, "cpp"):
+            with output.step("Checking the compiler"):
+                host.require_compiler()
         done = steps.run(steps.Request(model, module, inputs, tuple(input or ()), out, options), output)
 
         def show(console: Console) -> None:
