@@ -26,6 +26,7 @@ from akg_dynamo.fusion.extract import Cut, extract
 from akg_dynamo.fusion.ops import main_device
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.fusion.reference import reference
+from akg_dynamo.fusion.symbols import no_new_guards
 from akg_dynamo.options import Options
 from akg_dynamo.recompose import recompose
 from akg_dynamo.reinplace import updates
@@ -246,14 +247,11 @@ def _latch(kernel: Kernel, error: Exception, options: Options, report: GraphRepo
 
 
 def _no_new_guards(gm: fx.GraphModule) -> contextlib.AbstractContextManager[None]:
-    """Compiling must not narrow what the graph was captured for: a guard added here would be a later recompile."""
     from torch._guards import detect_fake_mode
 
     values = [n.meta["val"] for n in gm.graph.nodes if "val" in n.meta]
     mode = detect_fake_mode([v for v in values if isinstance(v, torch.Tensor)])
-    if mode is None or mode.shape_env is None:
-        return contextlib.nullcontext()
-    return mode.shape_env.error_on_new_guards()
+    return no_new_guards(mode.shape_env if mode is not None else None)
 
 
 def reset() -> None:

@@ -19,7 +19,7 @@ from torch import fx
 from akg_dynamo.core.types import Arg, Dim, OpNode, Ref, Subgraph, SymInt, TensorSpec, TorchConst
 from akg_dynamo.fusion.ops import OpKind, base_name, classify
 from akg_dynamo.fusion.partition import FusionPlan
-from akg_dynamo.fusion.symbols import SymbolNames, SymbolSource, symbol_sources
+from akg_dynamo.fusion.symbols import SymbolNames, SymbolSource, no_new_guards, symbol_sources
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,5 @@ def _no_new_guards(graph: fx.Graph) -> contextlib.AbstractContextManager[None]:
         sizes = (value,) if isinstance(value, torch.SymInt) else value.shape if isinstance(value, torch.Tensor) else ()
         for size in sizes:
             if isinstance(size, torch.SymInt):
-                guarded: contextlib.AbstractContextManager[None] = size.node.shape_env.error_on_new_guards()
-                return guarded
-    return contextlib.nullcontext()
+                return no_new_guards(size.node.shape_env)
+    return no_new_guards(None)

@@ -5,6 +5,8 @@ Nothing here asks a symbolic size for its truth or its value, so no guard is eve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +14,29 @@ import sympy  # type: ignore[import-untyped]
 import torch
 from torch import fx
 
+from akg_dynamo.core.errors import AkgError
 from akg_dynamo.core.types import Dim, Symbol
 
 if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+
+@contextmanager
+def no_new_guards(shape_env: ShapeEnv | None) -> Iterator[None]:
+    """Inside, whatever would add a guard raises: it would narrow what the graph was captured for, and recompile later.
+
+    torch before 2.13 cannot be told so. There the guards are counted afterwards, which finds the same mistake later.
+    """
+    if shape_env is None:
+        yield
+    elif hasattr(shape_env, "error_on_new_guards"):
+        with shape_env.error_on_new_guards():
+            yield
+    else:
+        before = len(shape_env.guards)
+        yield
+        if len(shape_env.guards) > before:
+            raise AkgError(f"compiling narrowed the graph: it added the guard {shape_env.guards[-1]}")
 
 
 class Inexpressible(Exception):
