@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,15 @@ def candidate(m: Dim, n: Dim, symbols: tuple[Symbol, ...] = (), offset: Dim = 0)
     return module.render(sub, Design(sketch, bindings, (("M", m), ("N", n))), lower(sketch), "scale")
 
 
+def loaded(made: Candidate, folder: Path, *, with_ctypes: bool = False) -> types.ModuleType:
+    """The module, which calls its kernel through the object's function of Python's, or as where torch lacks that."""
+    found = module.load(made, folder)
+    assert found._DATA_PTR is not None
+    if with_ctypes:
+        found._DATA_PTR = None
+    return found
+
+
 def reference(x: torch.Tensor) -> torch.Tensor:
     return x * x.sum(1, keepdim=True)
 
@@ -75,9 +87,10 @@ def test_values_layout_and_type_of_outputs(tmp_path: Path) -> None:
     torch.testing.assert_close(made.ModelNew()(x)[0], reference(x))
 
 
-def test_symbols_follow_the_tensors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_ctypes", [False, True])
+def test_symbols_follow_the_tensors(tmp_path: Path, with_ctypes: bool) -> None:
     symbols = (Symbol("s0", 1, None, 30), Symbol("s1", 1, None, 50))
-    made = module.load(candidate("s0", "s1 + 1", symbols), tmp_path)
+    made = loaded(candidate("s0", "s1 + 1", symbols), tmp_path, with_ctypes=with_ctypes)
     for m, n in [(30, 50), (1, 1), (7, 130)]:
         x = torch.randn(n, m).t()
         (y,) = made.run(x, m, n - 1)
@@ -92,10 +105,117 @@ def test_nothing_to_do(tmp_path: Path) -> None:
         assert y.shape == (m, n)
 
 
-def test_a_binding_may_start_inside_its_tensor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_ctypes", [False, True])
+def test_a_binding_may_start_inside_its_tensor(tmp_path: Path, with_ctypes: bool) -> None:
     whole = torch.randn(51, 30)
-    (y,) = module.load(candidate(30, 50, offset=30), tmp_path).run(whole.t())
+    (y,) = loaded(candidate(30, 50, offset=30), tmp_path, with_ctypes=with_ctypes).run(whole.t())
     torch.testing.assert_close(y, reference(whole[1:].t()))
+    symbols = (Symbol("s0", 1, None, 30), Symbol("s1", 1, None, 50))
+    (y,) = loaded(candidate("s0", "s1", symbols, offset="2*s0"), tmp_path, with_ctypes=with_ctypes).run(
+        whole.t(), 30, 49
+    )
+    torch.testing.assert_close(y, reference(whole[2:].t()))
+
+
+def test_run_into_given_memory(tmp_path: Path) -> None:
+    made = module.load(candidate(30, 50), tmp_path)
+    x, given = torch.randn(50, 30).t(), torch.full((30, 50), float("nan"))
+    outputs = made.run_into(given, x)
+    assert isinstance(outputs, tuple)
+    assert outputs[0] is given
+    torch.testing.assert_close(given, reference(x))
+
+
+def test_the_kernel_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+    kernel = module.load(candidate(3, 4), tmp_path)._load()
+    three = torch.zeros(3, 4).unbind()
+    bad: list[tuple[tuple[object, ...], type[Exception], str]] = [
+        ((), TypeError, "scale takes 3 tensors, then 2 integers"),
+        ((*three, 3, 4, 5), TypeError, "scale takes 3 tensors, then 2 integers"),
+        (("no tensor", 0, 0, 30, 50), TypeError, "scale takes 3 tensors, then 2 integers"),
+        ((*three, 1, "4"), TypeError, "integer"),
+        ((*three, 1.0, 4), TypeError, "integer"),
+        ((*three, 2**63, 4), OverflowError, "too (big|large)"),
+    ]
+    for arguments, error, says in bad:
+        with pytest.raises(error, match=says):
+            kernel(*arguments)
+    x, s, y = torch.ones(3, 4), torch.empty(3), torch.empty(3, 4)
+    assert kernel(x, s, y, 3, 4) is None
+    torch.testing.assert_close(y, torch.full((3, 4), 4.0))
+
+
+TAKE = """sketch take {
+  symbols: M, N
+  tensors: x[M]: f32 in, at[N]: i64 in, y[N]: f32 out
+  for i in range(0, N):
+    p = checked(load(at[i]), index(M))
+    store(load(x[p]) -> y[i])
+}"""
+
+
+@pytest.mark.parametrize("with_ctypes", [False, True])
+def test_an_index_that_is_out_of_range_raises(tmp_path: Path, with_ctypes: bool) -> None:
+    x, at, y = spec(4, stride=(1,)), spec(2, stride=(1,), dtype="int64"), spec(2, stride=(1,))
+    sub = Subgraph((x, at), (), (OpNode("aten.index_select.default", (Ref(0), 0, Ref(1)), (), y),), (2,))
+    bindings = tuple(
+        TensorBinding(name, role, i)
+        for name, role, i in [("x", Role.INPUT, 0), ("at", Role.INPUT, 1), ("y", Role.OUTPUT, 0)]
+    )
+    sketch = parse(TAKE)
+    made = module.render(sub, Design(sketch, bindings, (("M", 4), ("N", 2))), lower(sketch), "take")
+    run = loaded(made, tmp_path, with_ctypes=with_ctypes).run
+    values = torch.arange(4.0)
+    assert run(values, torch.tensor([3, 1]))[0].tolist() == [3.0, 1.0]
+    with pytest.raises(IndexError, match="an index is out of range"):
+        run(values, torch.tensor([3, 4]))
+    assert run(values, torch.tensor([0, 2]))[0].tolist() == [0.0, 2.0]
+
+
+SLOW = """sketch slow {
+  symbols: N, R
+  tensors: x[N]: f32 in, y[N]: f32 out
+  constexpr: B = 64
+  for j in range(0, N, B):
+    v = alloc([j], f32, init=0.0)
+    for r in range(0, R):
+      v = exp(load(x[j:j+B]) - v)
+    store(v -> y[j:j+B])
+}"""
+
+
+def test_other_threads_run_while_a_long_kernel_does(tmp_path: Path) -> None:
+    sketch = parse(SLOW)
+    x = spec(64, stride=(1,))
+    sub = Subgraph((x,), (Symbol("s0", 1, None, 9),), (OpNode("aten.exp.default", (Ref(0),), (), x),), (1,))
+    bindings = (TensorBinding("x", Role.INPUT), TensorBinding("y", Role.OUTPUT))
+    design = Design(sketch, bindings, (("N", 64), ("R", "s0")))
+    run = module.load(module.render(sub, design, lower(sketch), "slow"), tmp_path).run
+    rounds, took = 1000, 0.0
+    longest, stop = [0.0], threading.Event()
+
+    def look_at_the_clock() -> None:
+        last = time.perf_counter()
+        while not stop.is_set():
+            now = time.perf_counter()
+            longest[0] = max(longest[0], now - last)
+            last = now
+
+    zeros = torch.zeros(64)
+    run(zeros, 1)
+    other = threading.Thread(target=look_at_the_clock)
+    other.start()
+    try:
+        while took < 0.4:
+            rounds *= 4
+            longest[0] = 0.0
+            start = time.perf_counter()
+            run(zeros, rounds)
+            took = time.perf_counter() - start
+    finally:
+        stop.set()
+        other.join()
+    assert longest[0] < took / 2
 
 
 @pytest.mark.parametrize(
@@ -157,6 +277,25 @@ def test_no_compiler_and_a_failing_one(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ToolchainError, match="install g"):
         toolchain.compiler()
     assert toolchain.version_text() == "none"
+
+
+def test_it_calls_its_own_kernel_whatever_others_export(tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text(candidate(3, 4).source)
+    program = f"""
+import ctypes, subprocess, sys
+sys.path.insert(0, {str(tmp_path)!r})
+library = {str(tmp_path / "other.so")!r}
+code = 'void abort(void); void scale(void) {{ abort(); }} void* python_call = 0;'
+subprocess.run(["gcc", "-xc", "-", "-shared", "-fPIC", "-o", library], input=code, text=True, check=True)
+ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+import torch
+from kernel import run
+x = torch.randn(4, 3).t()
+torch.testing.assert_close(run(x)[0], x * x.sum(1, keepdim=True))
+"""
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_stands_alone_and_shares_torchs_threads(tmp_path: Path) -> None:
