@@ -44,7 +44,7 @@ def _softmax_over(c: Call, x: V, dim: int) -> V:
     if "log" in c.name:
         return shifted - log(exp(shifted).sum(dims, keep=True))
     weights = exp(shifted)
-    result = weights / weights.sum(dims, keep=True)
+    result = weights * (1.0 / weights.sum(dims, keep=True))
     return where(most.eq(-INF), 0.0, result) if c.name == "_safe_softmax" else result
 
 

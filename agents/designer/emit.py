@@ -8,12 +8,14 @@ from akg_dynamo.agents.designer.declare import Declarations, minus, plus, times
 from akg_dynamo.agents.designer.domain import Axis, Index
 from akg_dynamo.agents.designer.nests import COLUMN_TILE, Member, Pass
 from akg_dynamo.agents.designer.prims import Number
+from akg_dynamo.agents.designer.rows import hold_rows
 from akg_dynamo.agents.designer.schedule import Schedule
 from akg_dynamo.agents.designer.sizes import SizeFacts, floor_div
 from akg_dynamo.agents.designer.writer import COMBINE, NestWriter, Scope, beats, identity
 from akg_dynamo.agents.sketch.ast import (
     Alloc,
     Assign,
+    AxisDecl,
     Cast,
     DType,
     For,
@@ -72,6 +74,7 @@ class _NestEmitter(NestWriter):
         """The nest's statements."""
         top = Scope(frozenset())
         self._scopes = [top]
+        self._row = hold_rows(self._nest)
         headers: list[tuple[Axis, bool]] = []
         for axis in self._nest.outer:
             tiled = axis in (self._nest.vector, self._nest.across)
@@ -81,11 +84,24 @@ class _NestEmitter(NestWriter):
                 self._steps[axis] = self._tile(name)
             self._open(axis, "i" if not tiled else "j")
             headers.append((axis, True))
+        if self._row is not None:
+            self._declare_row(self._row)
+            for group in self._nest.passes:
+                self._count_uses(group)
         for group in self._nest.passes:
             self._pass(group)
         for axis, parallel in reversed(headers):
             self._close(axis, parallel)
         return top.body
+
+    def _declare_row(self, row: Axis) -> None:
+        assert isinstance(row.extent, int)
+        size = 1 << max(row.extent - 1, 0).bit_length()
+        self._vars[row] = self._whole.fresh("k")
+        self._steps[row] = self._whole.constexpr(f"BR{size}", size, ())
+        scope = self._scopes[-1]
+        scope.body.append(AxisDecl(self._vars[row], IntConst(0), self._whole.size(row.extent), self._steps[row]))
+        scope.axes |= {row}
 
     def _tile(self, name: str) -> str:
         if name == "BN":
@@ -104,6 +120,9 @@ class _NestEmitter(NestWriter):
     # Passes
 
     def _pass(self, group: Pass) -> None:
+        if self._row is not None and self._row in group.inner:
+            self._straight(group, self._row)
+            return
         self._count_uses(group)
         vector = group.inner[-1] if group.inner and self._nest.vector is None else None
         if vector is not None:
@@ -122,14 +141,34 @@ class _NestEmitter(NestWriter):
                 dtype = DType.I64
             elif wide and _is_rounded_sum(member):
                 dtype = DType.F64
-            if dtype is not member.sink.prim.dtype:
-                narrow = self._whole.fresh("total")
-                dtype = member.sink.prim.dtype
-                self._scopes[-1].body.append(Assign(narrow, Cast(Name(result), dtype)))
-                result = narrow
-            self._results[member.sink.prim] = result
-            if member.sink.target is not None:
-                self._store(member, Name(result), dtype)
+            self._finish(member, result, dtype)
+
+    def _finish(self, member: Member, result: str, dtype: DType) -> None:
+        """A reduction's result has a name; it is stored if that is wanted."""
+        if dtype is not member.sink.prim.dtype:
+            narrow = self._whole.fresh("total")
+            dtype = member.sink.prim.dtype
+            self._scopes[-1].body.append(Assign(narrow, Cast(Name(result), dtype)))
+            result = narrow
+        self._results[member.sink.prim] = result
+        if member.sink.target is not None:
+            self._store(member, Name(result), dtype)
+
+    def _straight(self, group: Pass, row: Axis) -> None:
+        """A pass over a row that is held whole."""
+        for member in group.members:
+            if not member.sink.is_reduction:
+                self._store(member, self._value(member.tile), member.tile.dtype)
+                continue
+            op = member.sink.op
+            value: TileExpr = Reduce(op, self._along(member, row), self._vars[row])
+            dtype = member.tile.dtype
+            if op.startswith("arg"):
+                assert member.position is not None
+                value, dtype = self._position(member.position, value, row), DType.I64
+            result = self._whole.fresh(_STEMS.get(op, "b"))
+            self._scopes[-1].body.append(Assign(result, value))
+            self._finish(member, result, dtype)
 
     def _loops(self, walk: _Walk, axes: list[Axis]) -> None:
         if not axes:
@@ -210,16 +249,13 @@ class _NestEmitter(NestWriter):
             alloc("best", value, identity(op[3:], value))
             alloc("at", DType.I64, 0)
         else:
-            alloc({"sum": "s", "max": "m", "min": "m", "prod": "p"}.get(op, "b"), value, identity(op, value))
+            alloc(_STEMS.get(op, "b"), value, identity(op, value))
         return names
 
     def _accumulate(self, member: Member, names: list[str], walk: _Walk) -> None:
         op, vector = member.sink.op, walk.vector
-        value = self._value(member.tile)
+        value = self._along(member, vector)
         along = self._vars[vector] if vector is not None else None
-        if along is not None and vector not in member.tile.axes:  # the same number in every lane
-            lane = Op("ge", (Lanes(along), Literal(0)))
-            value = Op("where", (lane, value, value)) if not isinstance(value, Literal) else _spread(lane, value)
         body = self._scopes[-1].body
         if not op.startswith("arg"):
             part: TileExpr = Reduce(op, value, along) if along is not None else value
@@ -236,12 +272,8 @@ class _NestEmitter(NestWriter):
             whole = self._whole.fresh("u")
             body.append(Assign(whole, value))
             body.append(Assign(found, Reduce(extreme, Name(whole), along)))
-            first = Reduce(op, Name(whole), along)
-            step = next((c for a, c in member.position.terms if a is vector), 0)
-            rest = Index(tuple((a, c) for a, c in member.position.terms if a is not vector))
-            place: TileExpr = first if step == 1 else Op("mul", (first, IndexValue(self._whole.size(step))))
-            if rest.terms:
-                place = Op("add", (place, IndexValue(self._int(rest))))
+            assert vector is not None
+            place = self._position(member.position, Reduce(op, Name(whole), along), vector)
         else:
             body.append(Assign(found, value))
             place = self._number(member.position)
@@ -253,6 +285,25 @@ class _NestEmitter(NestWriter):
         body.append(Assign(best, Op("where", (Name(wins), v, b))))
         body.append(Assign(at, Op("where", (Name(wins), w, a))))
 
+    def _along(self, member: Member, vector: Axis | None) -> TileExpr:
+        """A member's value, in every lane of the axis that it is reduced over."""
+        value = self._value(member.tile)
+        if vector is None or vector in member.tile.axes:
+            return value
+        lane = Op("ge", (Lanes(self._vars[vector]), Literal(0)))
+        other = Literal(value.value) if isinstance(value, Literal) else value
+        return Op("where", (lane, value, other))
+
+    def _position(self, position: Index, first: TileExpr, vector: Axis) -> TileExpr:
+        """The number of an element among those reduced, where `first` is its lane in a tile."""
+        step = next((c for a, c in position.terms if a is vector), 0)
+        rest = Index(tuple((a, c) for a, c in position.terms if a is not vector))
+        place = first if step == 1 else Op("mul", (first, IndexValue(self._whole.size(step))))
+        return Op("add", (place, IndexValue(self._int(rest)))) if rest.terms else place
+
+
+_STEMS = {"sum": "s", "max": "m", "min": "m", "prod": "p", "argmax": "at", "argmin": "at"}
+
 
 def _accumulates_error(member: Member) -> bool:
     return member.sink.op == "sum" and member.tile.dtype.is_float
@@ -261,7 +312,3 @@ def _accumulates_error(member: Member) -> bool:
 def _is_rounded_sum(member: Member) -> bool:
     """Whether a sum of f32 is wanted in f64."""
     return member.sink.op == "sum" and member.tile.dtype is DType.F32 and member.sink.prim.dtype is DType.F64
-
-
-def _spread(lane: TileExpr, value: Literal) -> TileExpr:
-    return Op("where", (lane, value, Literal(value.value)))

@@ -197,9 +197,9 @@ def test_symbolic_sizes(name: str, designed: Callable[..., Design]) -> None:
     assert any(isinstance(value, str) for _, value in found.symbols)
 
 
-def _subgraph(target: str, *shape: int) -> Subgraph:
+def _subgraph(target: str, *shape: int, extra: tuple[int, ...] = ()) -> Subgraph:
     spec = TensorSpec("float32", shape, tuple(torch.empty(shape).stride()))
-    return Subgraph((spec,), (), (OpNode(target, (Ref(0),), (), spec),), (1,))
+    return Subgraph((spec,), (), (OpNode(target, (Ref(0), *extra), (), spec),), (1,))
 
 
 def test_one_sketch_serves_all_sizes() -> None:
@@ -224,6 +224,13 @@ def test_transpositions_are_square_tiles(designed: Callable[..., Design]) -> Non
     assert [c.name for c in found.sketch.constexprs] == ["BT"]
     found = designed(lambda x: torch.softmax(x.permute(0, 2, 1), -1), _r(2, 40, 300))
     assert {c.name for c in found.sketch.constexprs} == {"BC", "BT"}
+
+
+@pytest.mark.parametrize(("columns", "times"), [(1100, 1), (70_000, 2)])
+def test_what_costs_much_is_computed_once_in_a_row_that_stays_in_cache(columns: int, times: int) -> None:
+    found = design(_subgraph("aten.softmax.int", 64, columns, extra=(-1,)), Target())
+    assert isinstance(found, Design)
+    assert to_text(found.sketch).count("exp(") == times
 
 
 def test_a_sketch_is_text_that_parses_back() -> None:
