@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from akg_dynamo.agents.verifier.shapes import storage_elements, value, values
-from akg_dynamo.core.types import OpNode, Ref, Subgraph, TensorSpec
+from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, TensorSpec, TorchConst
 
 KINDS = ("normal", "wide", "offset", "dyadic", "positive", "nan", "inf")
 """normal: N(0, 1). wide: magnitudes over many binades. offset: N(0, 1) around a large mean, so that differences cancel.
@@ -22,6 +22,7 @@ special values (NaN, or ±Inf and ±0)."""
 
 _POOL = 1_048_573  # a prime: no window lines up with a power of two
 _SMALL_POOL = 65_537
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Drawer:
     """Draws a subgraph's inputs; everything follows from the seed."""
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, torch.dtype, int], torch.Tensor] = {}
+        self._pools: dict[tuple[str, torch.dtype, int, torch.device], torch.Tensor] = {}
 
-    def _pool(self, kind: str, dtype: torch.dtype, size: int) -> torch.Tensor:
-        key = (kind, dtype, size)
-        if key not in self._pools:
+    def _pool(self, kind: str, dtype: torch.dtype, size: int, device: torch.device = _HOST) -> torch.Tensor:
+        key = (kind, dtype, size, device)
+        if key not in self._pools and device != _HOST:
+            self._pools[key] = self._pool(kind, dtype, size).to(device)
+        elif key not in self._pools:
             generator = torch.Generator().manual_seed(20_011)
             real = torch.float64 if dtype == torch.float64 else torch.float32
             x = torch.randn(size, generator=generator, dtype=real)
@@ -58,15 +61,15 @@ class Drawer:
             self._pools[key] = x.to(dtype)
         return self._pools[key]
 
-    def fill_pools(self, dtype: torch.dtype) -> None:
+    def fill_pools(self, dtype: torch.dtype, device: torch.device = _HOST) -> None:
         """Draw the pools of one dtype ahead of need."""
         for kind in ("normal", "dyadic", "wide", "offset"):
             for size in (_SMALL_POOL, _POOL):
-                self._pool(kind, dtype, size)
+                self._pool(kind, dtype, size, device)
 
-    def _floats(self, n: int, dtype: torch.dtype, kind: str, rng: random.Random) -> torch.Tensor:
+    def _floats(self, n: int, dtype: torch.dtype, kind: str, rng: random.Random, device: torch.device) -> torch.Tensor:
         base = "normal" if kind in ("nan", "inf") else kind
-        pool = self._pool(base, dtype, _SMALL_POOL if n <= 4096 else _POOL)
+        pool = self._pool(base, dtype, _SMALL_POOL if n <= 4096 else _POOL, device)
         start = rng.randrange(len(pool))
         whole = pool.roll(-start) if n > len(pool) // 2 else pool[min(start, len(pool) - n) :]
         flat = whole[:n].clone() if n <= len(whole) else whole.repeat(-(-n // len(whole)))[:n]
@@ -84,20 +87,41 @@ class Drawer:
         kind: str,
         rng: random.Random,
         allowed: Range | None,
+        *,
+        device: torch.device = _HOST,
     ) -> torch.Tensor:
-        """One input: its flat storage (the caller knows shape and strides)."""
+        """One input: its flat storage on that device (the caller knows shape and strides)."""
         shape, stride = values(spec.shape, symbols), values(spec.stride, symbols)
         n = storage_elements(shape, stride)
         dtype: torch.dtype = getattr(torch, spec.dtype)
         if dtype.is_floating_point:
-            return self._floats(n, dtype, kind, rng)
-        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+            return self._floats(n, dtype, kind, rng, device)
+        generator = torch.Generator(device).manual_seed(rng.getrandbits(62))
         if dtype == torch.bool:
-            return torch.randint(2, (n,), generator=generator).to(dtype)
+            return torch.randint(2, (n,), generator=generator, device=device).to(dtype)
         if dtype.is_complex:
-            return torch.randn(n, generator=generator, dtype=dtype)
+            return torch.randn(n, generator=generator, dtype=dtype, device=device)
         span = allowed or (Range(0, 9) if dtype == torch.uint8 else Range(-9, 9))
-        return torch.randint(span.lo, max(span.hi, span.lo + 1), (n,), generator=generator).to(dtype)
+        high = max(span.hi, span.lo + 1)
+        return torch.randint(span.lo, high, (n,), generator=generator, device=device).to(dtype)
+
+
+def on_host(sub: Subgraph) -> Subgraph:
+    """The same operators with the tensors they make on the host."""
+    nodes = tuple(
+        replace(n, args=_args_on_host(n.args), kwargs=tuple((k, _on_host(v)) for k, v in n.kwargs)) for n in sub.nodes
+    )
+    return replace(sub, nodes=nodes)
+
+
+def _on_host(arg: Arg) -> Arg:
+    if isinstance(arg, tuple):
+        return _args_on_host(arg)
+    return TorchConst("device('cpu')") if isinstance(arg, TorchConst) and arg.text.startswith("device(") else arg
+
+
+def _args_on_host(args: tuple[Arg, ...]) -> tuple[Arg, ...]:
+    return tuple(_on_host(a) for a in args)
 
 
 def positions(sub: Subgraph, symbols: Mapping[str, int]) -> dict[int, Range]:

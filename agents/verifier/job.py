@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Candidate, Subgraph
 
 
@@ -18,6 +19,8 @@ class Job:
     seed: the judge derives every random number it draws from this.
     trusted: written by rules. Trusted candidates share a warm process and are timed in it; any other gets a fresh one.
     threads: how many threads torch uses where the kernel will run; 0 is torch's default in the judge.
+    flags: the switches under which eager runs; None: as they are in the process that submits the job.
+    ordinal: which CUDA device, for a subgraph on one; None: the current one of the process that submits the job.
     """
 
     subgraph: Subgraph
@@ -33,3 +36,11 @@ class Job:
     timeout_s: float = 30.0
     build_timeout_s: float = 120.0
     timing_budget_s: float = 0.06
+    flags: EagerFlags | None = None
+    ordinal: int | None = None
+
+    @property
+    def device(self) -> str:
+        """The kind of device that all its tensors are on, "cpu" or "cuda"; empty if they are on several."""
+        kinds = {s.device.partition(":")[0] for s in (*self.subgraph.inputs, *self.subgraph.output_specs)}
+        return kinds.pop() if len(kinds) == 1 else ""

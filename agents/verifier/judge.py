@@ -1,6 +1,7 @@
 """The caller's side of the judge: starts it, hands it jobs, gets verdicts. No candidate code is ever run here.
 
 with Judge() as judge:                    # returns at once; torch loads in another process meanwhile
+    judge.warm("cuda")                    # and so do contexts on a device, if it is asked for one
     pending = [judge.submit(job) for job in jobs]
     verdicts = [p.result() for p in pending]
 """
@@ -8,6 +9,7 @@ with Judge() as judge:                    # returns at once; torch loads in anot
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import pickle
@@ -16,18 +18,25 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from akg_dynamo.agents.verifier.channel import ChannelClosed, pair
+import torch
+
+from akg_dynamo.agents.verifier.channel import ChannelClosed, ChannelTimeout, pair
 from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core import settings
 from akg_dynamo.core.errors import JudgeError
 from akg_dynamo.core.types import Outcome, Timing, Verdict
 
 # What a candidate may know of its surroundings: how to find a compiler and libraries, and how many threads to use.
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CXX")
-_KEPT_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_")
+_KEPT_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_", "CUDA_", "NVIDIA_", "TRITON_")
+_IDLE_S = 60.0
+"""A judge with contexts on a device, which hold some of its memory, ends after so long without a job."""
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def _clean_environment() -> dict[str, str]:
@@ -43,6 +52,8 @@ class _Process:
         channel, channel_theirs = pair()
         fds = (control_theirs.fileno(), channel_theirs.fileno())
         command = [sys.executable, "-m", "akg_dynamo.agents.verifier.zygote", *map(str, fds)]
+        # What candidates for a GPU import anyway is loaded before the fork too.
+        command += ["triton"] if any(map(os.path.exists, _GPU_FILES)) else []
         self.popen = subprocess.Popen(
             command,
             pass_fds=fds,
@@ -59,30 +70,47 @@ class _Process:
         self.channel = channel
         self.pending: dict[int, Future[Verdict]] = {}
         self.lock = threading.Lock()
+        self.sending = threading.Lock()
         self.ready = threading.Event()
         self.dead = False
+        self.on_device = False
         self.numbers = itertools.count()
         self.reader = threading.Thread(target=self._read, name="akg-judge", daemon=True)
         self.reader.start()
+
+    def warm(self, ordinal: int) -> None:
+        self.on_device = True
+        with contextlib.suppress(ChannelClosed), self.sending:  # its end is noticed by what is submitted next
+            self.channel.send({"warm": ordinal})
 
     def submit(self, job: Job) -> Future[Verdict]:
         future: Future[Verdict] = Future()
         with self.lock:
             if self.dead:
                 raise JudgeError("the judge's process has ended")
+            self.on_device |= job.device != "cpu"
             number = next(self.numbers)
             self.pending[number] = future
-            try:
+        try:
+            with self.sending:  # which may wait for the judge, while the reader takes in its verdicts
                 self.channel.send({"id": number}, pickle.dumps(job))
-            except ChannelClosed:
-                del self.pending[number]
-                raise JudgeError("the judge's process has ended") from None
+        except ChannelClosed:
+            with self.lock:
+                if self.pending.pop(number, None) is not None:
+                    raise JudgeError("the judge's process has ended") from None
         return future
 
     def _read(self) -> None:
         while True:
             try:
-                message, _ = self.channel.receive()
+                message, _ = self.channel.receive(_IDLE_S if self.on_device and not self.pending else None)
+            except ChannelTimeout:
+                with self.lock:
+                    self.dead = not self.pending
+                if not self.dead:
+                    continue
+                self.popen.kill()
+                break
             except ChannelClosed:
                 break
             if "ready" in message:
@@ -149,6 +177,11 @@ def shut_down() -> None:
 atexit.register(shut_down)
 
 
+def _ordinal() -> int:
+    """The CUDA device that this process uses."""
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
+
+
 class Judge:
     """Judges candidates in other processes. Creating one starts them and does not wait.
 
@@ -177,11 +210,24 @@ class Judge:
         if not self._process.ready.wait(timeout_s):
             raise JudgeError(f"the judge did not start in {timeout_s:g} s")
 
+    def warm(self, device: str) -> None:
+        """Say that jobs on that device will come: contexts take a second or two, in other processes."""
+        if device != "cpu":
+            self._process.warm(_ordinal())
+
     def submit(self, job: Job) -> Future[Verdict]:
         """Queue a job; its verdict comes later. Jobs are judged in the order they are submitted."""
+        if job.flags is None:
+            job = replace(job, flags=EagerFlags.now())
+        if job.ordinal is None and job.device == "cuda":
+            job = replace(job, ordinal=_ordinal())
         if self._process.dead:
             self._process = _acquire()
-        return self._process.submit(job)
+        try:
+            return self._process.submit(job)
+        except JudgeError:  # it ended a moment ago
+            self._process = _acquire()
+            return self._process.submit(job)
 
     def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
         """The verdicts, in the order of the jobs."""

@@ -38,7 +38,7 @@ FACTOR = 2.0
 # that is as good as its precision allows loses a few. In two bytes the last bits are the rounding of the result alone.
 FLOOR_WIDE = 4.0
 FLOOR_NARROW = 1.0
-_CHUNK = 1 << 16
+_CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}  # what a cache holds; what a device's memory can spare
 # Of the second look: what is compared, and by what factor. A maximum of heavy tails is a single draw, so it gets twice.
 _QUANTILES = (("median", 0.5, FACTOR), ("90%", 0.9, FACTOR), ("99%", 0.99, FACTOR), ("largest", 1.0, 2 * FACTOR))
 
@@ -85,6 +85,24 @@ class Expected:
     eager_error: torch.Tensor | None = None  # given for float64 outputs
     absolute: torch.Tensor | None = None
     decomposed: Callable[[], torch.Tensor | None] = lambda: None  # only called where Inf and NaN are not eager's
+
+    def to(self, device: torch.device) -> Expected:
+        """The same, on that device."""
+        if self.eager.device == device:
+            return self
+
+        def decomposed() -> torch.Tensor | None:
+            found = self.decomposed()
+            return None if found is None else found.to(device)
+
+        return Expected(
+            self.eager.to(device),
+            self.oracle.to(device),
+            [v.to(device) for v in self.variants],
+            None if self.eager_error is None else self.eager_error.to(device),
+            None if self.absolute is None else self.absolute.to(device),
+            decomposed,
+        )
 
 
 def _index_of(flat: int, shape: torch.Size) -> str:
@@ -168,7 +186,7 @@ class Contract:
     def _pieces(self, kernel: torch.Tensor, expected: Expected, name: str) -> tuple[Error, Error]:
         """The kernel's errors above the floor and eager's errors, in one case."""
         kernels, eagers = Error(), Error()
-        for start in range(0, kernel.numel(), _CHUNK):
+        for start in range(0, kernel.numel(), _CHUNK[kernel.device.type]):
             found = _errors(*_chunk(kernel, expected, start), self.slack)
             error_k, error_e, counted = found.kernel_counted, found.eager_counted, found.counted
             worst = ""
@@ -226,7 +244,7 @@ def _relative(kernel: torch.Tensor, expected: Expected, slack: float) -> tuple[t
     """The kernel's errors above the floor and eager's errors, each relative to its element's magnitude."""
     kernels: list[torch.Tensor] = []
     eagers: list[torch.Tensor] = []
-    for start in range(0, kernel.numel(), _CHUNK):
+    for start in range(0, kernel.numel(), _CHUNK[kernel.device.type]):
         piece = _chunk(kernel, expected, start)
         found = _errors(*piece, slack)
         scale = piece[1].oracle.double().abs()
@@ -239,15 +257,15 @@ def _relative(kernel: torch.Tensor, expected: Expected, slack: float) -> tuple[t
         ):
             ratio = (errors / scale).float()
             parts.append(ratio if counted is None else ratio[counted])
-    empty = torch.empty(0)
+    empty = torch.empty(0, device=kernel.device)
     return torch.cat([empty, *kernels]), torch.cat([empty, *eagers])
 
 
 def _chunk(kernel: torch.Tensor, expected: Expected, start: int) -> tuple[torch.Tensor, Expected, torch.Tensor | None]:
-    """A flat piece of an output, small enough for the cache: the comparison makes a dozen passes over it."""
+    """A flat piece of an output: the comparison makes a dozen passes over it, and as many copies."""
 
     def piece(t: torch.Tensor) -> torch.Tensor:
-        return t.reshape(-1)[start : start + _CHUNK]
+        return t.reshape(-1)[start : start + _CHUNK[kernel.device.type]]
 
     part = Expected(
         piece(expected.eager),
@@ -287,7 +305,7 @@ def _errors(kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | N
     # A sum is finite exactly when all are: one pass instead of three over what is nearly always finite.
     counted = None if math.isfinite(error_k.sum()) else error_k.isfinite()
     for_e = None if math.isfinite(error_e.sum()) else error_e.isfinite()
-    undecided, low, high = torch.zeros((), dtype=torch.bool), o, o
+    undecided, low, high = torch.zeros((), dtype=torch.bool, device=o.device), o, o
     for v in expected.variants:
         undecided = undecided | (v != o)
         low, high = torch.fmin(low, v.double()), torch.fmax(high, v.double())

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from akg_dynamo.agents.verifier import shapes
 from akg_dynamo.core.types import Subgraph
 
@@ -14,6 +16,10 @@ POOLED_SEEDS = 32  # for outputs of a few elements; larger ones get as many as m
 _FEW_ELEMENTS = 64
 UNPOOLED_SLACK = 16.0
 _WORKING_BYTES_PER_ELEMENT = 64  # inputs twice, outputs, eager, fp64 oracle and its intermediates
+_WORKING_BYTES_PER_ELEMENT_ON_DEVICE = 40  # the oracle's intermediates are freed as they die
+_CANDIDATE_BYTES_PER_ELEMENT = 32
+_LEAST_CANDIDATE_BYTES = 1 << 30
+_TIMES_A_CORE = 16
 
 
 @dataclass(frozen=True)
@@ -41,20 +47,45 @@ def free_bytes() -> int:
     return 1 << 32
 
 
-def groups(sub: Subgraph, seed: int) -> list[Group]:
+@dataclass(frozen=True)
+class Means:
+    """What judging may take.
+
+    limit_elements: inputs and outputs together.
+    times_a_core: how many times the elements that a core of the host is given.
+    candidate_bytes: what a candidate may allocate on its device.
+    """
+
+    limit_elements: int
+    times_a_core: int = 1
+    candidate_bytes: int = 0
+
+
+def means(sub: Subgraph, device: str) -> Means:
+    """What there is now; on a device, beside what its user has there."""
+    if device == "cpu":
+        return Means(free_bytes() // 4 // _WORKING_BYTES_PER_ELEMENT)
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    limit = free // 2 // _WORKING_BYTES_PER_ELEMENT_ON_DEVICE
+    largest = max((shapes.elements(sub, sizes) for sizes in shapes.members(sub, limit, 0)), default=0)
+    wanted = max(_LEAST_CANDIDATE_BYTES, _CANDIDATE_BYTES_PER_ELEMENT * largest)
+    return Means(limit, _TIMES_A_CORE, min(free // 4, wanted))
+
+
+def groups(sub: Subgraph, seed: int, given: Means | None = None) -> list[Group]:
     """The cases, the telling ones first. Empty: the task is too big for the memory there is."""
-    limit = free_bytes() // 4 // _WORKING_BYTES_PER_ELEMENT
-    members = shapes.members(sub, limit, seed)
-    if not members or shapes.elements(sub, members[0]) > limit:
+    given = given or means(sub, "cpu")
+    members = shapes.members(sub, given.limit_elements, seed)
+    if not members or shapes.elements(sub, members[0]) > given.limit_elements:
         return []
-    found = _at(sub, members[0], full=True)
+    found = _at(sub, members[0], given, full=True)
     for sizes in members[1:]:
-        found += _at(sub, sizes, full=False)
+        found += _at(sub, sizes, given, full=False)
     return found
 
 
-def _at(sub: Subgraph, sizes: Mapping[str, int], full: bool) -> list[Group]:
-    total = shapes.elements(sub, sizes)
+def _at(sub: Subgraph, sizes: Mapping[str, int], given: Means, *, full: bool) -> list[Group]:
+    total = shapes.elements(sub, sizes) // given.times_a_core
     smallest = min((math.prod(shapes.values(s.shape, sizes)) for s in sub.output_specs), default=1)
     small = smallest < SMALL_OUTPUT
     pooled = POOLED_SEEDS if smallest < _FEW_ELEMENTS else -(-SMALL_OUTPUT // smallest)

@@ -1,28 +1,38 @@
-"""The judge's own process: it answers one job after another. Candidates run in workers, never here."""
+"""The judge's own process: it answers one job after another. Candidates run in workers, never here.
+
+For a subgraph on a CUDA device this process has a context of its own, beside the worker's: eager and the oracle are
+evaluated there, where no candidate can read them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
-import random
 import time
+from dataclasses import astuple
 from typing import Any
 
 import torch
 
-from akg_dynamo.agents.profiler.abba import compare
-from akg_dynamo.agents.verifier import plan
+from akg_dynamo.agents.verifier import cuda_memory, plan
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
+from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.numerics import Contract, Expected
 from akg_dynamo.agents.verifier.shapes import elements
-from akg_dynamo.agents.verifier.values import Case, Values
+from akg_dynamo.agents.verifier.timing import Stopwatch
+from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker, Workers
 from akg_dynamo.core.types import Outcome, Timing, Verdict
 
 _MANY_ELEMENTS = 1 << 21
 _KEPT_ARENA_BYTES = 64 << 20
-_SPIN_S = 0.004
+_KEPT_DEVICE_BYTES = 256 << 20
+_WARM_CANDIDATE_BYTES = 1 << 30
+_VALUES_WAIT_S = 5.0
+_TIMING_WAIT_S = 10.0
 
 
 class Referee:
@@ -30,53 +40,118 @@ class Referee:
 
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
-        self.warm: Worker | None = None
+        self.warm: dict[str, Worker] = {}
+        self.spare: Worker | None = None  # with a context on the device, for the next candidate that nobody trusts
         self.drawer = Drawer()
+        self.ordinal: int | None = None  # of the device this process has a context on
+
+    # -- processes ----------------------------------------------------------------------------------------------------
 
     def worker_for(self, job: Job) -> Worker:
         """The warm worker for a kernel by rules, a fresh one for any other."""
+        device = job.device
         if not job.trusted:
+            return self._fresh(device)
+        warm = self.warm.get(device)
+        if warm is None or not warm.alive:
+            warm = self.warm[device] = self._start(device)
+        return warm
+
+    def _fresh(self, device: str) -> Worker:
+        spare = self.spare
+        if device == "cpu" or spare is None or not spare.alive:
             return self.workers.start()
-        if self.warm is None or not self.warm.alive:
-            self.warm = self.workers.start()
-        return self.warm
+        self.spare = None
+        return spare
+
+    def _start(self, device: str) -> Worker:
+        worker = self.workers.start()
+        if device != "cpu":
+            warm = {"op": "warm", "device": device, "ordinal": self.ordinal, "memory_bytes": _WARM_CANDIDATE_BYTES}
+            worker.tell(warm)
+        return worker
 
     def warm_up(self) -> None:
         """What the first job would otherwise wait for."""
         torch.set_num_threads(1)
         self.drawer.fill_pools(torch.float32)
-        self.warm = self.workers.start()
+        self.warm["cpu"] = self._start("cpu")
+
+    def warm_up_device(self, ordinal: int) -> None:
+        """What the first job on that device would otherwise wait for: contexts, here and in a worker, and kernels."""
+        if self.ordinal is not None:
+            return
+        self.ordinal = ordinal
+        self.warm["cuda"] = self._start("cuda")
+        with contextlib.suppress(RuntimeError):  # said again, with its reason, when a job needs the device
+            self._use_device(ordinal)
+            device = torch.device("cuda", ordinal)
+            self.drawer.fill_pools(torch.float32, device)
+            x = torch.rand(1 << 10, device=device)
+            Contract("bounded", 0.0, 1.0).add(0, x + 1e-3, Expected(x, x.double()), "warming up")
+
+    def _use_device(self, ordinal: int) -> None:
+        if self.ordinal != ordinal:  # what the others know is of another device
+            for worker in (*self.warm.values(), self.spare):
+                if worker is not None and worker is not self.warm.get("cpu") and worker.alive:
+                    worker.end()
+            self.spare = None
+        self.ordinal = ordinal
+        cuda_memory.start(ordinal)
+
+    # -- judging ------------------------------------------------------------------------------------------------------
 
     def judge(self, job: Job) -> Verdict:
         """The verdict on one job; a candidate's misbehaviour never raises."""
         started = time.perf_counter()
-        build_s = 0.0
-        timing = None
-        checked: list[str] = []
-        outcome, detail = Outcome.RIGHT, ""
-        worker = self.worker_for(job)
+        judgement = _Judgement(job)
+        try:
+            self._prepare(job)
+            worker = self.worker_for(job)
+            try:
+                self._judge(job, worker, judgement)
+            finally:
+                self._tidy(job, worker)
+        except Failed as failed:
+            judgement.outcome, judgement.detail = failed.outcome, failed.detail
+        except torch.OutOfMemoryError as error:
+            judgement.outcome, judgement.detail = Outcome.NOT_JUDGED, f"too little device memory: {error}"
+        return judgement.verdict(time.perf_counter() - started)
+
+    def _prepare(self, job: Job) -> None:
+        if job.flags is not None:
+            job.flags.apply()
+        if job.device not in ("cpu", "cuda"):
+            raise Failed(Outcome.NOT_JUDGED, "its tensors are on several devices, or on one that is not known here")
+        if job.device == "cuda":
+            try:
+                self._use_device(job.ordinal or 0)
+            except RuntimeError as error:
+                raise Failed(Outcome.NOT_JUDGED, f"the judge has no access to the device: {error}") from None
+
+    def _judge(self, job: Job, worker: Worker, judgement: _Judgement) -> None:
+        means = plan.means(job.subgraph, job.device)
         # One thread, unless there is much to do: the worker's threads are busy on the same cores, and two pools that
         # spin while they wait for each other took forty times as long.
-        large = max((elements(job.subgraph, g.sizes) for g in plan.groups(job.subgraph, job.seed)), default=0)
-        torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if large > _MANY_ELEMENTS else 1)
-        try:
-            build_s = self._load(worker, job)
-            if job.want_values:
-                with torch.no_grad():
-                    Values(self.drawer, worker, job, checked).check()
-            if job.want_timing:
-                timing = self._timing(worker, job)
-        except Failed as failed:
-            outcome, detail = failed.outcome, failed.detail
-        finally:
-            if worker.alive:
-                if job.trusted:
-                    worker.arena.shrink(_KEPT_ARENA_BYTES)
-                else:
-                    worker.end()
-        return Verdict(outcome, detail, tuple(checked), timing, build_s, time.perf_counter() - started - build_s)
+        large = max((elements(job.subgraph, g.sizes) for g in plan.groups(job.subgraph, job.seed, means)), default=0)
+        many = job.device == "cpu" and large > _MANY_ELEMENTS
+        torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
+        judgement.build_s = self._load(worker, job, means)
+        if job.want_values:
+            with torch.no_grad(), self._device_lock(job, alone=False):
+                Values(self.drawer, worker, job, means, judgement.checked).check()
+        if job.want_timing:
+            with self._device_lock(job, alone=True):
+                values = Values(self.drawer, worker, job, means, [])
+                judgement.timing = Stopwatch(self.workers, worker, job, values).measure()
 
-    def _load(self, worker: Worker, job: Job) -> float:
+    def _device_lock(self, job: Job, *, alone: bool) -> contextlib.AbstractContextManager[object]:
+        if job.device == "cpu":
+            return contextlib.nullcontext()
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        return device_lock(lock_path(str(uuid)), alone=alone, timeout_s=_TIMING_WAIT_S if alone else _VALUES_WAIT_S)
+
+    def _load(self, worker: Worker, job: Job, means: plan.Means) -> float:
         candidate = job.candidate
         message = {
             "op": "load",
@@ -85,76 +160,51 @@ class Referee:
             "source": candidate.source,
             "build_dir": str(job.build_dir),
             "threads": job.threads,
+            "device": job.device,
+            "ordinal": self.ordinal,
+            "memory_bytes": means.candidate_bytes,
         }
         # A hostile candidate must not sit beside the baseline it is compared with.
-        blob = pickle.dumps(job.subgraph) if job.trusted and job.want_timing else b""
+        beside = job.subgraph if job.trusted and job.want_timing else None
         started = time.perf_counter()
-        answer = worker.ask(message, job.build_timeout_s, blob)
+        answer = worker.ask(message, job.build_timeout_s, pickle.dumps((job.flags, beside)))
+        if "no_device" in answer:
+            worker.end()
+            raise Failed(Outcome.NOT_JUDGED, f"a second process cannot use the device: {answer['no_device']}")
         if "error" in answer:
             raise Failed(Outcome.BUILD_FAILED, answer["error"])
         return time.perf_counter() - started
 
-    def _timing(self, worker: Worker, job: Job) -> Timing:
-        members = plan.groups(job.subgraph, job.seed)
-        if not members:
-            raise Failed(Outcome.NOT_JUDGED, "too big to be timed in the memory there is")
-        sizes = members[0].sizes
-        n_bytes = elements(job.subgraph, sizes) * 4
-        n_sets = 4 if n_bytes < 4 << 20 else 2 if n_bytes < 256 << 20 else 1
-        values_of = Values(self.drawer, worker, job, [])
-        worker.arena.reset()
-        group = plan.Group(sizes, "normal", 1)
-        cases = [values_of.lay_out(group, 1_000_000 + i, with_outputs=False) for i in range(n_sets)]
-        values_of.fill(cases)
-        messages = [c.message for c in cases]
-        if job.trusted:
-            request = {"op": "time", "digest": job.candidate.digest, "cases": messages, "budget_s": job.timing_budget_s}
-            answer = worker.ask(request, job.timeout_s)
-            if "error" in answer:
-                raise Failed(Outcome.WRONG, f"while timed: {answer['error']}")
-            return Timing(*answer["timing"])
-        return self._time_apart(worker, job, messages, cases)
+    def _tidy(self, job: Job, worker: Worker) -> None:
+        """Give back what the user's program may need, and be ready for the next job."""
+        if worker.alive and not job.trusted:
+            worker.end()
+        if worker.alive:
+            worker.shrink(_KEPT_ARENA_BYTES)
+        if job.device == "cpu":
+            return
+        if torch.cuda.memory_reserved() > _KEPT_DEVICE_BYTES:
+            torch.cuda.empty_cache()
+            if worker.alive:
+                worker.tell({"op": "trim"})
+        if not job.trusted:
+            self.spare = self._start(job.device)
 
-    def _time_apart(self, worker: Worker, job: Job, messages: list[dict[str, Any]], cases: list[Case]) -> Timing:
-        """For a candidate that may cheat: eager in another process, and our clock over random call counts."""
-        other = self.workers.start()
-        rng = random.Random(job.seed)
-        running = [worker]
-        try:
-            other.arena.map(worker.arena.size)
-            other.arena.bytes.copy_(worker.arena.bytes)
-            load = {"op": "reference", "digest": job.candidate.digest, "threads": job.threads}
-            other.ask(load, job.timeout_s, pickle.dumps(job.subgraph))
 
-            def round_trip(kernel: bool, count: int, index: int) -> float:
-                process = worker if kernel else other
-                if process is not running[0]:
-                    time.sleep(_SPIN_S)  # the other one's threads spin for a while on the same cores
-                    running[0] = process
-                message = {
-                    "op": "calls",
-                    "digest": job.candidate.digest,
-                    "eager": not kernel,
-                    "case": messages[index % len(messages)],
-                    "count": count,
-                }
-                start = time.perf_counter()
-                answer = process.ask(message, job.timeout_s)
-                seconds = time.perf_counter() - start
-                if "error" in answer:
-                    raise Failed(Outcome.WRONG, f"while timed: {answer['error']}")
-                return seconds
+class _Judgement:
+    """What is found, while it is found."""
 
-            def measure(kernel: bool, n_calls: int, index: int) -> float:
-                few = rng.randint(1, max(1, n_calls // 4))
-                more = few + n_calls + rng.randint(0, max(1, n_calls // 4))
-                slope = (round_trip(kernel, more, index) - round_trip(kernel, few, index)) / (more - few)
-                return max(slope, 1e-9) * n_calls
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.outcome, self.detail = Outcome.RIGHT, ""
+        self.checked: list[str] = []
+        self.timing: Timing | None = None
+        self.build_s = 0.0
 
-            return compare(measure, 4 * job.timing_budget_s, differences=True)
-        finally:
-            if other.alive:
-                other.end()
+    def verdict(self, seconds: float) -> Verdict:
+        """It, as it is reported."""
+        checked = tuple(self.checked)
+        return Verdict(self.outcome, self.detail, checked, self.timing, self.build_s, seconds - self.build_s)
 
 
 def main(parent: Channel, zygote: Channel) -> None:
@@ -167,18 +217,23 @@ def main(parent: Channel, zygote: Channel) -> None:
             message, blob = parent.receive()
         except ChannelClosed:
             return
+        if "warm" in message:
+            referee.warm_up_device(message["warm"])
+            continue
         reply: dict[str, Any] = {"id": message["id"]}
         try:
             verdict = referee.judge(pickle.loads(blob))  # from the parent, who is trusted
-            timing = verdict.timing
             reply["verdict"] = {
                 "outcome": verdict.outcome.name,
                 "detail": verdict.detail,
                 "checked": verdict.checked,
-                "timing": timing and [timing.ratio, timing.low, timing.high, timing.eager_us, timing.kernel_us],
+                "timing": verdict.timing and astuple(verdict.timing),
                 "build_s": verdict.build_s,
                 "judge_s": verdict.judge_s,
             }
         except Exception as error:  # noqa: BLE001 - reported to the caller as a JudgeError; the next job is judged
             reply["error"] = f"{type(error).__name__}: {error}"
+            if isinstance(error, torch.AcceleratorError):
+                parent.send(reply)
+                return  # this process's context is lost: the next job gets new processes
         parent.send(reply)

@@ -2,6 +2,9 @@
 
 While the worker runs a batch of cases, this process evaluates eager and the oracle on its private copy of the inputs:
 the two cores of a small machine work at once, and the expected outputs never are where a candidate could read them.
+
+On a device both do so there, each in a context of its own. Small cases are drawn and compared on the host, since every
+operation on a device takes as long as one on a few thousand elements; large ones never leave it.
 """
 
 from __future__ import annotations
@@ -9,18 +12,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
 from akg_dynamo.agents.verifier import plan
-from akg_dynamo.agents.verifier.arena import typed
-from akg_dynamo.agents.verifier.channel import ChannelClosed
+from akg_dynamo.agents.verifier.arena import Buffers, typed
 from akg_dynamo.agents.verifier.decomposed import by_decomposition
 from akg_dynamo.agents.verifier.evaluate import Evaluator, is_float, jumps, variants
-from akg_dynamo.agents.verifier.inputs import Drawer, Range, positions
+from akg_dynamo.agents.verifier.inputs import Drawer, Range, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Contract, Expected
 from akg_dynamo.agents.verifier.shapes import elements, values
@@ -28,7 +30,10 @@ from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
 from akg_dynamo.fusion.reference import reference
 
-_BATCH_BYTES = 32 << 20
+_BATCH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # by where the arena is
+_SMALL_ELEMENTS = 1 << 16  # of a case that is compared on the host
+_LARGE_ELEMENTS = 1 << 26  # of a case whose intermediates do not all fit into a device
+_MOST_TRIED_ELEMENTS = 1 << 24  # of a case whose indices are tried on the host
 _SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
 _OUT_OF_RANGE = 20_000
 _SECOND_LOOK_ELEMENTS = 1 << 22
@@ -45,10 +50,12 @@ class Case:
 
     group: plan.Group
     number: int
+    arena: Buffers
     private: list[torch.Tensor]  # the inputs' flat storages
     offsets: list[int]
     places: list[list[tuple[int, int]]]  # per call, per output: offset and bytes
     message: dict[str, Any]
+    moved: list[torch.Tensor] | None = None  # the private storages on the device, where they are drawn on the host
 
     def __str__(self) -> str:
         return f"{self.group.kind} inputs, seed {self.number}" + (
@@ -59,15 +66,18 @@ class Case:
 class Values:
     """The values of one job."""
 
-    def __init__(self, drawer: Drawer, worker: Worker, job: Job, checked: list[str]) -> None:
+    def __init__(self, drawer: Drawer, worker: Worker, job: Job, means: plan.Means, checked: list[str]) -> None:
         self.drawer = drawer
         self.worker = worker
         self.job = job
+        self.means = means
+        self.device = job.device
         self.sub: Subgraph = job.subgraph
         self.checked = checked
         self.jumps = jumps(self.sub)
         self.eager = reference(self.sub)
         self.oracle = reference(self.sub, upcast=True)
+        self.frugal_oracle = Evaluator(self.sub, torch.float64)
         self.single = Evaluator(self.sub, torch.float32)
         self.specs = self.sub.output_specs
         self.narrowing = 0
@@ -75,14 +85,20 @@ class Values:
 
     # -- laying out ---------------------------------------------------------------------------------------------------
 
+    def arena(self, sizes: Mapping[str, int]) -> Buffers:
+        """Where cases of these sizes are laid out."""
+        if self.device == "cpu" or elements(self.sub, sizes) <= _SMALL_ELEMENTS:
+            return self.worker.arena
+        return self.worker.arena_on_device()
+
     def lay_out(self, group: plan.Group, number: int, with_outputs: bool = True) -> Case:
         """Draw one case and reserve its buffers."""
         rng = random.Random(f"{self.job.seed}/{group.kind}/{number}/{sorted(group.sizes.items())}")
         ranges = self._ranges(group.sizes)
-        arena = self.worker.arena
+        arena = self.arena(group.sizes)
         private, offsets, described = [], [], []
         for i, spec in enumerate(self.sub.inputs):
-            flat = self.drawer.draw(spec, group.sizes, group.kind, rng, ranges.get(i))
+            flat = self.drawer.draw(spec, group.sizes, group.kind, rng, ranges.get(i), device=arena.device)
             n_bytes = flat.numel() * flat.element_size()
             offset = arena.reserve(n_bytes, flat.element_size() if group.misaligned else 0)
             private.append(flat)
@@ -101,8 +117,8 @@ class Values:
                 call.append((arena.reserve(n), n))
             places.append(call)
         symbols = [group.sizes[s.name] for s in self.sub.symbols]
-        message = {"inputs": described, "symbols": symbols, "outputs": places, "arena": 0}
-        return Case(group, number, private, offsets, places, message)
+        message = {"inputs": described, "symbols": symbols, "outputs": places}
+        return Case(group, number, arena, private, offsets, places, message)
 
     def _ranges(self, sizes: Any) -> dict[int, Range]:
         """Integers as positions, or, once eager has refused those drawn, fewer and smaller ones."""
@@ -111,12 +127,11 @@ class Values:
         integers = [i for i, s in enumerate(self.sub.inputs) if s.dtype.startswith(("int", "uint"))]
         return dict.fromkeys(integers, (Range(1, 9), Range(0, 2), Range(0, 1))[self.narrowing - 1])
 
-    def fill(self, cases: list[Case]) -> None:
-        """Write the inputs into the arena, between guard zones."""
-        arena = self.worker.arena
-        size = arena.commit()
+    def fill(self, cases: list[Case]) -> dict[str, Any]:
+        """Write the inputs into the arena that the cases share, between guard zones; where the worker finds it."""
+        arena = cases[0].arena
+        arena.commit()
         for case in cases:
-            case.message["arena"] = size
             for flat, offset in zip(case.private, case.offsets, strict=True):
                 n_bytes = flat.numel() * flat.element_size()
                 before, after = arena.guard(offset, n_bytes)
@@ -124,29 +139,32 @@ class Values:
                 after.fill_(0xFF)
                 if n_bytes:
                     typed(arena.bytes, offset, flat.numel(), flat.dtype).copy_(flat)
+        return {**arena.publish(), "device": self.device}
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Raise `Failed` unless the candidate is right on every case."""
-        groups = plan.groups(self.sub, self.job.seed)
+        groups = plan.groups(self.sub, self.job.seed, self.means)
         if not groups:
-            raise Failed(Outcome.NOT_JUDGED, "too big to be judged in a quarter of the free memory")
+            raise Failed(Outcome.NOT_JUDGED, "too big to be judged in the memory that is free")
         self._find_inputs(groups)
         contracts: dict[int, Contract] = {}
         zeros: dict[int, Contract] = {}
         batch: list[tuple[int, Case]] = []
-        self.worker.arena.reset()
         used = 0
         for g, group in enumerate(groups):
             contracts[g] = Contract(self.job.numerics, self._rtol(), group.slack)
             zeros[g] = Contract(self.job.numerics, self._rtol(), group.slack)
             per_case = elements(self.sub, group.sizes) * 8
+            arena = self.arena(group.sizes)
             for number in range(group.seeds):
-                if batch and used + per_case > _BATCH_BYTES:
+                full = used + per_case > _BATCH_BYTES[arena.device.type]
+                if batch and (full or batch[0][1].arena is not arena):
                     self._run(batch, contracts, zeros)
-                    self.worker.arena.reset()
                     batch, used = [], 0
+                if not batch:
+                    arena.reset()
                 batch.append((g, self.lay_out(group, number)))
                 used += per_case
         self._run(batch, contracts, zeros)
@@ -165,10 +183,10 @@ class Values:
 
     def _check_refusals(self, first: plan.Group) -> None:
         """Indices out of range: eager raises for them on the CPU, and the kernel must not return anything either."""
-        if any(s.device != "cpu" for s in self.sub.inputs):
+        if self.device != "cpu":
             return
         group = plan.Group(first.sizes, "normal", 1)
-        self.worker.arena.reset()
+        self.arena(first.sizes).reset()
         batch = []
         wrong = [(i, value) for i, span in positions(self.sub, first.sizes).items() for value in (span.hi, span.lo - 1)]
         for number, (i, value) in enumerate(wrong):
@@ -182,15 +200,27 @@ class Values:
             self._run(batch, {0: Contract(self.job.numerics, self._rtol(), 1.0)}, {0: Contract("bounded", 0.0, 1.0)})
             self.checked.append("indices out of range")
 
+    def check_call(self, case: Case, call: dict[str, Any]) -> None:
+        """Raise `Failed` unless one call of that case, made while it was timed, was right."""
+        wanted = self._expected(case)
+        if isinstance(wanted, Exception):
+            return
+        contract = Contract(self.job.numerics, self._rtol(), case.group.slack)
+        self._compare(case, wanted, [call], contract, Contract("bounded", 0.0, 1.0))
+        reason = contract.finish()
+        if reason is not None:
+            raise Failed(Outcome.WRONG, f"while timed: {reason}")
+
     def _second_look(self, group: plan.Group) -> str | None:
         """What is wrong by relative errors, on fresh inputs of that kind; None: the kernel is right."""
         per_case = elements(self.sub, group.sizes)
         seeds = max(group.seeds, min(plan.POOLED_SEEDS, 1 + _SECOND_LOOK_ELEMENTS // max(per_case, 1)))
         contracts = {0: Contract(self.job.numerics, 0.0, group.slack, relative=True)}
         zeros = {0: Contract(self.job.numerics, 0.0, group.slack)}
-        at_once = max(1, _BATCH_BYTES // (8 * max(per_case, 1)))
+        arena = self.arena(group.sizes)
+        at_once = max(1, _BATCH_BYTES[arena.device.type] // (8 * max(per_case, 1)))
         for start in range(0, seeds, at_once):
-            self.worker.arena.reset()
+            arena.reset()
             numbers = range(_SECOND_LOOK + start, _SECOND_LOOK + min(start + at_once, seeds))
             self._run([(0, self.lay_out(group, number)) for number in numbers], contracts, zeros)
         return contracts[0].finish()
@@ -203,6 +233,7 @@ class Values:
         while True:
             case = self.lay_out(groups[0], 0, with_outputs=False)
             try:
+                self._try_indices(case)
                 outputs = self._eager(case)
                 break
             except _REFUSALS as error:
@@ -213,31 +244,47 @@ class Values:
             first = groups[0]
             groups.insert(0, plan.Group(first.sizes, "positive", first.seeds, repeat=True))
 
+    def _try_indices(self, case: Case) -> None:
+        """Raise for an index out of range, as eager does on a host: on a device it takes the context down."""
+        whole = elements(self.sub, case.group.sizes) <= _MOST_TRIED_ELEMENTS
+        if self.device != "cpu" and whole and positions(self.sub, case.group.sizes):
+            views = self._shaped([flat.cpu() for flat in case.private], case)
+            reference(on_host(self.sub))(*views, *self._symbols(case))
+
     def _views(self, case: Case) -> list[torch.Tensor]:
+        """The inputs, on the device."""
+        if case.moved is None:
+            case.moved = [flat.to(self.device) for flat in case.private]
+        return self._shaped(case.moved, case)
+
+    def _shaped(self, storages: list[torch.Tensor], case: Case) -> list[torch.Tensor]:
         sizes = case.group.sizes
         return [
             flat.as_strided(values(spec.shape, sizes), values(spec.stride, sizes))
-            for flat, spec in zip(case.private, self.sub.inputs, strict=True)
+            for flat, spec in zip(storages, self.sub.inputs, strict=True)
         ]
 
     def _symbols(self, case: Case) -> list[int]:
         return [case.group.sizes[s.name] for s in self.sub.symbols]
 
+    def arguments(self, case: Case) -> list[Any]:
+        """What eager is called with, on the device."""
+        return [*self._views(case), *self._symbols(case)]
+
     def _eager(self, case: Case) -> tuple[torch.Tensor, ...]:
-        return self.eager(*self._views(case), *self._symbols(case))
+        return self.eager(*self.arguments(case))
 
     def _oracle(self, case: Case, views: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if elements(self.sub, case.group.sizes) > _LARGE_ELEMENTS and case.arena.device.type != "cpu":
+            return self.frugal_oracle(views, case.group.sizes)
         wide = [t.double() if t.is_floating_point() else t for t in views]
         return self.oracle(*wide, *self._symbols(case))
 
     def _run(self, batch: list[tuple[int, Case]], contracts: dict[int, Contract], zeros: dict[int, Contract]) -> None:
         cases = [case for _, case in batch]
-        self.fill(cases)
-        request = {"op": "run", "digest": self.job.candidate.digest, "cases": [c.message for c in cases]}
-        try:
-            self.worker.channel.send(request)
-        except ChannelClosed:
-            raise Failed(Outcome.CRASHED, self.worker.end()) from None
+        where = self.fill(cases)
+        messages = [c.message for c in cases]
+        self.worker.send({"op": "run", "digest": self.job.candidate.digest, "cases": messages, "where": where})
         expected: list[list[Expected] | Exception] = []
         broken: Exception | None = None
         try:
@@ -248,21 +295,31 @@ class Values:
         if broken is not None:
             raise broken
         if "error" in answer:
-            raise Failed(Outcome.WRONG, f"run() raised {answer['error']}")
+            raise self._gave_up(answer["error"], answer)
         for (g, case), wanted, calls in zip(batch, expected, answer["answers"], strict=True):
-            raised = next((call["raised"] for call in calls if "raised" in call), None)
+            raised = next((call for call in calls if "raised" in call), None)
             if isinstance(wanted, Exception):
                 if raised is None and _is_for_index(wanted):
                     raise Failed(Outcome.WRONG, f"on {case}: run() returns where eager raises: {wanted}")
             elif raised is not None:
-                raise Failed(Outcome.WRONG, f"on {case}: run() raised {raised}")
+                raise self._gave_up(raised["raised"], raised, f"on {case}: ")
             else:
                 self._compare(case, wanted, calls, contracts[g], zeros[g])
+
+    def _gave_up(self, text: str, answer: Mapping[str, Any], where: str = "") -> Failed:
+        """The verdict on a candidate that raised."""
+        if answer.get("no_memory"):
+            self.worker.ask({"op": "trim"}, self.job.timeout_s)
+            if torch.cuda.mem_get_info()[0] < self.means.candidate_bytes:
+                return Failed(Outcome.NOT_JUDGED, f"others use the device's memory: {text}")
+        return Failed(Outcome.WRONG, f"{where}run() raised {text}")
 
     def _expected(self, case: Case) -> list[Expected] | Exception:
         """What each output should be near; or what eager raises on these inputs."""
         try:
             eager = self._eager(case)
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise  # it says nothing of the inputs
         except _REFUSALS as refusal:
             return refusal
         if self.job.numerics == "eager" or not any(is_float(s) for s in self.specs):
@@ -284,7 +341,7 @@ class Values:
             found.append(Expected(e, o, [m[i] for m in moved], decomposed=_nth(decomposed, i)))
         if any(s.dtype == "float64" for s in self.specs) and self.job.numerics != "eager":
             self._double_errors(case, found)
-        return found
+        return [wanted.to(case.arena.device) for wanted in found]
 
     def _double_errors(self, case: Case, found: list[Expected]) -> None:
         """Eager's error in float64: from the same program in float32, and from its own on reversed inputs."""
@@ -316,7 +373,7 @@ class Values:
 
         @functools.cache
         def absolute() -> tuple[torch.Tensor, ...]:
-            return self._absolute(case)
+            return tuple(t.to(case.arena.device) for t in self._absolute(case))
 
         for i, spec in enumerate(self.specs):
             kernel = self._output(case, 0, i, spec)
@@ -356,7 +413,9 @@ class Values:
                 raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with another output")
 
     def _inputs_untouched(self, case: Case) -> None:
-        arena = self.worker.arena
+        if case.arena.device.type != "cpu" and not self._any_touched(case):
+            return  # asked in one go: a device takes as long to answer as to look
+        arena = case.arena
         for i, (flat, offset) in enumerate(zip(case.private, case.offsets, strict=True)):
             n_bytes = flat.numel() * flat.element_size()
             if n_bytes and not _same_bytes(arena.bytes[offset : offset + n_bytes], flat):
@@ -365,10 +424,18 @@ class Values:
                 if not bool((zone == 0xFF).all()):
                     raise Failed(Outcome.WRONG, f"on {case}: wrote past an end of input {i}")
 
+    def _any_touched(self, case: Case) -> bool:
+        found = [torch.zeros((), dtype=torch.bool, device=case.arena.device)]
+        for flat, offset in zip(case.private, case.offsets, strict=True):
+            n_bytes = flat.numel() * flat.element_size()
+            found.append((case.arena.bytes[offset : offset + n_bytes] != flat.view(torch.uint8)).any())
+            found += [(zone != 0xFF).any() for zone in case.arena.guard(offset, n_bytes)]
+        return bool(torch.stack(found).any())
+
     def _output(self, case: Case, call: int, i: int, spec: TensorSpec) -> torch.Tensor:
         offset, n_bytes = case.places[call][i]
         dtype: torch.dtype = getattr(torch, spec.dtype)
-        flat = typed(self.worker.arena.bytes, offset, n_bytes // dtype.itemsize, dtype)
+        flat = typed(case.arena.bytes, offset, n_bytes // dtype.itemsize, dtype)
         return flat.view(values(spec.shape, case.group.sizes))
 
 
@@ -386,4 +453,6 @@ _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.device.type != "cpu":
+        return torch.equal(a, b.view(torch.uint8))
     return int(_memcmp(a.data_ptr(), b.data_ptr(), b.numel() * b.element_size())) == 0

@@ -1,26 +1,42 @@
 """The process that runs candidates. It draws no inputs, knows no expected output, and judges nothing.
 
 It is forked by the zygote, told what to do over its channel, and answers with JSON; outputs are left as bytes in the
-arena. Whatever it says is checked by the judge or is a diagnostic.
+arena. Whatever it says is checked by the judge or is a diagnostic. CUDA starts here and never in the zygote.
 """
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import gc
+import importlib.util
+import linecache
 import pickle
 import sys
 import time
 import types
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from akg_dynamo.agents.verifier.arena import Arena, typed
+from akg_dynamo.agents.verifier import cuda_memory
+from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
+from akg_dynamo.agents.verifier.ground import Ground
+from akg_dynamo.agents.verifier.guarded import Zones, guarding
+from akg_dynamo.cache.flags import EagerFlags
+from akg_dynamo.core.types import Timing
 from akg_dynamo.fusion.reference import reference
+
+if TYPE_CHECKING:
+    from akg_dynamo.agents.profiler.device import Queue
 
 _M_PERTURB = -6
 _PERTURB = 0x80  # malloc fills new blocks with its complement, 0x7F: 3.4e38 as a float, NaN as a half
+
+Run = Callable[..., Any]
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -28,6 +44,14 @@ def dtype_of(name: str) -> torch.dtype:
     found = getattr(torch, name)
     assert isinstance(found, torch.dtype)
     return found
+
+
+def repeat(run: Run, sets: Sequence[list[Any]], first: int, count: int, keep: int) -> deque[Any]:
+    """Call it so many times, on one data set after another; the last `keep` outputs."""
+    kept: deque[Any] = deque(maxlen=keep)
+    for i in range(first, first + count):
+        kept.append(run(*sets[i % len(sets)]))
+    return kept
 
 
 def _poison(on: bool) -> None:
@@ -40,20 +64,27 @@ def _poison(on: bool) -> None:
         mallopt(_M_PERTURB, _PERTURB if on else 0)
 
 
-def _load(message: dict[str, Any]) -> types.ModuleType:
+def _execute(message: Mapping[str, Any]) -> types.ModuleType:
+    source, filename = message["source"], f"<{message['name']}>"
     module = types.ModuleType(message["name"])
     module.__dict__["BUILD_DIR"] = message["build_dir"]
     sys.modules[message["name"]] = module
-    exec(compile(message["source"], f"<{message['name']}>", "exec"), module.__dict__)
+    # Triton compiles from the source of its functions, and asks linecache for it.
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    exec(compile(source, filename, "exec"), module.__dict__)
     return module
 
 
 class _Worker:
-    def __init__(self, channel: Channel, arena_fd: int) -> None:
+    def __init__(self, channel: Channel, ground: Ground) -> None:
         self.channel = channel
-        self.arena = Arena(arena_fd)
+        self.ground = ground
+        self.device = "cpu"
+        self.flags = EagerFlags.now()
         self.modules: dict[str, types.ModuleType] = {}
-        self.references: dict[str, Any] = {}
+        self.references: dict[str, Run] = {}
+        self.kept: deque[Any] = deque()
+        self.queue: Queue | None = None
 
     def serve(self) -> None:
         while True:
@@ -62,119 +93,221 @@ class _Worker:
             try:
                 reply = getattr(self, "_" + message["op"])(message, blob)
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever a candidate raises is reported
-                reply = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
+                reply = self._failure(error)
             self.channel.send(reply)
+
+    def _failure(self, error: BaseException) -> dict[str, Any]:
+        reply: dict[str, Any] = {"error": _text(error)}
+        if self.device == "cpu":
+            return reply
+        if isinstance(error, torch.OutOfMemoryError):
+            reply["no_memory"] = True
+        while error.__context__ is not None:  # their frames hold tensors
+            error.__traceback__, error = None, error.__context__
+        error.__traceback__ = None
+        try:
+            self._trim({}, b"")
+        except RuntimeError:  # the context is lost: nothing more can be run in this process
+            reply["broken"] = True
+        return reply
+
+    # -- a device -----------------------------------------------------------------------------------------------------
+
+    def _warm(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """Make a context on a device ahead of need, and load what kernels for it need."""
+        self._use_device(message)
+        if importlib.util.find_spec("triton") is not None:
+            from triton.runtime import driver
+
+            driver.active.get_current_target()
+        return {}
+
+    def _use_device(self, message: Mapping[str, Any]) -> None:
+        if message["device"] == "cuda":
+            cuda_memory.start(message["ordinal"])
+            total = torch.cuda.get_device_properties(message["ordinal"]).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, message["memory_bytes"] / total), message["ordinal"])
+        self.device = message["device"]
+
+    def _trim(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """Give memory back that nobody uses: the user's program runs on the same device."""
+        self.kept.clear()
+        self.ground.copy = None
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return {}
+
+    def _attach(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """Try whether the judge's memory can be had."""
+        self.ground.open(message["where"])
+        return {}
+
+    def _detach(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        self.ground.detach()
+        return {}
+
+    # -- values -------------------------------------------------------------------------------------------------------
 
     def _load(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         if message["threads"]:
             torch.set_num_threads(message["threads"])
+        try:
+            self._use_device(message)
+        except RuntimeError as error:
+            return {"no_device": _text(error)}
+        self.flags, subgraph = pickle.loads(blob)  # from the judge, who is trusted
+        self.flags.apply()
         digest = message["digest"]
         if digest not in self.modules:
-            module = _load(message)
+            module = _execute(message)
             build = getattr(module, "build", None)
             if build is not None:
                 build()
             self.modules[digest] = module
-        if blob:
-            self.references[digest] = reference(pickle.loads(blob))  # from the judge, who is trusted
+        if subgraph is not None:
+            self.references[digest] = reference(subgraph)
         return {}
 
     def _reference(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """Be the process that eager is timed in."""
         if message["threads"]:
             torch.set_num_threads(message["threads"])
-        self.references[message["digest"]] = reference(pickle.loads(blob))
+        self.flags, subgraph = pickle.loads(blob)
+        self.flags.apply()
+        self.references[message["digest"]] = reference(subgraph)
         return {}
 
-    def _inputs(self, case: dict[str, Any]) -> list[Any]:
-        self.arena.map(case["arena"])
+    def _inputs(self, memory: torch.Tensor, case: Mapping[str, Any]) -> list[Any]:
         tensors: list[Any] = []
         for spec in case["inputs"]:
-            flat = typed(self.arena.bytes, spec["offset"], spec["elements"], dtype_of(spec["dtype"]))
+            flat = typed(memory, spec["offset"], spec["elements"], dtype_of(spec["dtype"]))
             tensors.append(flat.as_strided(spec["shape"], spec["stride"], flat.storage_offset()))
         return [*tensors, *case["symbols"]]
 
     def _run(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
-        run = self.modules[message["digest"]].run
+        module = self.modules[message["digest"]]
+        memory = self.ground.open(message["where"])
         answers = []
+        guarded: list[tuple[dict[str, Any], Zones]] = []
         for case in message["cases"]:
-            arguments = self._inputs(case)
+            arguments = self._inputs(memory, case)
             calls = []
-            for offsets in case["outputs"]:  # one list of places per call asked for
-                _poison(True)
+            for places in case["outputs"]:  # one list of places per call asked for
+                zones = Zones(memory.device)
                 try:
-                    outputs = run(*arguments)
+                    outputs = self._poisoned(module, arguments, zones)
                 except Exception as error:  # noqa: BLE001 - whatever a candidate raises is reported
-                    calls.append({"raised": f"{type(error).__name__}: {str(error)[:2000]}"})
+                    calls.append({"raised": _text(error), "no_memory": isinstance(error, torch.OutOfMemoryError)})
                     continue
-                finally:
-                    _poison(False)
-                calls.append(self._store(outputs, offsets, arguments))
+                calls.append(_store(outputs, places, memory))
                 del outputs
+                zones.settle()
+                guarded.append((calls[-1], zones))
             answers.append(calls)
+        self.ground.close()
+        for call, zones in guarded:
+            if zones.violated():
+                call["bad"] = "wrote past an end of memory it allocated"
         return {"answers": answers}
 
-    def _store(self, outputs: Any, places: list[list[int]], arguments: list[Any]) -> dict[str, Any]:
-        if type(outputs) is not tuple:
-            return {"bad": f"run() returned {type(outputs).__name__}, not a tuple"}
-        described = []
-        inputs = [a for a in arguments if isinstance(a, torch.Tensor)]
-        for i, out in enumerate(outputs):
-            if type(out) is not torch.Tensor:
-                return {"bad": f"output {i} is {type(out).__name__}, not a Tensor"}
-            storage = out.untyped_storage()
-            # Inputs all live in the arena: an output that aliases one does too.
-            shared = _inside(storage.data_ptr(), self.arena.bytes) and storage.nbytes() > 0 and bool(inputs)
-            described.append(
-                {
-                    "dtype": str(out.dtype).removeprefix("torch."),
-                    "shape": list(out.shape),
-                    "stride": list(out.stride()),
-                    "device": out.device.type,
-                    "aliases_input": shared,
-                    "aliases_output": any(
-                        storage.data_ptr() == other.untyped_storage().data_ptr() and storage.nbytes() > 0
-                        for other in outputs[:i]
-                    ),
-                }
-            )
-            n_bytes = out.numel() * out.element_size()
-            if i < len(places) and out.device.type == "cpu" and n_bytes == places[i][1]:
-                typed(self.arena.bytes, places[i][0], out.numel(), out.dtype).view(out.shape).copy_(out)
-        return {"outputs": described}
+    def _poisoned(self, module: types.ModuleType, arguments: list[Any], zones: Zones) -> Any:
+        """One call, whose fresh memory holds no zeros and nothing of earlier calls."""
+        _poison(True)
+        try:
+            if self.device == "cpu":  # malloc sees to it there
+                return module.run(*arguments)
+            with guarding(module, zones):
+                return module.run(*arguments)
+        finally:
+            _poison(False)
+            self.flags.apply_determinism()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
 
     def _calls(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
-        """Call once or more, the judge holding the stopwatch."""
-        function: Any = self.references[message["digest"]] if message["eager"] else self.modules[message["digest"]].run
-        arguments = self._inputs(message["case"])
-        for _ in range(message["count"]):
-            function(*arguments)
+        """Call once or more, the judge holding the stopwatch; it may ask for one of the last outputs afterwards."""
+        digest = message["digest"]
+        run: Run = self.references[digest] if message["eager"] else self.modules[digest].run
+        memory = self.ground.open(message["where"])
+        sets = [self._inputs(memory, case) for case in message["cases"]]
+        self.kept = repeat(run, sets, message["first"], message["count"], message["keep"])
+        if self.device != "cpu":
+            torch.cuda.synchronize()
         return {}
+
+    def _kept(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """Store what the call before the last `back` ones returned."""
+        answer = _store(self.kept[-1 - message["back"]], message["places"], self.ground.open(message["where"]))
+        self.kept.clear()
+        self.ground.close()
+        return answer
 
     def _time(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """A whole schedule by this process's clock: for kernels that rules wrote, which do not cheat."""
-        from akg_dynamo.agents.profiler.abba import compare
-
         run, eager = self.modules[message["digest"]].run, self.references[message["digest"]]
-        sets = [self._inputs(case) for case in message["cases"]]
-
-        def measure(kernel: bool, n_calls: int, index: int) -> float:
-            function = run if kernel else eager
-            arguments = sets[index % len(sets)]
-            clock = time.perf_counter
-            start = clock()
-            for _ in range(n_calls):
-                function(*arguments)
-            return clock() - start
-
+        memory = self.ground.open(message["where"])
+        sets = [self._inputs(memory, case) for case in message["cases"]]
+        compare = _compare_on_host if self.device == "cpu" else self._compare_on_device
         with torch.no_grad():
-            timing = compare(measure, message["budget_s"])
-        return {"timing": [timing.ratio, timing.low, timing.high, timing.eager_us, timing.kernel_us]}
+            return {"timing": dataclasses.astuple(compare(run, eager, sets, message["budget_s"]))}
 
-    def _forget(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
-        self.modules.clear()
-        self.references.clear()
-        return {}
+    def _compare_on_device(self, run: Run, eager: Run, sets: list[list[Any]], budget_s: float) -> Timing:
+        from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, compare_on_device
+
+        self.queue = self.queue or CudaQueue()
+        n = len(sets)
+        measure = DeviceMeasure(self.queue, lambda i: eager(*sets[i % n]), lambda i: run(*sets[i % n]), n)
+        return compare_on_device(measure, budget_s)
+
+
+def _text(error: BaseException) -> str:
+    text = str(error).partition("\nCUDA kernel errors might be")[0].rstrip()  # what follows is advice on debugging
+    return f"{type(error).__name__}: {text[:2000]}"
+
+
+def _compare_on_host(run: Run, eager: Run, sets: list[list[Any]], budget_s: float) -> Timing:
+    from akg_dynamo.agents.profiler.abba import compare
+
+    def measure(kernel: bool, n_calls: int, index: int) -> float:
+        function = run if kernel else eager
+        arguments = sets[index % len(sets)]
+        clock = time.perf_counter
+        start = clock()
+        for _ in range(n_calls):
+            function(*arguments)
+        return clock() - start
+
+    return compare(measure, budget_s)
+
+
+def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor) -> dict[str, Any]:
+    """Leave the outputs' bytes in their places, and describe them."""
+    if type(outputs) is not tuple:
+        return {"bad": f"run() returned {type(outputs).__name__}, not a tuple"}
+    described = []
+    for i, out in enumerate(outputs):
+        if type(out) is not torch.Tensor:
+            return {"bad": f"output {i} is {type(out).__name__}, not a Tensor"}
+        storage = out.untyped_storage()
+        described.append(
+            {
+                "dtype": str(out.dtype).removeprefix("torch."),
+                "shape": list(out.shape),
+                "stride": list(out.stride()),
+                "device": out.device.type,
+                # Inputs all live in the arena: an output that aliases one does too.
+                "aliases_input": _inside(storage.data_ptr(), memory) and storage.nbytes() > 0,
+                "aliases_output": any(
+                    storage.data_ptr() == other.untyped_storage().data_ptr() and storage.nbytes() > 0
+                    for other in outputs[:i]
+                ),
+            }
+        )
+        n_bytes = out.numel() * out.element_size()
+        if i < len(places) and out.device == memory.device and n_bytes == places[i][1]:
+            typed(memory, places[i][0], out.numel(), out.dtype).view(out.shape).copy_(out)
+    return {"outputs": described}
 
 
 def _inside(address: int, buffer: torch.Tensor) -> bool:
@@ -184,6 +317,6 @@ def _inside(address: int, buffer: torch.Tensor) -> bool:
 def main(channel: Channel, arena_fd: int) -> None:
     """Serve until the judge closes the channel."""
     try:
-        _Worker(channel, arena_fd).serve()
+        _Worker(channel, Ground(arena_fd)).serve()
     except ChannelClosed:
         return

@@ -1,9 +1,11 @@
 """A process with torch loaded and nothing running in it, which forks the judge and the workers.
 
-    python -m akg_dynamo.agents.verifier.zygote CONTROL_FD JUDGE_FD
+    python -m akg_dynamo.agents.verifier.zygote CONTROL_FD JUDGE_FD [MODULE...]
 
 Loading torch costs a second; a fork of a process that has loaded it costs milliseconds. The zygote stays single
 threaded: one threaded torch operation before a fork hangs the child, whose copy of the thread pool has no threads.
+Nor does it touch CUDA, which a child of a process that did cannot use. The MODULEs are loaded too, if they are there.
+
 It ends when the process that started it ends, and its children die with it.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import select
 import signal
@@ -58,6 +61,9 @@ def main() -> None:
     from akg_dynamo.agents.verifier import referee, worker
     from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, pair
 
+    for name in sys.argv[3:]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     torch.empty(1)
     gc.collect()
     gc.freeze()
