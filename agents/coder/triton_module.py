@@ -54,7 +54,8 @@ def render(sub: Subgraph, design: Design, kernel: TritonKernel, name: str, *, fp
         fp_fusion=fp_fusion,
         versions=versions,
         launches=" + ".join(f"{v.name}.launches" for v in versions),
-        parameters=", ".join(writer.parameters),
+        inputs_and_sizes=writer.parameters,
+        allocations=writer.allocations(),
         body=writer.body(versions),
         device_of=f"{writer.inputs[0]}.device" if writer.inputs else "torch.cuda.current_device()",
         realigned=", ".join([*(f"_aligned({x})" for x in writer.inputs), *writer.parameters[len(writer.inputs) :]]),
@@ -176,11 +177,18 @@ class _Writer:
 
     # -- run ----------------------------------------------------------------------------------------------------------
 
+    def allocations(self) -> list[str]:
+        """An expression that makes each output."""
+        return self._made_by("_empty({0}, {1}, {2})")
+
+    def _made_by(self, form: str) -> list[str]:
+        specs = self.sub.output_specs
+        return [form.format(tuple_text(s.shape), tuple_text(s.stride), f"torch.{s.dtype}") for s in specs]
+
     def body(self, versions: list[_Version]) -> list[str]:
-        """The lines of `run`."""
-        lines = self._allocations("_empty({0}, {1}, {2})")
-        first = (self.outputs or self.scratch_names())[0]
-        lines.append(f"device = {first}.get_device()")
+        """The lines of `run_into`."""
+        lines = self._scratch("_empty({0}, {1}, {2})")
+        lines.append(f"device = {self.outputs[0]}.get_device()")
         lines += [f"a{i} = {x}.data_ptr()" for i, x in enumerate(self.inputs)]
         if self.inputs:
             addresses = " | ".join(f"a{i}" for i in range(len(self.inputs)))
@@ -209,11 +217,8 @@ class _Writer:
         """The launcher's names of scratch tensors."""
         return [f"scratch{i}" for i in range(len(self.scratch))]
 
-    def _allocations(self, form: str) -> list[str]:
-        lines = [
-            f"{y} = {form.format(tuple_text(spec.shape), tuple_text(spec.stride), f'torch.{spec.dtype}')}"
-            for y, spec in zip(self.outputs, self.sub.output_specs, strict=True)
-        ]
+    def _scratch(self, form: str) -> list[str]:
+        lines = []
         for name, tensor in zip(self.scratch_names(), self.scratch, strict=True):
             size = tuple_text((self.bindings[tensor].size,))
             lines.append(f"{name} = {form.format(size, '(1,)', f'torch.{self.dtypes[tensor].torch_name}')}")
@@ -249,7 +254,9 @@ class _Writer:
 
     def interpreted(self) -> list[str]:
         """The lines of `_interpreted`."""
-        lines = self._allocations("torch.empty_strided({0}, {1}, dtype={2})")
+        form = "torch.empty_strided({0}, {1}, dtype={2})"
+        lines = [f"{y} = {made}" for y, made in zip(self.outputs, self._made_by(form), strict=True)]
+        lines += self._scratch(form)
         lines += [f"{self.locals[s]} = {self.values[s]}" for s in self.used if self.locals[s] != self.values[s]]
         for phase in self.phases:
             grid = _three([self._grid(g) for g in phase.grid])

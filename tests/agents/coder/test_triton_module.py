@@ -213,6 +213,14 @@ def test_a_launch_hands_over_addresses(driver: Driver, tmp_path: Path) -> None:
     assert y.data_ptr() != y2.data_ptr()
 
 
+def test_outputs_may_be_given(driver: Driver, tmp_path: Path) -> None:
+    module = loaded(candidate(30, 48), tmp_path)
+    dead = torch.empty(30, 48)
+    (y,) = module.run_into(dead, torch.randn(30, 48))
+    assert y is dead
+    assert driver.launched[1]["args"][2] == dead.data_ptr()
+
+
 def test_sizes_choose_the_version_and_the_grid(driver: Driver, tmp_path: Path) -> None:
     module = loaded(candidate("s0", "s1", DYNAMIC), tmp_path)
     for rows, columns in ((30, 48), (31, 48), (30, 47)):
