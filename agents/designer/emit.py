@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from akg_dynamo.agents.designer.declare import Declarations, minus, plus, times
@@ -10,8 +11,8 @@ from akg_dynamo.agents.designer.nests import COLUMN_TILE, Member, Pass
 from akg_dynamo.agents.designer.prims import Number
 from akg_dynamo.agents.designer.rows import hold_rows
 from akg_dynamo.agents.designer.schedule import Schedule
-from akg_dynamo.agents.designer.sizes import SizeFacts, floor_div
-from akg_dynamo.agents.designer.writer import COMBINE, NestWriter, Scope, beats, identity
+from akg_dynamo.agents.designer.sizes import Size, SizeFacts, floor_div, product
+from akg_dynamo.agents.designer.writer import COMBINE, NestWriter, Scope, beats, identity, surpasses
 from akg_dynamo.agents.sketch.ast import (
     Alloc,
     Assign,
@@ -138,7 +139,7 @@ class _NestEmitter(NestWriter):
         for member in reductions:
             result, dtype = accumulators[id(member)][-1], member.tile.dtype
             if member.sink.op.startswith("arg"):
-                dtype = DType.I64
+                dtype = self._position_dtype(member)
             elif wide and _is_rounded_sum(member):
                 dtype = DType.F64
             self._finish(member, result, dtype)
@@ -247,7 +248,7 @@ class _NestEmitter(NestWriter):
 
         if op.startswith("arg"):
             alloc("best", value, identity(op[3:], value))
-            alloc("at", DType.I64, 0)
+            alloc("at", self._position_dtype(member), 0)
         else:
             alloc(_STEMS.get(op, "b"), value, identity(op, value))
         return names
@@ -277,9 +278,14 @@ class _NestEmitter(NestWriter):
         else:
             body.append(Assign(found, value))
             place = self._number(member.position)
+        if self._position_dtype(member) is not DType.I64:
+            place = Cast(place, self._position_dtype(member))
         body.append(Assign(where, place))
         v, b, w, a = Name(found), Name(best), Name(where), Name(at)
-        better = beats(extreme, member.tile.dtype, (v, w), (b, a))
+        if self._in_order(member.position, walk.group.inner):
+            better = surpasses(extreme, member.tile.dtype, v, b)
+        else:
+            better = beats(extreme, member.tile.dtype, (v, w), (b, a))
         wins = self._whole.fresh("wins")
         body.append(Assign(wins, better))
         body.append(Assign(best, Op("where", (Name(wins), v, b))))
@@ -293,6 +299,21 @@ class _NestEmitter(NestWriter):
         lane = Op("ge", (Lanes(self._vars[vector]), Literal(0)))
         other = Literal(value.value) if isinstance(value, Literal) else value
         return Op("where", (lane, value, other))
+
+    def _in_order(self, position: Index, loops: Sequence[Axis]) -> bool:
+        """Whether the loops meet the elements in the order of their numbers: then the first of equals comes first."""
+        steps = dict(position.terms)
+        reach: Size = 1
+        for axis in reversed(loops):
+            if axis not in steps or not self._facts.at_most(reach, steps[axis]):
+                return False
+            reach = steps[axis] * axis.extent
+        return True
+
+    def _position_dtype(self, member: Member) -> DType:
+        """As narrow as the number of an element allows, so that it has as many lanes as the values."""
+        terms = self._facts.most(product(a.extent for a in member.inner))
+        return DType.I32 if terms is not None and terms < 1 << 31 else DType.I64
 
     def _position(self, position: Index, first: TileExpr, vector: Axis) -> TileExpr:
         """The number of an element among those reduced, where `first` is its lane in a tile."""

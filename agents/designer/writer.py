@@ -269,6 +269,14 @@ def identity(op: str, dtype: DType) -> Number:
     return low if op == "max" else high
 
 
+def surpasses(extreme: str, dtype: DType, v: TileExpr, b: TileExpr) -> TileExpr:
+    """Whether v is the better extreme, and no equal one: NaN before all."""
+    if not dtype.is_float:
+        return Op("gt" if extreme == "max" else "lt", (v, b))
+    worse = Op("le" if extreme == "max" else "ge", (v, b))
+    return Op("and", (Op("not", (worse,)), Op("eq", (b, b))))
+
+
 def beats(extreme: str, dtype: DType, new: tuple[TileExpr, TileExpr], old: tuple[TileExpr, TileExpr]) -> TileExpr:
     """Whether (value, position) `new` is the better extreme: NaN before all, and of equals the first."""
     (v, w), (b, a) = new, old
