@@ -37,6 +37,14 @@ from akg_dynamo.core.types import Design
 
 ROW_TILE = 1024
 SQUARE_TILE = 32
+_TILES = {
+    "BN": (ROW_TILE, (256, 512, 1024, 2048)),
+    "BC": (COLUMN_TILE, (64, 128, 256, 512)),
+    "BT": (SQUARE_TILE, (16, 32, 64)),
+    # What is turned, across and along what is stored: long runs in both memories, and a buffer that fits L1.
+    "BI": (64, (16, 32, 64)),
+    "BJ": (128, (32, 64, 128, 256)),
+}
 _SUM_BLOCK = 16  # how many terms an f32 accumulator takes before it is added to a wider one
 
 
@@ -81,7 +89,9 @@ class _NestEmitter(NestWriter):
             tiled = axis in (self._nest.vector, self._nest.across)
             if tiled:
                 only = not any(p.inner for p in self._nest.passes)
-                name = "BT" if self._nest.across is not None else "BN" if only else "BC"
+                name = "BN" if only else "BC"
+                if self._nest.across is not None:
+                    name = "BI" if axis is self._nest.across else "BJ"
                 self._steps[axis] = self._tile(name)
             self._open(axis, "i" if not tiled else "j")
             headers.append((axis, True))
@@ -105,11 +115,8 @@ class _NestEmitter(NestWriter):
         scope.axes |= {row}
 
     def _tile(self, name: str) -> str:
-        if name == "BN":
-            return self._whole.constexpr("BN", ROW_TILE, (256, 512, 1024, 2048))
-        if name == "BT":
-            return self._whole.constexpr("BT", SQUARE_TILE, (16, 32, 64))
-        return self._whole.constexpr("BC", COLUMN_TILE, (64, 128, 256, 512))
+        size, space = _TILES[name]
+        return self._whole.constexpr(name, size, space)
 
     def _close(self, axis: Axis, parallel: bool, bounds: tuple[IntExpr, IntExpr] | None = None) -> None:
         scope = self._scopes.pop()

@@ -83,7 +83,8 @@ template <class To, class From> INLINE inline To cvt(From x) {
     return y;
   }
   constexpr int HALFWAY = A > B ? A / 2 : A * 2;
-  if constexpr (integers && A != B && HALFWAY != B) return cvt<To>(cvt<typename Lanes<typename Sized<HALFWAY>::type, N>::type>(x));
+  typedef typename Sized<HALFWAY>::type H;
+  if constexpr (integers && A != B && HALFWAY != B) return cvt<To>(cvt<typename Lanes<H, N>::type>(x));
   return __builtin_convertvector(x, To);
 }
 //@ bits
@@ -136,9 +137,11 @@ template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 // The lanes of *p whose bit is set, those of `rest` elsewhere. Other memory is not touched.
 template <class T> INLINE inline V<T> load_bits(const T* p, uint64_t set, V<T> rest) {
 #ifdef MASKED_MOVES
-#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                    \
-  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE)    \
-    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)rest, (BITS)set);
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                       \
+  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE) {     \
+    typedef typename Lanes<ELEM, BYTES / SIZE>::type X;           \
+    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (X)rest, (BITS)set); \
+  }
   MASKED_MOVES
 #undef MOVE
 #endif
@@ -157,9 +160,12 @@ template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
 }
 template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
 #ifdef MASKED_MOVES
-#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                 \
-  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE)    \
-    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)v, (BITS)(~0ull >> (64 - n)));
+  const uint64_t set = ~0ull >> (64 - n);
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                       \
+  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE) {        \
+    typedef typename Lanes<ELEM, BYTES / SIZE>::type X;           \
+    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (X)v, (BITS)set); \
+  }
   MASKED_MOVES
 #undef MOVE
 #endif
@@ -228,33 +234,51 @@ template <class T, class N> INLINE inline void store_strided(T* p, int64_t strid
   }
 }
 //@ transpose
-#ifdef __AVX512F__
+#if defined(__AVX512VL__) && defined(__AVX512BW__)
 template <class T> constexpr int TURN = sizeof(T) == 8 ? 8 : 16;
-#else
-template <class T> constexpr int TURN = sizeof(T) == 8 ? 4 : 8;
+#define TURNS "v"
+#define EVEN_HALVES "vshufi64x2 $0,"
+#define ODD_HALVES "vshufi64x2 $3,"
+#elif defined(__AVX2__)
+template <class T> constexpr int TURN = sizeof(T) == 8 ? 4 : sizeof(T) == 1 ? 16 : 8;
+#define TURNS "x"
+#define EVEN_HALVES "vperm2i128 $0x20,"
+#define ODD_HALVES "vperm2i128 $0x31,"
 #endif
-// For rows i and i + H: which elements of the two make the upper and the lower half of their 2 x 2 blocks, turned.
-template <class I, int B, int H> struct Picks {
-  I low[B], high[B];
-  constexpr Picks() : low(), high() {
-    for (int c = 0; c < B; c++) low[c] = c & H ? B + c - H : c, high[c] = c & H ? B + c : c + H;
-  }
-};
-template <int H, int B, class Row> INLINE inline void turn_halves(Row (&a)[B]) {
-  typedef decltype(a[0] < a[0]) M;
-  typedef typename Sized<sizeof(Row) / B>::type I;
-  static constexpr Picks<I, B, H> picks;
-  M low, high;
-  __builtin_memcpy(&low, picks.low, sizeof low);
-  __builtin_memcpy(&high, picks.high, sizeof high);
+#ifdef TURNS
+// The lower (or upper) halves of every 16 bytes in x and y, interleaved; from 16 bytes on, their even (odd) pieces.
+// (GCC 12 has these shuffles too, but takes permutations of any lanes for them, which are half as fast.)
+template <int BYTES, bool UPPER, class X> INLINE inline X pick(X x, X y) {
+  X z;
+#define PICK(NAME) asm(NAME " %2, %1, %0" : "=" TURNS(z) : TURNS(x), TURNS(y))
+  if constexpr (BYTES == 1 && !UPPER) PICK("vpunpcklbw");
+  if constexpr (BYTES == 1 && UPPER) PICK("vpunpckhbw");
+  if constexpr (BYTES == 2 && !UPPER) PICK("vpunpcklwd");
+  if constexpr (BYTES == 2 && UPPER) PICK("vpunpckhwd");
+  if constexpr (BYTES == 4 && !UPPER) PICK("vpunpckldq");
+  if constexpr (BYTES == 4 && UPPER) PICK("vpunpckhdq");
+  if constexpr (BYTES == 8 && !UPPER) PICK("vpunpcklqdq");
+  if constexpr (BYTES == 8 && UPPER) PICK("vpunpckhqdq");
+  if constexpr (BYTES >= 16 && sizeof(X) == 32 && !UPPER) PICK(EVEN_HALVES);
+  if constexpr (BYTES >= 16 && sizeof(X) == 32 && UPPER) PICK(ODD_HALVES);
+  if constexpr (BYTES >= 16 && sizeof(X) == 64 && !UPPER) PICK("vshufi64x2 $0x88,");
+  if constexpr (BYTES >= 16 && sizeof(X) == 64 && UPPER) PICK("vshufi64x2 $0xdd,");
+#undef PICK
+  return z;
+}
+// Rows are interleaved by elements, by pairs, ... Once every 16 bytes are part of a column, the parts are gathered.
+template <int D, int B, class Row> INLINE inline void turn(Row (&a)[B]) {
+  constexpr int BYTES = D * (sizeof(Row) / B);
+  Row b[B];
 #pragma GCC unroll 16
-  for (int i = 0; i < B; i++)
-    if (!(i & H)) {
-      const Row x = a[i], y = a[i + H];
-      a[i] = __builtin_shuffle(x, y, low);
-      a[i + H] = __builtin_shuffle(x, y, high);
-    }
-  if constexpr (H > 1) turn_halves<H / 2, B, Row>(a);
+  for (int i = 0; i < B; i += 2) {
+    const int pair = i / 2, x = pair / D * 2 * D + pair % D;
+    b[BYTES < 16 ? i : x] = pick<BYTES, false>(a[x], a[x + D]);
+    b[BYTES < 16 ? i + 1 : x + D] = pick<BYTES, true>(a[x], a[x + D]);
+  }
+  if constexpr (2 * D < B) turn<2 * D>(b);
+#pragma GCC unroll 16
+  for (int i = 0; i < B; i++) a[i] = b[i];
 }
 // A square block, turned in registers. Not inlined: the caller's loops would only spill its row addresses.
 template <class T> __attribute__((noinline)) static void transpose_block(T* dst, int64_t ds, const T* src, int64_t ss) {
@@ -263,20 +287,23 @@ template <class T> __attribute__((noinline)) static void transpose_block(T* dst,
   Row a[B];
 #pragma GCC unroll 16
   for (int i = 0; i < B; i++, src += ss) __builtin_memcpy(&a[i], src, sizeof(Row));
-  turn_halves<B / 2, B, Row>(a);
+  turn<1>(a);
 #pragma GCC unroll 16
   for (int i = 0; i < B; i++, dst += ds) __builtin_memcpy(dst, &a[i], sizeof(Row));
 }
+#endif
 // dst[r * ds + c] = src[c * ss + r] for r < rows, c < cols.
 template <class T> static void transpose(T* dst, int64_t ds, const T* src, int64_t ss, int64_t rows, int64_t cols) {
-  constexpr int B = TURN<T>;
   int64_t c = 0;
+#ifdef TURNS
+  constexpr int B = TURN<T>;
   for (; c + B <= cols; c += B) {
     int64_t r = 0;
     for (; r + B <= rows; r += B) transpose_block(dst + r * ds + c, ds, src + c * ss + r, ss);
     for (; r < rows; r++)
       for (int i = 0; i < B; i++) dst[r * ds + c + i] = src[(c + i) * ss + r];
   }
+#endif
   for (; c < cols; c++)
     for (int64_t r = 0; r < rows; r++) dst[r * ds + c] = src[c * ss + r];
 }

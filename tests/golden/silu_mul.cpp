@@ -80,7 +80,8 @@ template <class To, class From> INLINE inline To cvt(From x) {
     return y;
   }
   constexpr int HALFWAY = A > B ? A / 2 : A * 2;
-  if constexpr (integers && A != B && HALFWAY != B) return cvt<To>(cvt<typename Lanes<typename Sized<HALFWAY>::type, N>::type>(x));
+  typedef typename Sized<HALFWAY>::type H;
+  if constexpr (integers && A != B && HALFWAY != B) return cvt<To>(cvt<typename Lanes<H, N>::type>(x));
   return __builtin_convertvector(x, To);
 }
 template <class To, class From> INLINE inline To bits(From x) {
@@ -103,9 +104,11 @@ template <class To, class From> INLINE inline To bits(From x) {
 // The lanes of *p whose bit is set, those of `rest` elsewhere. Other memory is not touched.
 template <class T> INLINE inline V<T> load_bits(const T* p, uint64_t set, V<T> rest) {
 #ifdef MASKED_MOVES
-#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                    \
-  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE)    \
-    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)rest, (BITS)set);
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                       \
+  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE) {     \
+    typedef typename Lanes<ELEM, BYTES / SIZE>::type X;           \
+    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (X)rest, (BITS)set); \
+  }
   MASKED_MOVES
 #undef MOVE
 #endif
@@ -124,9 +127,12 @@ template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
 }
 template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
 #ifdef MASKED_MOVES
-#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                 \
-  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE)    \
-    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)v, (BITS)(~0ull >> (64 - n)));
+  const uint64_t set = ~0ull >> (64 - n);
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                       \
+  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE) {        \
+    typedef typename Lanes<ELEM, BYTES / SIZE>::type X;           \
+    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (X)v, (BITS)set); \
+  }
   MASKED_MOVES
 #undef MOVE
 #endif

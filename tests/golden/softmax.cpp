@@ -87,9 +87,11 @@ template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 // The lanes of *p whose bit is set, those of `rest` elsewhere. Other memory is not touched.
 template <class T> INLINE inline V<T> load_bits(const T* p, uint64_t set, V<T> rest) {
 #ifdef MASKED_MOVES
-#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                    \
-  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE)    \
-    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)rest, (BITS)set);
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                       \
+  if constexpr (sizeof(rest) == BYTES && sizeof(T) == SIZE) {     \
+    typedef typename Lanes<ELEM, BYTES / SIZE>::type X;           \
+    return (V<T>)__builtin_ia32_load##NAME##_mask((const ELEM*)p, (X)rest, (BITS)set); \
+  }
   MASKED_MOVES
 #undef MOVE
 #endif
@@ -108,9 +110,12 @@ template <class T> INLINE inline V<T> first_lanes(const T* p, int64_t n) {
 }
 template <class T> INLINE inline void put_first_lanes(T* p, V<T> v, int64_t n) {
 #ifdef MASKED_MOVES
-#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                 \
-  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE)    \
-    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (typename Lanes<ELEM, BYTES / SIZE>::type)v, (BITS)(~0ull >> (64 - n)));
+  const uint64_t set = ~0ull >> (64 - n);
+#define MOVE(BYTES, SIZE, ELEM, NAME, BITS)                       \
+  if constexpr (sizeof(v) == BYTES && sizeof(T) == SIZE) {        \
+    typedef typename Lanes<ELEM, BYTES / SIZE>::type X;           \
+    return __builtin_ia32_store##NAME##_mask((ELEM*)p, (X)v, (BITS)set); \
+  }
   MASKED_MOVES
 #undef MOVE
 #endif

@@ -90,3 +90,25 @@ def test_loads_beyond_the_bounds(dtype: DType) -> None:
         np.testing.assert_array_equal(
             outputs["few"], np.where(f, np.concatenate([w[::2], zero])[3 : 3 + size], zero[:size])
         )
+
+
+@pytest.mark.parametrize("dtype", DType, ids=lambda d: d.value)
+def test_turned_tiles(dtype: DType) -> None:
+    """What is adjacent along another axis than the vector's goes through a buffer: inputs, and outputs."""
+    name = dtype.value
+    sketch = parse(f"""sketch turned {{
+  symbols: M, N
+  tensors: x[N, M]: {name} in, c[M, N]: {name} in, y[M, N]: {name} out, z[N, M]: {name} out
+  for i in range(0, M, 48):
+    for j in range(0, N, 96):
+      t = load(x[j:j+96, i:i+48])
+      store(t -> y[i:i+48, j:j+96])
+      store(load(c[i:i+48, j:j+96]) -> z[j:j+96, i:i+48])
+}}""")
+    for (m, n), at_end in itertools.product(((1, 1), (3, 100), (53, 37), (130, 200)), (True, False)):
+        x, c, y, z = (fenced(filled(dtype, m * n), at_end=at_end) for _ in range(4))
+        shapes = {"x": (n, m), "c": (m, n), "y": (m, n), "z": (n, m)}
+        arrays = {k: a.reshape(shapes[k]) for k, a in zip("xcyz", (x, c, y, z), strict=True)}
+        execute(sketch, arrays, {"M": m, "N": n})
+        np.testing.assert_array_equal(arrays["y"], arrays["x"].T)
+        np.testing.assert_array_equal(arrays["z"], arrays["c"].T)
