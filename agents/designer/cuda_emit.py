@@ -24,7 +24,7 @@ from akg_dynamo.agents.designer.prims import Number, Prim
 from akg_dynamo.agents.designer.recurrence import Recurrence, Reduced, recurrence
 from akg_dynamo.agents.designer.schedule import Schedule
 from akg_dynamo.agents.designer.sizes import SizeFacts, product
-from akg_dynamo.agents.designer.writer import COMBINE, ZERO, NestWriter, Scope, beats, identity
+from akg_dynamo.agents.designer.writer import COMBINE, ZERO, NestWriter, Scope, identity
 from akg_dynamo.agents.sketch.ast import (
     Alloc,
     Assign,
@@ -128,6 +128,7 @@ class _CudaWriter(NestWriter):
         self._plan, self._counts = plan, counts
         self._tiles: dict[tuple[str, int], str] = {}
         self._bounds: dict[Axis, tuple[IntExpr, IntExpr]] = {}
+        self._trips: dict[Axis, IntExpr] = {}  # of the loop over a chunk, where it is known better than from its bounds
         self._lanes: dict[Axis, _Lanes] = {}
         self._body = 0
         self._together: dict[int, list[_Together]] = {}
@@ -193,9 +194,18 @@ class _CudaWriter(NestWriter):
         if chunked is None:
             return
         extent = self._whole.size(chunked.axis.extent)
-        tiled = not plan.whole and plan.tiles[chunked.axis] > 1
+        tiled = not plan.whole and chunked.grain > 1
         grain: IntExpr = IntVar(self._tile("BL", chunked.grain)) if tiled else IntConst(chunked.grain)
-        self._bounds[chunked.axis] = self._range(chunked, extent, grain, IntVar(self._vars[chunked.chunk]))
+        number = IntVar(self._vars[chunked.chunk])
+        self._bounds[chunked.axis] = self._range(chunked, extent, grain, number)
+        if chunked.length is not None:
+            length, tile = self._whole.size(chunked.length), plan.tiles[chunked.axis]
+            if tile == 1 or chunked.length % tile == 0:
+                step = IntVar(self._tile("BL", tile)) if tile > 1 else _ONE
+                self._trips[chunked.axis] = length if tile == 1 else IntBin("//", length, step)
+        elif tiled:
+            first, last = (self._share(chunked, extent, grain, n) for n in (number, plus(number, _ONE)))
+            self._trips[chunked.axis] = minus(last, first)
         others = self._whole.size(product(a.extent for a in band[0].inner if a is not chunked.axis))
         for group in band:
             for member in group.members:
@@ -203,9 +213,8 @@ class _CudaWriter(NestWriter):
                     self._counts[member.sink.prim] = _Terms(chunked, extent, grain, others)
 
     def _range(self, chunked: Chunked, extent: IntExpr, grain: IntExpr, number: IntExpr) -> tuple[IntExpr, IntExpr]:
-        known = chunked.axis.extent
-        if isinstance(known, int) and known % (chunked.grain * chunked.count) == 0:
-            length = self._whole.size(known // chunked.count)
+        if chunked.length is not None:
+            length = self._whole.size(chunked.length)
             first = times(number, length)
             return first, plus(first, length)
         lo, hi = (self._border(chunked, extent, grain, n) for n in (number, plus(number, _ONE)))
@@ -213,11 +222,14 @@ class _CudaWriter(NestWriter):
 
     def _border(self, chunked: Chunked, extent: IntExpr, grain: IntExpr, number: IntExpr) -> IntExpr:
         """Where a chunk begins."""
+        return times(self._share(chunked, extent, grain, number), grain)
+
+    def _share(self, chunked: Chunked, extent: IntExpr, grain: IntExpr, number: IntExpr) -> IntExpr:
+        """How many grains the chunks before one have."""
         grains = extent
         if chunked.grain > 1:
             grains = IntBin("//", plus(extent, minus(grain, _ONE)), grain)
-        share = IntBin("//", times(number, grains), self._whole.size(chunked.count))
-        return times(share, grain)
+        return IntBin("//", times(number, grains), self._whole.size(chunked.count))
 
     def _expr(self, tile: Tile, depth: int) -> TileExpr:
         return self._terms(tile) if tile.kind == "count" and self._named(tile) is None else super()._expr(tile, depth)
@@ -226,10 +238,10 @@ class _CudaWriter(NestWriter):
         """How many terms a chunk has, in f32."""
         terms = self._counts[tile.attr.prim]
         (index,) = tile.attr.indices
-        known, chunked = terms.chunked.axis.extent, terms.chunked
+        chunked = terms.chunked
         number = self._number(index)
-        if isinstance(known, int) and known % (chunked.grain * chunked.count) == 0:
-            length = times(self._whole.size(known // chunked.count), terms.others)
+        if chunked.length is not None:
+            length = times(self._whole.size(chunked.length), terms.others)
             return Cast(IndexValue(length), DType.F32)
         if isinstance(number, IndexValue):
             lo, hi = self._range(chunked, terms.extent, terms.grain, number.expr)
@@ -249,7 +261,7 @@ class _CudaWriter(NestWriter):
             return Op("mul", (share, IndexValue(terms.grain))) if chunked.grain > 1 else share
 
         end = Op("minimum", (border(Op("add", (number, Literal(1)))), IndexValue(terms.extent)))
-        length = self._let("n", Op("sub", (end, border(number))))
+        length = self._let("terms", Op("sub", (end, border(number))))
         return Cast(Op("mul", (length, IndexValue(terms.others))), DType.F32)
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -350,6 +362,9 @@ class _CudaWriter(NestWriter):
 
     def _is_full(self, axis: Axis, plan: BandPlan) -> bool:
         """Whether every tile of the axis is, for all sizes this is designed for."""
+        chunked = plan.chunked
+        if chunked is not None and axis is chunked.axis and chunked.length is not None:
+            return chunked.length % plan.tiles[axis] == 0
         return isinstance(axis.extent, int) and axis.extent % plan.tiles[axis] == 0
 
     def _declare_lanes(self, axis: Axis, plan: BandPlan, full: bool) -> _Lanes:
@@ -373,12 +388,12 @@ class _CudaWriter(NestWriter):
         if lanes is None:
             self._open(axis, "r")
             var = self._vars[axis]
-            trips, done = minus(hi, lo), minus(IntVar(var), lo)
+            trips, done = self._trips.get(axis, minus(hi, lo)), minus(IntVar(var), lo)
             start, stop = lo, hi
         else:
             step = IntVar(lanes.tile)
             var = self._whole.fresh("b")
-            trips = IntBin("//", minus(hi, lo) if lanes.full else plus(minus(hi, lo), minus(step, _ONE)), step)
+            trips = self._tile_count(axis, lo, hi, lanes)
             done, start, stop = IntVar(var), ZERO, trips
             self._vars[axis], self._steps[axis] = lanes.name, lanes.tile
             self._shifts[axis] = plus(lo, times(IntVar(var), step))
@@ -387,6 +402,13 @@ class _CudaWriter(NestWriter):
         scope = self._scopes.pop()
         self._shifts.pop(axis, None)
         self._add(For(var, start, stop, None, tuple(scope.body)))
+
+    def _tile_count(self, axis: Axis, lo: IntExpr, hi: IntExpr, lanes: _Lanes) -> IntExpr:
+        """How many tiles cover an axis."""
+        if axis in self._trips:
+            return self._trips[axis]
+        step = IntVar(lanes.tile)
+        return IntBin("//", minus(hi, lo) if lanes.full else plus(minus(hi, lo), minus(step, _ONE)), step)
 
     def _body_of(self, loop: _Loop, reductions: Sequence[Member], stores: Sequence[Member]) -> None:
         for lanes in loop.lanes.values():
@@ -459,10 +481,9 @@ class _CudaWriter(NestWriter):
             v, where = self._let("v", value), self._number(member.position)
             if self._position_dtype(member) is DType.I32:
                 where = Cast(where, DType.I32)
-            w = self._let("w", where)
-            wins = self._let("wins", beats(op[3:], dtype, (v, w), (best, at)))
+            wins = self._let("wins", _exceeds(op[3:], dtype, v, best))
             self._add(Assign(best.name, Op("where", (wins, v, best))))
-            self._add(Assign(at.name, Op("where", (wins, w, at))))
+            self._add(Assign(at.name, Op("where", (wins, where, at))))
         else:
             self._add(Assign(names[0], Op(COMBINE[op], (Name(names[0]), value))))
 
@@ -476,8 +497,14 @@ class _CudaWriter(NestWriter):
         return Op("where", (live, value, Literal(other)))
 
     def _vanishes(self, tile: Tile, loop: _Loop) -> bool:
-        """Whether the value is 0 in every lane that is not live, because what is loaded there is."""
+        """Whether the value is 0 in every lane that is not live, because what is loaded there is.
+
+        Beyond the end of a chunk it is not: the next chunk begins there, unless chunks end with a tile.
+        """
+        chunked = self._plan.band(loop.group).chunked
         ragged = [a for a, lanes in loop.lanes.items() if not lanes.full]
+        if chunked is not None and chunked.axis in ragged and chunked.length is not None:
+            return False
         return all(_vanishes(tile, a) for a in ragged)
 
     def _finish(self, member: Member, loop: _Loop) -> None:
@@ -485,7 +512,10 @@ class _CudaWriter(NestWriter):
         axes = [a for a in loop.group.inner if a in loop.lanes]
         if member.sink.op.startswith("arg"):
             dtype = self._position_dtype(member)
-            self._finished(member, self._first(member, Name(names[0]), Name(names[1]), axes, dtype))
+            found = self._let("w", self._first(member, Name(names[0]), Name(names[1]), axes, dtype))
+            # No lane has a position where every value is the worst there is: then it is the first.
+            none = Op("eq", (found, Literal(_last(dtype))))
+            self._finished(member, Op("where", (none, IndexValue(self._start(member)), found)))
         elif led and led[0].how.kind == "exponential":
             self._finished(member, Name(names[0]))
             for together, name in zip(led, names[1:], strict=True):
@@ -494,6 +524,16 @@ class _CudaWriter(NestWriter):
             self._finish_deviation(member, led[0].member, names, loop)
         else:
             self._finished(member, self._reduced(member.sink.op, Name(names[0]), axes))
+
+    def _start(self, member: Member) -> IntExpr:
+        """The position of the first element."""
+        assert member.position is not None
+        total: IntExpr = ZERO
+        for axis, c in member.position.terms:
+            lo, _ = self._bounds.get(axis, (ZERO, ZERO))
+            if lo != ZERO:
+                total = plus(total, times(lo, self._whole.size(c)))
+        return total
 
     def _reduced(self, op: str, value: TileExpr, axes: Sequence[Axis]) -> TileExpr:
         for axis in reversed(axes):
@@ -535,15 +575,14 @@ class _CudaWriter(NestWriter):
     def _accumulate_first(self, member: Member, value: TileExpr, axes: Sequence[Axis], loop: _Loop) -> None:
         assert member.position is not None
         best, at = (Name(n) for n in loop.carried[id(member)])
-        dtype = self._position_dtype(member)
-        where = self._number(member.position)
+        dtype, extreme = self._position_dtype(member), member.sink.op[3:]
         v = self._let("v", value)
-        w = self._let("w", self._first(member, v, where, axes, DType.I64))
-        m = self._let("m", self._reduced(member.sink.op[3:], v, axes))
-        place: TileExpr = w if dtype is DType.I64 else self._let("w", Cast(w, dtype))
-        wins = self._let("wins", beats(member.sink.op[3:], member.tile.dtype, (m, place), (best, at)))
+        place = self._first(member, v, self._number(member.position), axes, DType.I64)
+        w = self._let("w", place if dtype is DType.I64 else Cast(place, dtype))
+        m = self._let("m", self._reduced(extreme, v, axes))
+        wins = self._let("wins", _exceeds(extreme, member.tile.dtype, m, best))
         self._add(Assign(best.name, Op("where", (wins, m, best))))
-        self._add(Assign(at.name, Op("where", (wins, place, at))))
+        self._add(Assign(at.name, Op("where", (wins, w, at))))
 
     # ----------------------------------------------------------------------------------------------------------------
     # Reductions that depend on one another, in one pass
@@ -623,18 +662,20 @@ class _CudaWriter(NestWriter):
         terms: TileExpr
         if len(names) > 2:
             terms = Name(names[2])
-            whole = self._let("n", self._reduced("sum", terms, axes))
+            whole = self._let("terms", self._reduced("sum", terms, axes))
         else:
             lanes: IntExpr = _ONE
             trips: IntExpr = _ONE
             for axis in loop.group.inner:
                 lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))
                 found = loop.lanes.get(axis)
-                step = IntVar(found.tile) if found is not None else _ONE
-                lanes = times(lanes, step)
-                trips = times(trips, IntBin("//", minus(hi, lo), step) if found is not None else minus(hi, lo))
-            terms = self._let("n", Cast(IndexValue(trips), DType.F32))
-            whole = self._let("n", Cast(IndexValue(times(trips, lanes)), DType.F32))
+                if found is not None:
+                    lanes = times(lanes, IntVar(found.tile))
+                    trips = times(trips, self._tile_count(axis, lo, hi, found))
+                else:
+                    trips = times(trips, self._trips.get(axis, minus(hi, lo)))
+            terms = self._let("terms", Cast(IndexValue(trips), DType.F32))
+            whole = self._let("terms", Cast(IndexValue(times(trips, lanes)), DType.F32))
         total = self._let("s", self._reduced("sum", Op("mul", (mean, terms)), axes))
         off = self._let("off", Op("sub", (mean, Op("div", (total, whole)))))
         apart = Op("add", (squares, Op("mul", (terms, Op("mul", (off, off))))))
@@ -666,6 +707,14 @@ def _vanishes(tile: Tile, axis: Axis) -> bool:
 
 def _is_finite_number(tile: Tile) -> bool:
     return tile.kind == "const" and abs(tile.attr) < float("inf")
+
+
+def _exceeds(extreme: str, dtype: DType, new: TileExpr, old: TileExpr) -> TileExpr:
+    """Whether a later value takes the place of the best so far; NaN is the best there is."""
+    if not dtype.is_float:
+        return Op("gt" if extreme == "max" else "lt", (new, old))
+    worse = Op("le" if extreme == "max" else "ge", (new, old))
+    return Op("and", (Op("not", (worse,)), Op("not", (Op("isnan", (old,)),))))
 
 
 def _last(dtype: DType) -> int:

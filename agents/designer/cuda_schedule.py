@@ -48,7 +48,7 @@ from akg_dynamo.agents.sketch.ast import DType
 CHUNKS = "chunks"  # the name of storage that holds one partial result per chunk: (chunks, results)
 COLUMNS = 128  # how many neighbouring columns a program of a column reduction takes
 MIN_CHUNK_BYTES = 1 << 15
-PROGRAMS_PER_PROCESSOR = 8
+CHUNK_BYTES = 1 << 18
 WHOLE = 1 << 14  # elements of a tensor that a program may hold at once
 LAST = (1 << 63) - 1  # a position after every other
 
@@ -76,8 +76,16 @@ class CudaScheduler(Scheduler):
     def _split_reductions(self, sinks: list[Sink]) -> list[Sink]:
         result: list[Sink] = []
         splits: dict[Prim, _Split] = {}
+        decided: dict[Prim, tuple[Sink, int | None]] = {}
+        large = [s for s in sinks if not s.is_reduction and s.reds]
         for sink in sinks:
-            chunks = self._chunks(sink)
+            chunks = None
+            if sink.is_reduction and sink.reduced_axes():
+                before = [decided[r.prim] for r in sink.reds if r.prim in decided]
+                same = [n for s, n in before if s.domain == sink.domain and s.dims == sink.dims]
+                again = any(self._elements(s) * 2 > self._elements(sink) for s in large)
+                chunks = same[0] if same else self._chunks_of(sink, again)
+                decided[sink.prim] = (sink, chunks)
             if chunks is None:
                 result.append(sink)
             elif sink.op.startswith("arg"):
@@ -86,45 +94,53 @@ class CudaScheduler(Scheduler):
                 result += self._split(sink, chunks, splits)
         return result
 
-    def _chunks(self, sink: Sink) -> int | None:
-        """How many chunks to reduce in, when one phase would leave most of the GPU idle."""
-        if not sink.is_reduction or not sink.reduced_axes():
-            return None
-        value = self.facts.value
+    def _elements(self, sink: Sink) -> int:
+        return self.facts.value(product(sink.domain))
+
+    def _chunks_of(self, sink: Sink, again: bool) -> int | None:
+        """How many chunks to reduce in, where that is faster than one phase.
+
+        again: the values are wanted again afterwards. In the same phase that is free if a row is held whole, and cheap
+        if it is still in the cache; in a phase of its own it is another read.
+        """
+        value, device = self.facts.value, self.device
         kept = value(product(a.extent for a in sink.kept_axes()))
         reduced = value(product(a.extent for a in sink.reduced_axes()))
         item = max([a.storage.dtype.size_bytes for a in sink.loads], default=4)
         moved = kept * reduced * item
         columns, inner = self._alone(sink)
-        programs = kept // min(COLUMNS, columns) if columns else kept
-        apart = moved / self.device.bytes_s + self.device.phase_s
-        if self.device.alone_s(moved, programs) <= 1.1 * apart:
+        programs = max(1, kept // min(COLUMNS, columns) if columns else kept)
+        cached = moved <= device.l2_bytes
+        together, apart = float(moved), float(moved)
+        if again:
+            held = reduced * (min(columns, 32) if columns else 1) <= WHOLE
+            running = min(programs, device.slots) * moved / programs
+            missed = 0.0 if held or cached else max(0.0, 1 - device.l2_bytes / running)
+            together += (1 + missed) * moved
+            apart += (1 if cached else 2) * moved
+        if device.alone_s(together, programs) <= 1.02 * apart / device.bytes_s + (2 if again else 1) * device.phase_s:
             return None
-        wanted = -(-self.device.processors * PROGRAMS_PER_PROCESSOR // max(1, programs))
-        longest = max(map(value, inner))
-        granule = 1 if columns else 1024  # programs of a row reduction start where a vector may
-        most = min(moved // max(1, programs) // MIN_CHUNK_BYTES, reduced // 16, -(-longest // granule))
-        found = min(wanted, most)
-        if found >= 2 and not columns:  # a chunk that is held whole had better fill its tile
-            tile = power_of_two(-(-longest // found))
-            if granule <= tile <= WHOLE and 5 * -(-longest // found) < 3 * tile:
-                found = -(-longest * 2 // tile)
-        return found if found >= 2 else None
+        whole = max(2 * device.processors, min(moved // CHUNK_BYTES, 16 * device.processors))
+        wanted = -(-whole // programs)
+        most = min(moved // programs // MIN_CHUNK_BYTES, reduced // 16)
+        if min(wanted, most) < 2:
+            wanted, most = 2 * int(again), 2 * int(again)  # apart for what comes after: the parts need not be many
+        return _best_chunks(inner, wanted, most, not columns)
 
-    def _alone(self, sink: Sink) -> tuple[int, list[Size]]:
+    def _alone(self, sink: Sink) -> tuple[int, list[int]]:
         """How it would look in a nest of its own: how many columns (0: it reduces rows), and its inner loops."""
         nest = self._start(sink)
         self._finish(nest)
         columns = self.facts.value(nest.vector.extent) if nest.vector is not None else 0
-        return columns, [a.extent for a in nest.passes[0].inner]
+        return columns, [self.facts.value(a.extent) for a in nest.passes[0].inner]
 
     def _pays(self, nest: Nest, sink: Sink, mapping: dict[Axis, Axis]) -> bool:
         if sink.is_reduction or not any(m.sink.is_reduction for m in nest.members):
             return True
         work = self.facts.value(product(sink.domain))
         programs = self.facts.value(product(a.extent for a in nest.outer))
-        accesses = [*sink.loads, *([Access(sink.target, ())] if sink.target is not None else [])]
-        moved = work * sum(a.storage.dtype.size_bytes for a in accesses)
+        items = [a.storage.dtype.size_bytes for a in sink.loads] + [sink.prim.dtype.size_bytes]
+        moved = work * sum(items)
         vector = best_vector(sink.loads, [a for axes in sink.axes for a in axes], self.facts)
         if vector in mapping:
             assert vector is not None
@@ -134,7 +150,7 @@ class CudaScheduler(Scheduler):
 
     def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
         """Besides what reads the same memory: reductions of partial results, as many of as many, are one phase."""
-        found = super()._shared_axes(nest, sink)
+        found = next((m for m in self._shared(nest, sink) if len(m) == len(nest.outer)), None)
         if found is not None or not _combines(sink) or not _combines(nest.members[0].sink):
             return found
         mine, theirs = sink.kept_axes(), nest.members[0].sink.kept_axes()
@@ -314,6 +330,40 @@ class CudaScheduler(Scheduler):
             _move_last(nest.outer, beside)
         if best in nest.outer:
             _move_last(nest.outer, best)
+
+
+def chunked_axis(extents: Sequence[int], count: int, rows: bool) -> int:
+    """Which of the inner loops is cut into so many chunks: the outermost that is long enough.
+
+    rows: the last one runs along the lanes, and is not cut into short pieces.
+    """
+    grains = [_grains(e, rows and k == len(extents) - 1) for k, e in enumerate(extents)]
+    return next((k for k, g in enumerate(grains) if g >= count), grains.index(max(grains)))
+
+
+def _grains(extent: int, row: bool) -> int:
+    return -(-extent // 1024) if row else extent
+
+
+def _best_chunks(extents: Sequence[int], wanted: int, most: int, rows: bool) -> int | None:
+    """A number of chunks near the wanted one, all of nearly one length, which fills the tile that holds it."""
+    target = min(wanted, most)
+    if target < 2:
+        return None
+    k = chunked_axis(extents, target, rows)
+    row = rows and k == len(extents) - 1
+    grains = _grains(extents[k], row)
+    others = math.prod(extents[:k]) * math.prod(extents[k + 1 :])
+
+    def cost(count: int) -> float:
+        length = -(-extents[k] // count)
+        uneven = -(-grains // count) * count / grains if extents[k] % count else 1.0
+        idle = power_of_two(length) / length if length * others <= WHOLE else 1.0
+        exact = 0.95 if extents[k] % count == 0 else 1.0
+        return exact * (1 + 0.5 * (uneven - 1)) * (1 + 0.1 * (idle - 1)) * (1 + 0.1 * abs(math.log2(count / target)))
+
+    counts = range(max(2, 3 * target // 4), min(most, 3 * target // 2, grains) + 1)
+    return min(counts, key=cost, default=None)
 
 
 def bands(nest: Nest) -> list[list[Pass]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, bands, power_of_two
+from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, bands, chunked_axis, power_of_two
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import Access, Axis
 from akg_dynamo.agents.designer.nests import Nest, Pass, coefficients, group_accesses, nest_accesses
@@ -49,6 +49,12 @@ class Chunked:
         """How many chunks."""
         assert isinstance(self.chunk.extent, int)
         return self.chunk.extent
+
+    @property
+    def length(self) -> int | None:
+        """The length of a chunk, when all chunks have the same."""
+        extent = self.axis.extent
+        return extent // self.count if isinstance(extent, int) and extent % (self.grain * self.count) == 0 else None
 
     def longest(self, extent: int) -> int:
         """The length of the longest chunk of an axis of this extent."""
@@ -127,10 +133,20 @@ class _Planner:
             left = self._scaled(budget, 32)
             for axis in self._outer():
                 if left > 1:
-                    outer[axis] = self._fitting(axis, left, axis is self.nest.vector)
+                    contiguous = axis is self.nest.vector
+                    most = min(left, max(32, 1024 // self.item)) if contiguous and self._reuses() else left
+                    outer[axis] = self._fitting(self._value(axis), most, contiguous)
                     left //= outer[axis]
         elements = prod(outer.values())
         return NestPlan(outer, {}, self._warps(elements, max(2, 32 // self.item)))
+
+    def _reuses(self) -> bool:
+        """Whether what is read for one row is read again for the next: then a tile has several rows."""
+        if len(self.nest.outer) < 2:
+            return False
+        row, vector = self.nest.outer[-2], self.nest.vector
+        steps = [coefficients(a) for a in nest_accesses(self.nest)]
+        return any(vector in s and row not in s for s in steps)
 
     def _rows(self) -> NestPlan:
         found = {id(b[0].inner): self._band(b, 1, WHOLE) for b in self.bands}
@@ -152,11 +168,12 @@ class _Planner:
         assert vector is not None
         others = prod(self._value(a) for a in self.nest.outer if a is not vector)
         columns = min(self._scaled(COLUMNS, 16), power_of_two(self._value(vector)))
-        least = min(columns, 128 // self.item)
-        while columns > least and others * -(-self._value(vector) // columns) < 2 * self.device.processors:
+        line, sector = min(columns, 128 // self.item), min(columns, 32 // self.item)
+        while columns > line and any(len(b) > 1 and not self._band(b, columns, WHOLE // 2).whole for b in self.bands):
             columns //= 2
-        while columns > least and any(len(b) > 1 and not self._band(b, columns, WHOLE // 2).whole for b in self.bands):
-            columns //= 2
+        for least, programs in ((line, 2 * self.device.processors), (sector, self.device.processors // 4)):
+            while columns > least and others * -(-self._value(vector) // columns) < programs:
+                columns //= 2
         found = {id(b[0].inner): self._band(b, columns, WHOLE // 2) for b in self.bands}
         inner = max(prod(b.tiles.values()) for b in found.values()) * columns
         outer = dict.fromkeys(self.nest.outer, 1)
@@ -169,21 +186,21 @@ class _Planner:
         elements = inner * prod(n for a, n in outer.items() if a is not vector)
         return NestPlan(outer, found, self._warps(elements, PER_THREAD))
 
-    def _fitting(self, axis: Axis, most: int, contiguous: bool) -> int:
+    def _fitting(self, extent: int, most: int, contiguous: bool) -> int:
         """A tile size for an axis, at most `most`: large, but with few idle lanes in the last tile.
 
         contiguous: elements are neighbours along it, so its tile is not cut below what one transfer brings.
         """
-        extent = self._value(axis)
         size = min(most, power_of_two(extent))
         least = min(size, 128 // self.item if contiguous else max(1, most // 16))
         best, cost, penalty = size, float("inf"), 1.0
         while size >= least:
-            waste = -(-extent // size) * size / extent * penalty
-            if waste < cost:
-                best, cost = size, waste
+            idle = -(-extent // size) * size / extent
+            found = idle * penalty * (0.95 if idle == 1 else 1)
+            if found < cost:
+                best, cost = size, found
+            penalty *= 1.02 if contiguous and size * self.item > 1024 else 1.1
             size //= 2
-            penalty *= 1.06
         return best
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -204,9 +221,12 @@ class _Planner:
         tiles = dict.fromkeys(inner, 1)
         for axis in reversed(inner):
             if left > 1 and sum(n > 1 for n in tiles.values()) < 2:
-                tiles[axis] = self._fitting(axis, left, self.nest.vector is None and axis is inner[-1])
+                length = self._value(axis)
+                if chunked is not None and axis is chunked.axis:
+                    length = chunked.longest(length)
+                tiles[axis] = self._fitting(length, left, self.nest.vector is None and axis is inner[-1])
                 left //= tiles[axis]
-        if chunked is not None:
+        if chunked is not None and chunked.length is None:
             chunked = Chunked(chunked.axis, chunked.chunk, tiles[chunked.axis])
         return BandPlan(False, tiles, chunked)
 
@@ -215,10 +235,8 @@ class _Planner:
         if chunk is None:
             return None
         inner = band[0].inner
-        count = self._value(chunk)
-        row = inner[-1] if self.nest.vector is None else None
-        wide = [a for a in inner if self._value(a) >= count * (1024 if a is row else 1)]
-        return Chunked(wide[0] if wide else max(inner, key=self._value), chunk, 1)
+        k = chunked_axis([self._value(a) for a in inner], self._value(chunk), self.nest.vector is None)
+        return Chunked(inner[k], chunk, 1)
 
     def _with_grain(self, chunked: Chunked, inner: Sequence[Axis], whole: bool) -> Chunked:
         row = whole and self.nest.vector is None and chunked.axis is inner[-1]

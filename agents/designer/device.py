@@ -9,29 +9,36 @@ from dataclasses import dataclass
 class Device:
     """A GPU in the figures that decide how a memory-bound kernel is mapped.
 
-    program_bytes_s: what one program draws from memory on its own: it is waiting for memory most of the time.
+    program_bytes_s: what one program of a reduction draws from memory on its own: it is waiting most of the time.
     phase_s: what one more launch on the same stream adds, the drain of the one before included.
+    resident: how many such programs a processor holds.
     """
 
     processors: int
     bytes_s: float
-    program_bytes_s: float = 50e9
+    program_bytes_s: float = 30e9
     phase_s: float = 2.5e-6
-    threads: int = 2048  # resident, per processor
-    registers: int = 65536  # per processor
+    resident: int = 3
     l2_bytes: int = 40 << 20
 
+    @property
+    def slots(self) -> int:
+        """How many programs of a reduction run at once."""
+        return self.processors * self.resident
+
     def alone_s(self, moved: float, programs: int) -> float:
-        """How long a phase takes that moves this many bytes in so many equal programs."""
+        """How long a phase takes that moves this many bytes in so many equal programs: its last wave may be thin."""
         programs = max(1, programs)
-        waves = -(-programs // (self.processors * 8))
-        return max(moved / self.bytes_s, waves * moved / programs / self.program_bytes_s)
+        each = moved / programs
+        full, rest = divmod(programs, self.slots)
+        last = max(rest * each / self.bytes_s, each / self.program_bytes_s) if rest else 0.0
+        return full * self.slots * each / self.bytes_s + last
 
 
 _DEVICES = {
     "sm_80": Device(108, 1.7e12),
-    "sm_86": Device(84, 0.8e12, l2_bytes=6 << 20, threads=1536),
-    "sm_89": Device(128, 0.9e12, l2_bytes=64 << 20, threads=1536),
+    "sm_86": Device(84, 0.8e12, l2_bytes=6 << 20),
+    "sm_89": Device(128, 0.9e12, l2_bytes=64 << 20),
     "sm_90": Device(132, 4.3e12),
     "sm_100": Device(148, 7e12, l2_bytes=100 << 20),
 }

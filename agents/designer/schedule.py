@@ -284,6 +284,10 @@ class Scheduler:
 
     def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
         """The mapping under which the sink reads (some) memory exactly as a member does."""
+        return next(self._shared(nest, sink), None)
+
+    def _shared(self, nest: Nest, sink: Sink) -> Iterator[dict[Axis, Axis]]:
+        """Such mappings, for one access after the other; not all name every axis of the nest."""
         own = sink.chunk
         for member in nest.members:
             if (member.sink.chunk is None) != (own is None):
@@ -299,13 +303,12 @@ class Scheduler:
                         if own.extent != member.sink.chunk.extent:
                             continue
                         mapping[own] = member.outer[member.sink.chunk]
-                    return mapping
+                    yield mapping
             if not member.sink.is_reduction and not sink.is_reduction and not member.inner:
                 mine = [x for axes in sink.axes for x in axes]
                 theirs_axes = [member.outer[x] for axes in member.sink.axes for x in axes]
                 if [x.extent for x in mine] == [x.extent for x in theirs_axes]:
-                    return dict(zip(mine, theirs_axes, strict=True))
-        return None
+                    yield dict(zip(mine, theirs_axes, strict=True))
 
     def _store_shared(self, nests: list[Nest]) -> None:
         """Give scratch to the reductions that other nests read, and turn those reads into loads."""
