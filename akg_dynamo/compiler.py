@@ -52,6 +52,7 @@ Solution = Kernel | SplitReason
 _MOST_VARIANTS = 4
 _TUNING_S = 4.0  # for all kernels of a graph together
 _NOTICEABLE = 1.01  # less is not worth another judgement
+_FAULTS = (Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT)  # of a kernel, not of its task
 
 
 @dataclass
@@ -127,7 +128,10 @@ def solve(subgraphs: Iterable[Subgraph], options: Options) -> dict[str, Solution
         else:
             misses.append(work)
     if misses:
-        run = _Run(options, store, warm_judge(), torch.get_num_threads(), time.monotonic())
+        judge = warm_judge()
+        for device in {work.target.backend for work in misses}:
+            judge.warm(device)
+        run = _Run(options, store, judge, torch.get_num_threads(), time.monotonic())
         solutions.update(_generate(misses, run))
     return solutions
 
@@ -286,10 +290,13 @@ def _then(built: Future[None], start: Callable[[], Future[Verdict]]) -> Future[V
 
     def go(done: Future[None]) -> None:
         error = done.exception() if not done.cancelled() else ToolchainError("cancelled")
+        if error is None:
+            try:
+                start().add_done_callback(judged)
+            except AkgError as failure:  # a callback's exception would be swallowed, and the verdict awaited for ever
+                error = failure
         if error is not None:
             verdict.set_exception(error)
-        else:
-            start().add_done_callback(judged)
 
     built.add_done_callback(go)
     return verdict
@@ -314,9 +321,9 @@ def _tuned(judged: Sequence[tuple[_Work, Verdict]], run: _Run) -> Iterator[tuple
     """
     deadline = time.monotonic() + _TUNING_S
     for work, verdict in sorted(judged, key=lambda pair: -_elements_moved(pair[0].sub)):
-        if verdict.outcome is not Outcome.RIGHT:
+        if verdict.outcome in _FAULTS:
             verdict = _another(work, verdict, run)
-        elif work.spare and time.monotonic() < deadline and not run.is_late:
+        elif verdict.outcome is Outcome.RIGHT and work.spare and time.monotonic() < deadline and not run.is_late:
             verdict = _best_variant(work, verdict, run)
         yield work, verdict
 
