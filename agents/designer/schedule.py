@@ -9,7 +9,7 @@ second nest combines: always in the same order, so that results do not depend on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from akg_dynamo.agents.designer.domain import (
@@ -64,6 +64,7 @@ class Scheduler:
         self.tiles = Tiles()
         self.scratch: list[Storage] = []
         self._forced: dict[Prim, Storage] = {}
+        self._all: list[Sink] = []
 
     def schedule(self, outputs: Sequence[tuple[Prim, Storage]]) -> Schedule:
         """Nests that compute every output into its storage."""
@@ -77,7 +78,8 @@ class Scheduler:
             except TooMuch as much:
                 self._forced[much.prim] = self._new_scratch(much.prim.shape, much.prim.dtype)
                 continue
-            nests = self._form(self._split_reductions(sinks))
+            self._all = self._split_reductions(sinks)
+            nests = self._form(self._all)
             for nest in nests:
                 self._finish(nest)
             return Schedule(nests, self.scratch, self._red_storage)
@@ -142,7 +144,12 @@ class Scheduler:
 
     def _split_reductions(self, sinks: list[Sink]) -> list[Sink]:
         result: list[Sink] = []
+        of = {s.prim: s for s in sinks if s.is_reduction}
         for sink in sinks:
+            rows = self._rows(sink, of)
+            if rows:
+                result.append(sink)
+                sink = self._split_by_rows(sink, rows)
             chunks = self._chunks(sink)
             if chunks is None:
                 result.append(sink)
@@ -158,6 +165,41 @@ class Scheduler:
             trace_sink(combine, self.tiles, self.facts, self._forced.get)
             result += [partial, combine]
         return result
+
+    def _rows(self, sink: Sink, of: Mapping[Prim, Sink]) -> list[int]:
+        """The dims over which to reduce last: those of the rows whose own reductions it reads (a loss over softmaxes).
+
+        So it is computed row by row, where those are.
+        """
+        if not sink.is_reduction or sink.op.startswith("arg"):
+            return []
+        rows: set[Axis] = set()
+        for ref in sink.reds:
+            pairs = _match(ref, of[ref.prim])
+            if pairs is None:
+                return []
+            mine = {axis for _, axis in pairs}
+            if mine and rows and mine != rows:
+                return []
+            rows |= mine
+        last = [d for d in sink.dims if sink.axes[d] and rows.issuperset(sink.axes[d])]
+        inner = [a for d in sink.dims if d not in last for a in sink.axes[d]]
+        if not last or not inner or not rows.isdisjoint(inner) or not rows.issuperset(sink.kept_axes()):
+            return []
+        return last if self.facts.value(product(a.extent for a in rows)) >= MIN_PARALLEL else []
+
+    def _split_by_rows(self, sink: Sink, rows: Sequence[int]) -> Sink:
+        """Make the sink one that stores a result per row; what reduces those is returned."""
+        dims = [d for d in range(len(sink.domain)) if d not in sink.dims or d in rows]
+        storage = self._new_scratch(tuple(sink.domain[d] for d in dims), sink.prim.dtype)
+        combine = Sink.of(sink.prim, None)
+        stage = reduce_prim(sink.op, mem(storage), tuple(dims.index(d) for d in rows))
+        combine.operand, combine.dims = stage.args[0], stage.attr[1]
+        combine.factors = [list(sink.factors[d]) for d in dims]
+        sink.dims = tuple(d for d in sink.dims if d not in rows)
+        sink.prim, sink.target = stage, storage
+        trace_sink(combine, self.tiles, self.facts, self._forced.get)
+        return combine
 
     def _chunks(self, sink: Sink) -> int | None:
         """How many chunks to reduce in, when one pass would leave cores idle."""
@@ -265,6 +307,8 @@ class Scheduler:
         if not used:
             shared = self._shared_axes(nest, sink)
             if shared is None:
+                shared = self._partner_axes(nest, sink)
+            if shared is None:
                 return None
             mapping = shared
         if len(mapping) != len(nest.outer) or len(set(mapping.values())) != len(mapping):
@@ -309,6 +353,24 @@ class Scheduler:
                 theirs_axes = [member.outer[x] for axes in member.sink.axes for x in axes]
                 if [x.extent for x in mine] == [x.extent for x in theirs_axes]:
                     yield dict(zip(mine, theirs_axes, strict=True))
+
+    def _partner_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
+        """The mapping under which a later sink wants its result and one of the nest's at the same place."""
+        if not sink.is_reduction or sink.chunk is not None:
+            return None
+        for user in self._all:
+            mine = next((r for r in user.reds if r.prim is sink.prim), None)
+            pairs = _match(mine, sink) if mine is not None else None
+            for ref in user.reds if pairs else ():
+                partner = nest.holds(ref.prim)
+                matched = _match(ref, partner.sink) if partner is not None and partner.chunk is None else None
+                if partner is None or not matched:
+                    continue
+                places = {theirs: partner.outer[axis] for axis, theirs in matched}
+                mapping = {axis: places[theirs] for axis, theirs in pairs or () if theirs in places}
+                if set(mapping) == set(sink.kept_axes()):
+                    return mapping
+        return None
 
     def _store_shared(self, nests: list[Nest]) -> None:
         """Give scratch to the reductions that other nests read, and turn those reads into loads."""

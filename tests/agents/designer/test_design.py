@@ -77,6 +77,18 @@ FORWARD: dict[str, Case] = {
         lambda x, m, v: F.batch_norm(x, m, v.abs() + 0.1, training=False),
         (_r(4, 3, 5, 6), _r(3), _r(3)),
     ),
+    "a loss over softmaxes": (
+        lambda x, y: F.kl_div(torch.log_softmax(x, 1), torch.softmax(y, 1), reduction="batchmean"),
+        (_r(20, 33), _r(20, 33)),
+    ),
+    "a loss over softmaxes of a middle dim": (
+        lambda x, y: (torch.softmax(x, 1) * y - torch.softmax(y, 1)).abs().sum((0, 1)),
+        (_r(20, 9, 3), _r(20, 9, 3)),
+    ),
+    "a sum of what rows and the whole were scaled by": (
+        lambda x: (x / x.norm(dim=1, keepdim=True) / x.abs().max()).exp().sum(),
+        (_r(40, 21),),
+    ),
     "cosine similarity": (lambda x, y: (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1)), (_r(5, 30), _r(5, 30))),
     "binary cross entropy": (lambda x, y: F.binary_cross_entropy_with_logits(x, y.sigmoid()), (_r(5, 30), _r(5, 30))),
     "smooth l1": (F.smooth_l1_loss, (_r(5, 30), _r(5, 30))),
@@ -231,6 +243,21 @@ def test_what_costs_much_is_computed_once_in_a_row_that_stays_in_cache(columns: 
     found = design(_subgraph("aten.softmax.int", 64, columns, extra=(-1,)), Target())
     assert isinstance(found, Design)
     assert to_text(found.sketch).count("exp(") == times
+
+
+@pytest.mark.parametrize(
+    ("f", "loops"),
+    [
+        (lambda x, y: F.cosine_similarity(x, y), 1),
+        (lambda x, y: F.kl_div(torch.log_softmax(x, 1), torch.softmax(y, 1), reduction="batchmean"), 2),
+    ],
+    ids=["cosine similarity", "a loss over softmaxes"],
+)
+def test_rows_wanted_together_share_a_loop(
+    f: Callable[..., torch.Tensor], loops: int, designed: Callable[..., Design]
+) -> None:
+    found = designed(f, _r(40, 300), _r(40, 300))
+    assert sum(isinstance(s, For) for s in found.sketch.body) == loops
 
 
 def test_a_sketch_is_text_that_parses_back() -> None:
