@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import fx
 
 from akg_dynamo import compiler, integrate
-from akg_dynamo.cli import folder, model_file, standalone
+from akg_dynamo.cli import contract, folder, model_file, standalone
 from akg_dynamo.cli.model_file import ModelFile
 from akg_dynamo.cli.output import Output
 from akg_dynamo.core.errors import JudgeError, UserError
@@ -127,14 +123,14 @@ def _write(
     (staging / name).write_text(_text(planned, model, [p for p, _ in pieces], note=""))
     for piece, _ in pieces:
         (staging / folder.kernel_file_name(piece.op)).write_text(piece.text)
-    answer = _fresh(model, staging / name, staging)
-    if answer["wrong"]:
+    ran = _fresh(model, staging / name, staging)
+    if ran.wrong:
         raise JudgeError(
-            f"the written file does not compute what {request.path} computes: {answer['wrong']}. Nothing was written. "
+            f"the written file does not compute what {request.path} computes: {ran.wrong}. Nothing was written. "
             "Each kernel alone was right: this is a defect of AKG, or a model that amplifies rounding without bound."
         )
     note = ""
-    end_to_end = EndToEnd(**{f.name: answer[f.name] for f in dataclasses.fields(EndToEnd)})
+    end_to_end = EndToEnd(error=ran.error, **ran.times)
     if not pieces:
         note = "No kernel won against torch: forward is the original one."
     elif request.options.gate == "profit" and end_to_end.slower:
@@ -183,30 +179,15 @@ def _describe(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _fresh(model: ModelFile, written: Path, scratch: Path) -> dict[str, Any]:
+def _fresh(model: ModelFile, written: Path, scratch: Path) -> contract.Found:
     """Values and times of the written file against the original, in a new process that cannot import AKG."""
-    inputs, request = scratch / "inputs.pt", scratch / "request.json"
+    inputs = scratch / "inputs.pt"
     torch.save({"args": model.args, "kwargs": model.kwargs}, inputs)
-    facts = {
-        "original": str(model.path.resolve()),
-        "written": str(written.resolve()),
-        "name": model.name,
-        "inputs": str(inputs.resolve()),
-        "from_model": not model.kernelbench,
-        "eval": True,
-        "time": True,
-    }
-    request.write_text(json.dumps(facts))
-    # run_path, not the path itself: the program's own folder must not be importable
-    start = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    command = [sys.executable, "-c", start, str(Path(standalone.__file__).resolve()), str(request.resolve())]
+    request = {
+        "original": str(model.path.resolve()), "written": str(written.resolve()), "name": model.name,
+        "inputs": str(inputs.resolve()), "from_model": not model.kernelbench, "eval": True, "time": True,
+    }  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_FRESH_S, cwd=scratch, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise JudgeError(f"the written file did not finish within {_FRESH_S} s. Nothing was written.") from error
-    lines = done.stdout.strip().splitlines()
-    if done.returncode != 0 or not lines:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise JudgeError(f"the written file fails in a process of its own: {last}. Nothing was written.")
-    answer: dict[str, Any] = json.loads(lines[-1])
-    return answer
+        return contract.run(request, scratch, _FRESH_S)
+    except contract.CannotRun as error:
+        raise JudgeError(f"the written file {error}, in a process of its own. Nothing was written.") from error
