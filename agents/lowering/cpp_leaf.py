@@ -39,6 +39,7 @@ class LeafEmitter:
         self.dead = dead
         self.vector: Axis | None = None
         self.lane_bytes = self.schedule.lane_bytes
+        self.counted: set[Value] = set()
         self.names = Names(blocks.ranges, {}, lane_name)
         self.reductions = Reductions(self)
 
@@ -63,8 +64,10 @@ class LeafEmitter:
 
     def _define(self, value: Value, registers: Registers, named: bool) -> None:
         reg = self._compute(value, registers)
-        trivial = value.kind in ("literal", "index") or (
-            not reg.vector and reg.text.isidentifier() and value.kind != "variable"
+        trivial = (
+            value.kind in ("literal", "index")
+            or value in self.counted
+            or (not reg.vector and reg.text.isidentifier() and value.kind != "variable")
         )
         if not trivial and (
             named
@@ -112,7 +115,8 @@ class LeafEmitter:
             assert value.axis is not None
             lane = lane_name(value.axis)
             if value.axis is self.vector:
-                return Reg(f"splat<int64_t>({lane}) + iota<int64_t>()", DType.I64, True)
+                first = lane if value in self.counted else ""
+                return Reg(f"(splat<int64_t>({lane}) + iota<int64_t>())", DType.I64, True, first=first)
             return Reg(lane, DType.I64, False)
         if value.kind == "load":
             return cpp_memory.load(value, self.names, registers, self.vector, self.blocks.turned.get(value))
@@ -120,7 +124,11 @@ class LeafEmitter:
             return cpp_ops.cast(registers[value.args[0]], value.dtype, only_stored=self._only_stored(value))
         if value.kind == "op":
             operands = [registers[a] for a in value.args]
-            return cpp_ops.operation(value.name, operands, value.dtype, only_stored=self._only_stored(value))
+            only_stored = self._only_stored(value)
+            reg = cpp_ops.operation(
+                value.name, operands, value.dtype, only_stored=only_stored, lane_bytes=self.lane_bytes
+            )
+            return reg if value in self.counted else replace(reg, first="")
         raise LoweringError(f"{value.kind} {value.name} is used before it is computed")
 
     # -- the leaf
@@ -139,6 +147,7 @@ class LeafEmitter:
             self._body(sinks, self.registers)
         else:
             self.lane_bytes = self.schedule.lane_bytes_of(leaf, axis)
+            self.counted = self.schedule.counted(leaf, axis)
             self.reductions.vector_loop(sinks, axis)
         for sink in sinks:
             if isinstance(sink, Value) and sink in self.blocks.places:

@@ -42,6 +42,7 @@ class Reg:
     mask_bytes: int = 0
     exact: bool = True  # False: f16 or bf16 that is yet to be rounded, by the store that is its only use
     constant: int | None = None  # of an integer that is known
+    first: str = ""  # of consecutive numbers in the lanes: the first
 
     @property
     def c_type(self) -> str:
@@ -153,7 +154,7 @@ _EXACT = frozenset(
     )
 )
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-_COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _BITS = {"and": "&", "or": "|", "xor": "^"}
 _FUNCTIONS = {
     "exp": "exp_", "expm1": "expm1_", "exp2": "exp2_", "log": "log_", "log2": "log2_", "log10": "log10_",
@@ -204,14 +205,19 @@ def cost(name: str, dtype: DType) -> int:
     )
 
 
-def operation(name: str, args: list[Reg], out: DType, *, only_stored: bool = False) -> Reg:
-    """One elementwise operation applied to values. `only_stored`: the result's rounding can be left to the store."""
+def operation(name: str, args: list[Reg], out: DType, *, only_stored: bool = False, lane_bytes: int = 8) -> Reg:
+    """One elementwise operation applied to values.
+
+    only_stored: the result's rounding can be left to the store. lane_bytes: of the vectors that are worked with.
+    """
     vector = any(a.vector for a in args)
     if name == "spread":
         return args[0]
+    if name in COMPARISONS and vector and any(a.first for a in args) and not all(a.vector for a in args):
+        return _compare_count(name, args, lane_bytes)
     if out is DType.BOOL or args[0].dtype is DType.BOOL:
         return _with_bool(name, args, out, vector)
-    known = args[-1].constant
+    known, first = args[-1].constant, _first_of(name, args) if vector else ""
     if vector:
         args = [spread(a) for a in args]
     if known is not None and out.is_int and name in _INT_LANES:
@@ -219,9 +225,28 @@ def operation(name: str, args: list[Reg], out: DType, *, only_stored: bool = Fal
         if text:
             return Reg(text, out, vector)
     text = _numeric(name, [a.text for a in args], out, vector)
+    if first:
+        return Reg(text, out, vector, first=first)
     if name in _EXACT or (only_stored and out in _HALVES):
         return Reg(text, out, vector, exact=name in _EXACT)
     return Reg(rounded(text, out), out, vector)
+
+
+def _first_of(name: str, args: list[Reg]) -> str:
+    """The first number where sums with consecutive ones are consecutive."""
+    if name not in ("add", "sub") or all(a.vector for a in args) or (name == "sub" and not args[0].first):
+        return ""
+    a, b = (x.first or x.text for x in args)
+    return f"({a} {_INFIX[name]} {b})" if any(x.first for x in args) else ""
+
+
+def _compare_count(name: str, args: list[Reg], lane_bytes: int) -> Reg:
+    """Consecutive numbers in the lanes compared with a scalar: lane numbers with the scalar's, which are small."""
+    lane = f"int{8 * lane_bytes}_t"
+    counts, scalar = args if args[0].vector else reversed(args)
+    texts = [f"iota<{lane}>()", f"lane_of<{lane}>({scalar.text}, {counts.first})"]
+    left, right = texts if args[0].vector else reversed(texts)
+    return Reg(f"({left} {COMPARISONS[name]} {right})", DType.BOOL, True, lane_bytes)
 
 
 def _with_bool(name: str, args: list[Reg], out: DType, vector: bool) -> Reg:
@@ -233,8 +258,8 @@ def _with_bool(name: str, args: list[Reg], out: DType, vector: bool) -> Reg:
         return Reg(_logic(name, texts, vector), DType.BOOL, vector, width if vector else 0)
     width = held_bytes(args[0].dtype)
     texts = [(spread(a) if vector else a).text for a in args]
-    if name in _COMPARE:
-        text = f"{texts[0]} {_COMPARE[name]} {texts[1]}"
+    if name in COMPARISONS:
+        text = f"{texts[0]} {COMPARISONS[name]} {texts[1]}"
     elif name == "isnan":
         text = f"{texts[0]} != {texts[0]}"
     elif name == "isinf":

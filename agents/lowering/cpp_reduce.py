@@ -134,7 +134,7 @@ class Reductions:
         if value.kind == "load" or not value.args:
             return 1
         if value.dtype is not DType.BOOL:
-            return cpp_ops.held_bytes(value.dtype)
+            return self.emitter.lane_bytes if value in self.emitter.counted else cpp_ops.held_bytes(value.dtype)
         return max(self._mask_width(a) for a in value.args)
 
     def step(self, value: Value, reg: Reg) -> None:

@@ -122,6 +122,12 @@ template <class T, class F> INLINE inline V<T> lane_table() {
 //@ iota
 struct Iota { static constexpr int at(int l) { return l; } };
 template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
+//@ lane_of
+// Where x is among the consecutive numbers that a vector's lanes hold, in all lanes: -1 before the first, W behind them.
+template <class T> INLINE inline V<T> lane_of(int64_t x, int64_t first) {
+  const uint64_t ahead = (uint64_t)x - (uint64_t)first;
+  return splat<T>(x < first ? T(-1) : ahead < W ? T(ahead) : T(W));
+}
 //@ masked_move
 #if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)

@@ -192,11 +192,12 @@ class Schedule:
         """Of the widest value that the leaf holds in vectors: it decides how many lanes its vectors have."""
         held: list[DType] = []
         gathers = False
+        counted = self.counted(leaf, vector)
         for sink in leaf.sinks:
             if vector in sink.axes:
                 held.append(_written(sink))
             for value in self.closure(sink):
-                if vector in value.axes:
+                if vector in value.axes and value not in counted:
                     held.append(value.dtype)
                 if value.kind == "load":
                     gathers |= any(vector in a.axes for a in value.args[: len(value.args) - value.masked])
@@ -206,6 +207,19 @@ class Schedule:
         if gathers:
             widest = 8  # addresses
         return widest
+
+    def counted(self, leaf: Leaf, vector: Axis | None) -> set[Value]:
+        """Lane numbers (and sums with them) that are only compared with what is the same in all lanes.
+
+        They need no vectors of i64: the comparison's right side is a lane of this very vector, or beyond its ends.
+        """
+        values = sorted({v for sink in leaf.sinks for v in self.closure(sink)}, key=lambda v: -v.id)
+        sunk = {v for sink in leaf.sinks for v in operands(sink)}
+        found = {v for v in values if v not in sunk and not self.located(v) and _counts(v, vector)}
+        for value in values:  # users before what they use
+            if value not in found and not (value.name in cpp_ops.COMPARISONS and _one_varies(value, vector)):
+                found.difference_update(value.args)
+        return found
 
     def _group(self, sinks: list[Sink], vector: Axis | None) -> tuple[list[Leaf], dict[Value, Leaf]]:
         leaves: list[Leaf] = []
@@ -307,6 +321,29 @@ def iteration_axes(sink: Sink) -> tuple[Axis, ...]:
     if isinstance(sink, Value) and sink.kind == "reduce":
         return sink.args[0].axes
     return sink.axes
+
+
+def _counts(value: Value, vector: Axis | None) -> bool:
+    """Whether neighbouring lanes hold consecutive numbers."""
+    if value.kind == "op" and value.name in ("add", "sub") and value.dtype is DType.I64:
+        a, b = value.args
+        return (_counts(a, vector) and _is_position(b, vector)) or (
+            value.name == "add" and _is_position(a, vector) and _counts(b, vector)
+        )
+    return value.kind == "lanes" and value.axis is vector
+
+
+def _is_position(value: Value, vector: Axis | None) -> bool:
+    """Whether it is the same in all lanes, and so small that no sum with lane numbers wraps around."""
+    if value.kind == "literal":
+        return abs(int(value.data)) < 1 << 60  # type: ignore[call-overload]
+    if value.kind == "op" and value.name in ("add", "sub"):
+        return all(_is_position(a, vector) for a in value.args)
+    return value.kind == "index" or (value.kind == "lanes" and value.axis is not vector)
+
+
+def _one_varies(value: Value, vector: Axis | None) -> bool:
+    return sum(vector in a.axes for a in value.args) == 1
 
 
 def _written(sink: Sink) -> DType:

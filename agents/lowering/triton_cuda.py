@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from akg_dynamo.agents.lowering.ir import Program, build
+from akg_dynamo.agents.lowering.ir import Loop, Program, build
 from akg_dynamo.agents.lowering.triton_emit import PhaseEmitter
 from akg_dynamo.agents.lowering.triton_helpers import helpers
 from akg_dynamo.agents.lowering.triton_names import python_name
@@ -104,10 +104,10 @@ def _phase(program: Program, phase_plan: PhasePlan, name: str) -> tuple[Phase, s
 
 
 def _launch_options(sketch: sk.Sketch, phase_plan: PhasePlan) -> dict[str, int]:
-    """num_warps and num_stages: the sketch's reserved constexprs, or a hint on the phase's outermost loop."""
+    """num_warps and num_stages: the sketch's reserved constexprs, or hints on the phase's first loop."""
     options = {"num_warps": _WARPS, "num_stages": _STAGES}
     options |= {c.name: c.value for c in sketch.constexprs if c.name in options}
-    for loop in phase_plan.nest[:1]:
+    for loop in [unit for unit in phase_plan.units if isinstance(unit, Loop)][:1]:
         for hint in loop.source.hints:
             found = _HINT.match(hint)
             if found:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from akg_dynamo.agents.lowering.index import Ranges
 from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
+from akg_dynamo.agents.lowering.triton_accumulate import Accumulator, accumulators
 from akg_dynamo.agents.lowering.triton_ints import ATOM, COMPARISON, SUM, Int, combine, int_text, number, python_text
 from akg_dynamo.agents.lowering.triton_names import Names, python_name
 from akg_dynamo.agents.lowering.triton_ops import TYPES, Tile, literal, native
@@ -35,9 +37,14 @@ class PhaseEmitter:
         pointers = {f"{t.name}_ptr" for t in sketch.tensors}
         self.names = Names(pointers | {i.text for i in self.ints.values()})
         self.ranges = Ranges(program.constexprs)
-        self.variables: dict[Variable, str] = {}
         self.axes = {a for v in phase.users for a in v.axes} | {a for s in phase.sinks for a in s.axes}
         self.values = ValueWriter(phase, self.ints, self.ranges, self.names, self.line)
+        found = [a for a in accumulators(phase) if self.repeats(a.loop)]
+        self.around: dict[Loop, list[Accumulator]] = {}
+        for accumulator in found:
+            self.around.setdefault(accumulator.loop, []).append(accumulator)
+        self.updates = {a.update: a for a in found}
+        self.needless = {a.first for a in found}
 
     def line(self, text: str) -> None:
         """One statement at the present indentation."""
@@ -137,32 +144,46 @@ class PhaseEmitter:
         if loop in self.phase.nest:
             self.block(loop.block)
             return
-        count = trips(loop, self.step(loop))
-        if isinstance(count, sk.IntConst) and count.value <= 1:
-            if count.value == 1:
+        if not self.repeats(loop):
+            if trips(loop, self.step(loop)) == sk.IntConst(1):
                 self.enter(loop, number(0))
                 self.block(loop.block)
             return
+        carried = self.around.get(loop, [])
+        for accumulator in carried:
+            self.values.start(accumulator, [self.width(a) for a in accumulator.axes])
+        self.repeat(loop)
+        for accumulator in carried:
+            self.assign(accumulator.variable, self.values.finish(accumulator))
+
+    def repeats(self, loop: Loop) -> bool:
+        """Whether a loop may run more than once."""
+        count = trips(loop, self.step(loop))
+        return not (isinstance(count, sk.IntConst) and count.value <= 1)
+
+    def repeat(self, loop: Loop) -> None:
+        """A `for`."""
         source = loop.source
         start, stop = int_text(source.start, self.ints), int_text(source.stop, self.ints)
         self.ranges.loops[source.var] = (source.start, source.stop)
-        name = self.names.fresh(source.var if loop.axis is None else f"{source.var}_start")
         bounds = [start.text, stop.text] if self.step(loop) == 1 else [start.text, stop.text, str(self.step(loop))]
         hazard = self.phase.hazards and self.touches_hazard(loop.block)
         function, options = ("tl.range", ", num_stages=1") if hazard else ("range", "")
-        self.line(f"for {name} in {function}({', '.join(bounds)}{options}):")
-        self.depth += 1
-        before = len(self.lines)
         high = None if stop.high is None else stop.high - 1
-        first = Int(name, ATOM, start.low, high, start.wide or stop.wide)
-        if loop.axis is None:
-            self.ints[source.var] = first
-        else:
-            self.define_axis(loop.axis, first, entered=True)
-        self.block(loop.block)
-        if len(self.lines) == before:
-            self.line("pass")
-        self.depth -= 1
+        with self.names.loop():
+            name = self.names.fresh(source.var if loop.axis is None else f"{source.var}_start")
+            self.line(f"for {name} in {function}({', '.join(bounds)}{options}):")
+            self.depth += 1
+            before = len(self.lines)
+            first = Int(name, ATOM, start.low, high, start.wide or stop.wide)
+            if loop.axis is None:
+                self.ints[source.var] = first
+            else:
+                self.define_axis(loop.axis, first, entered=True)
+            self.block(loop.block)
+            if len(self.lines) == before:
+                self.line("pass")
+            self.depth -= 1
 
     def touches_hazard(self, block: Block) -> bool:
         """Whether an iteration may read what an earlier one wrote."""
@@ -252,46 +273,66 @@ class PhaseEmitter:
     def set_variable(self, sink: SetVariable, later: list[StoreTo | SetVariable | Value]) -> None:
         """An assignment. Who still needs the old value keeps it under another name."""
         variable, value = sink.variable, sink.value
-        name = self.variables.get(variable)
+        if sink in self.needless:
+            return
+        if sink in self.updates:
+            self.values.accumulate(self.updates[sink])
+            return
         if value.kind == "literal" and isinstance(value.data, float | int):
-            text = self.initial(value.data, variable)
-        else:
-            tile = self.values.assigned(value)
-            text = self.filled(native(tile), variable).text
-        if name is None:
-            name = self.names.fresh(variable.c_name)
-            self.variables[variable] = self.values.variables[variable] = name
-        else:
+            constant = self.initial(value.data, variable)
             self.values.save_old(variable, later)
-        self.line(f"{name} = {text}")
+            self.assign(variable, constant)
+            return
+        tile = self.values.assigned(value)
+        self.values.save_old(variable, later)
+        self.assign(variable, tile)
 
-    def initial(self, value: float | int | bool, variable: Variable) -> str:
+    def assign(self, variable: Variable, tile: Tile) -> None:
+        """``variable = tile``, in the variable's shape and type: carried tiles keep them."""
+        name = self.values.variables.get(variable)
+        if name is None:
+            name = self.values.variables[variable] = self.names.fresh(variable.c_name)
+        self.line(f"{name} = {self.values.broadcast(native(tile), variable.axes).text}")
+
+    def initial(self, value: float | int | bool, variable: Variable) -> Tile:
         """A constant as a variable's value."""
         constant = literal(value, variable.dtype)
         if not variable.axes and variable.dtype is DType.F32:
-            return constant.text
+            return replace(constant, value=None)
         sizes = ", ".join(str(self.values.lanes[a].width) for a in variable.axes)
-        return f"tl.full([{sizes}], {constant.text}, {TYPES[variable.dtype]})"
-
-    def filled(self, tile: Tile, variable: Variable) -> Tile:
-        """A value with every axis of the variable it is assigned to: carried tiles keep their shape."""
-        return self.values.broadcast(tile, variable.axes)
+        text = f"tl.full([{sizes}], {constant.text}, {TYPES[variable.dtype]})"
+        return Tile(text, ATOM, variable.dtype, variable.dtype, variable.axes)
 
     def drop_unused(self) -> None:
         """Takes out definitions that nothing reads (lanes, masks and sizes are defined before it is known)."""
-        while True:
-            words: dict[str, int] = {}
-            for line in self.lines:
-                for word in re.findall(r"\w+", line):
-                    words[word] = words.get(word, 0) + 1
-            kept = []
-            for line in self.lines:
+        dropped = True
+        while dropped:
+            dropped = False
+            for at, line in reversed(list(enumerate(self.lines))):
                 found = _ASSIGNED.match(line)
-                if found is None or words[found[1]] > 1:
-                    kept.append(line)
-            if len(kept) == len(self.lines):
-                return
-            self.lines = kept
+                if found is not None and not self.mentioned(found[1], at):
+                    del self.lines[at]
+                    dropped = True
+
+    def mentioned(self, name: str, at: int) -> bool:
+        """Whether a name that line `at` assigns is read: after it in its body, or where bodies around can see it."""
+        word = re.compile(rf"\b{name}\b")
+        depth = _indent(self.lines[at])
+        for line in self.lines[at + 1 :]:
+            if _indent(line) < depth:
+                break
+            if word.search(line):
+                return True
+        for line in reversed(self.lines[:at]):
+            if _indent(line) <= depth:
+                depth = _indent(line)
+                if word.search(line):
+                    return True
+        return False
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def wrapped(line: str) -> list[str]:

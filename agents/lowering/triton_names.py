@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import keyword
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from akg_dynamo.agents.lowering.triton_helpers import HELPERS
 
@@ -15,17 +17,28 @@ def python_name(name: str) -> str:
 
 
 class Names:
-    """Hands out the names of one function. (A name bound once cannot become a loop's carried value by accident.)"""
+    """Hands out the names of one function.
+
+    A name is free again after the loop that it was given in. Inside, none is given twice: what an outer body and a
+    loop both assign is a value that the loop carries, in Triton.
+    """
 
     def __init__(self, taken: set[str]) -> None:
-        self._taken = set(taken)
+        self._scopes = [set(taken)]
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, or with a number if it is gone."""
         base = python_name(wanted)
         name, count = base, 0
-        while name in self._taken:
+        while any(name in scope for scope in self._scopes):
             count += 1
             name = f"{base}_{count}"
-        self._taken.add(name)
+        self._scopes[-1].add(name)
         return name
+
+    @contextmanager
+    def loop(self) -> Iterator[None]:
+        """The names of a loop's body."""
+        self._scopes.append(set())
+        yield
+        self._scopes.pop()

@@ -21,6 +21,7 @@ from akg_dynamo.agents.lowering.ir import (
     Variable,
     union_axes,
 )
+from akg_dynamo.agents.lowering.triton_accumulate import COMBINE, Accumulator, identity
 from akg_dynamo.agents.lowering.triton_ints import AND, ATOM, COMPARISON, SUM, Int, combine, int_text
 from akg_dynamo.agents.lowering.triton_names import Names
 from akg_dynamo.agents.lowering.triton_ops import (
@@ -84,7 +85,7 @@ class ValueWriter:
         self.tiles: dict[Value, Tile] = {}
         self.dead: dict[Value, float | int | bool] = {}
         """What a value is on the lanes that are not live, where that is known."""
-        self.tensors: set[str] = set()
+        self.accumulated: dict[Accumulator, Tile] = {}
 
     # ----------------------------------------------------------------------------------------- where a value is written
 
@@ -149,6 +150,8 @@ class ValueWriter:
 
     def save_old(self, variable: Variable, later: list[StoreTo | SetVariable | Value]) -> None:
         """Before a variable changes: those who read it earlier and are written later keep what it was."""
+        if variable not in self.variables:
+            return
         for read in self.phase.users:
             stale = read.kind == "variable" and read.data is variable and read not in self.tiles
             if stale and any(self.needs(entry, read) for entry in later):
@@ -246,7 +249,6 @@ class ValueWriter:
 
     def place(self, access: Access, extra: tuple[Axis, ...] = ()) -> _Place:
         """The pointer of an access. extra: axes that it must have beside its own."""
-        self.tensors.add(access.tensor.name)
         strides = strides_of(access.tensor)
         moving: list[tuple[Axis, ...]] = []
         gathered: dict[int, Tile] = {}
@@ -398,14 +400,23 @@ class ValueWriter:
 
     def reduce(self, value: Value) -> Tile:
         """A reduction over the live lanes of an axis."""
-        (source,), axis, name = value.args, value.axis, value.name
+        assert value.axis is not None
+        return self.across(value, self.operand(value), value.axis)
+
+    def operand(self, value: Value) -> Tile:
+        """What a reduction reduces, neutral on dead lanes."""
+        (source,), axis = value.args, value.axis
         assert axis is not None
-        if name in ("max", "min") and source.dtype is DType.BOOL:
-            name = "any" if name == "max" else "all"
         tile = self.broadcast(wide(self.tile(source)), (axis,))
         if tile.dtype is DType.I64:
             tile = native(tile)
-        tile = self.live(source, tile, axis, identity(name, source.dtype))
+        return self.live(source, tile, axis, identity(value.name, source.dtype))
+
+    def across(self, value: Value, tile: Tile, axis: Axis) -> Tile:
+        """A reduction of a tile whose lanes all count."""
+        name = value.name
+        if name in ("max", "min") and tile.dtype is DType.BOOL:
+            name = "any" if name == "max" else "all"
         at = tile.axes.index(axis)
         axes = tuple(a for a in tile.axes if a is not axis)
         held = tile.held
@@ -425,6 +436,32 @@ class ValueWriter:
         else:
             text = f"tl.{name}({tile.text}, axis={at})"
         return self.result(value, text, held, axes)
+
+    # ------------------------------------------------------------------------------------------------- accumulators
+
+    def start(self, accumulator: Accumulator, widths: list[int]) -> None:
+        """Before its loop: neutral lanes."""
+        dtype = accumulator.variable.dtype
+        neutral = literal(identity(accumulator.reduced.name, dtype), dtype)
+        name = self.names.fresh(f"{accumulator.variable.c_name}_lanes")
+        self.line(f"{name} = tl.full([{', '.join(map(str, widths))}], {neutral.text}, {TYPES[dtype]})")
+        self.accumulated[accumulator] = Tile(name, ATOM, dtype, dtype, accumulator.axes)
+
+    def accumulate(self, accumulator: Accumulator) -> None:
+        """In its loop: one more tile, lane by lane."""
+        lanes = self.accumulated[accumulator]
+        tile = self.broadcast(self.operand(accumulator.reduced), accumulator.axes)
+        joined = operation(COMBINE[accumulator.reduced.name], [lanes, tile], lanes.dtype)
+        self.line(f"{lanes.text} = {native(joined).text}")
+
+    def finish(self, accumulator: Accumulator) -> Tile:
+        """After its loop: the lanes reduced, and joined to what the variable was."""
+        lanes, reduced, variable = self.accumulated[accumulator], accumulator.reduced, accumulator.variable
+        tile = self.across(reduced, lanes, accumulator.axis)
+        if accumulator.first is not None:
+            return tile
+        before = Tile(self.variables[variable], ATOM, variable.dtype, variable.dtype, variable.axes)
+        return operation(COMBINE[reduced.name], [before, tile], variable.dtype)
 
     @staticmethod
     def result(value: Value, text: str, held: DType, axes: tuple[Axis, ...]) -> Tile:
@@ -504,22 +541,6 @@ class ValueWriter:
         at = product.axes.index(axis)
         axes = tuple(a for a in product.axes if a is not axis)
         return Tile(f"tl.sum({product.text}, axis={at})", ATOM, value.dtype, value.dtype, axes)
-
-
-def identity(name: str, dtype: DType) -> float | int | bool:
-    """What changes nothing in a reduction."""
-    if name in ("sum", "prod"):
-        return 0 if name == "sum" else 1
-    if name in ("any", "all"):
-        return name == "all"
-    largest = name.endswith("max")
-    if dtype is DType.BOOL:
-        return not largest
-    if dtype.is_float:
-        return -math.inf if largest else math.inf
-    bits = dtype.size_bytes * 8
-    low, high = (0, 2**bits - 1) if dtype is DType.U8 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    return low if largest else high
 
 
 def _same(a: float | int | bool, b: float | int | bool) -> bool:

@@ -1,4 +1,4 @@
-"""The generated C++ of a few sketches, as files to read.
+"""The generated C++ of a few sketches, as files to read. (Their Triton: `test_triton_golden`.)
 
 `python tests/agents/lowering/test_golden.py` writes them anew.
 """
@@ -93,3 +93,11 @@ def test_golden(name: str) -> None:
 if __name__ == "__main__":
     for name, sketch in sketches().items():
         (FOLDER / f"{name}.cpp").write_text(lower(sketch).source)
+
+    from triton_goldens import goldens
+
+    from akg_dynamo.agents.lowering import triton_cuda
+
+    for name, golden in goldens().items():
+        source = triton_cuda.lower(golden.sketch, sizes=golden.sizes).source
+        (FOLDER / f"{name}.triton.py").write_text(source)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
+import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import triton
 from lowered import same_strides
 from random_sketch import assert_agree
 from torch_oracle import torch_dtype
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
-from akg_dynamo.agents.lowering.triton_cuda import TritonKernel, lower
+from akg_dynamo.agents.lowering.triton_cuda import Phase, TritonKernel, lower
 from akg_dynamo.agents.lowering.triton_interpreter import interpreted
 from akg_dynamo.agents.sketch import interpret, to_text
 from akg_dynamo.agents.sketch.ast import DType, Sketch, TensorDecl
@@ -98,3 +104,37 @@ def compare(
         except Exception as e:
             raise AssertionError(f"{to_text(sketch)}\n{symbols}\n{lower(sketch, sizes=sizes).source}") from e
     return kernel
+
+
+_TYPES = {
+    DType.F64: "*fp64", DType.F32: "*fp32", DType.F16: "*fp16", DType.BF16: "*bf16", DType.I64: "*i64",
+    DType.I32: "*i32", DType.I16: "*i16", DType.I8: "*i8", DType.U8: "*u8", DType.BOOL: "*i1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a compiled phase takes: registers and bytes of local memory of a thread, shared memory of a program."""
+
+    registers: int
+    local_bytes: int
+    shared_bytes: int
+
+
+def compile_phase(function: Any, phase: Phase, sketch: Sketch, arch: int) -> Usage:
+    """Compiles a phase to machine code for sm_<arch>; no GPU is needed."""
+    dtypes = {t.name: t.dtype for t in sketch.tensors}
+    types = [*(_TYPES[dtypes[t]] for t in phase.tensors), *("i64" for _ in phase.symbols)]
+    signature = dict(zip(function.arg_names, types, strict=True))
+    aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(phase.tensors))}
+    options = {"num_warps": phase.num_warps, "num_stages": phase.num_stages, "enable_fp_fusion": True}
+    source = ASTSource(function, signature, attrs=aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    path = _folder() / f"{phase.name}_{next(_count)}.cubin"
+    path.write_bytes(compiled.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", done.stdout)
+    assert found is not None, done.stdout
+    registers, stack, local = (int(n) for n in found.groups())
+    return Usage(registers, stack + local, compiled.metadata.shared)
