@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from akg_dynamo import tuning
 from akg_dynamo.agents.coder import by_rules
 from akg_dynamo.cache import signature
 from akg_dynamo.cache.entry import Entry, Provenance, Right, Worth, refused
@@ -51,7 +52,6 @@ Solution = Kernel | SplitReason
 
 _MOST_VARIANTS = 4
 _TUNING_S = 4.0  # for all kernels of a graph together
-_NOTICEABLE = 1.01  # less is not worth another judgement
 _FAULTS = (Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT)  # of a kernel, not of its task
 
 
@@ -211,7 +211,7 @@ def _generate(works: Sequence[_Work], run: _Run) -> dict[str, Solution]:
     try:
         judged = _judged(works, run, solutions)
         for work, verdict in _tuned(judged, run):
-            if verdict.outcome is Outcome.RIGHT and run.options.gate == "profit":
+            if verdict.outcome is Outcome.RIGHT and verdict.timing is None and run.options.gate == "profit":
                 verdict = _timed(work, verdict, run)
             solutions[work.sub.digest] = _file(work, verdict, run)
     finally:
@@ -320,7 +320,7 @@ def _tuned(judged: Sequence[tuple[_Work, Verdict]], run: _Run) -> Iterator[tuple
     The largest kernels come first: it is their variants that differ.
     """
     deadline = time.monotonic() + _TUNING_S
-    for work, verdict in sorted(judged, key=lambda pair: -_elements_moved(pair[0].sub)):
+    for work, verdict in sorted(judged, key=lambda pair: -tuning.bytes_moved(pair[0].sub)):
         if verdict.outcome in _FAULTS:
             verdict = _another(work, verdict, run)
         elif verdict.outcome is Outcome.RIGHT and work.spare and time.monotonic() < deadline and not run.is_late:
@@ -329,22 +329,21 @@ def _tuned(judged: Sequence[tuple[_Work, Verdict]], run: _Run) -> Iterator[tuple
 
 
 def _best_variant(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
-    """Times all variants of a kernel that is right, and puts the fastest that is right in its place."""
+    """Puts the fastest variant that is right in the place of the first guess, which is right; its verdict."""
     assert work.candidate is not None
-    speeds: list[tuple[float, Candidate]] = []
-    first = work.candidate
-    for candidate in [first, *(c for c, built in work.spare if built.exception() is None)]:
+    variants = [work.candidate, *(c for c, built in work.spare if built.exception() is None)]
+
+    def ask(candidate: Candidate, *, timing: bool = False) -> Verdict:
         work.candidate = candidate
-        timing = _asked(work, run, timing=True).timing
-        speeds.append((timing.ratio if timing is not None else 0.0, candidate))
-    for speed, candidate in sorted(speeds, key=lambda s: -s[0]):
-        if candidate is first or speed < speeds[0][0] * _NOTICEABLE:
-            break
-        work.candidate = candidate
-        found = _asked(work, run)
-        if found.outcome is Outcome.RIGHT:
-            return found
-    work.candidate = first
+        return _asked(work, run, timing=timing)
+
+    work.candidate, verdict = tuning.fastest(
+        variants,
+        verdict,
+        time=lambda candidate: ask(candidate, timing=True).timing,
+        judge=ask,
+        enough=lambda timing: tuning.has_nothing_to_gain(work.sub, work.target, timing),
+    )
     return verdict
 
 
@@ -417,13 +416,6 @@ def _provenance(sub: Subgraph, verdict: Verdict | None = None) -> Provenance:
 
 def _describe(timing: Timing) -> str:
     return f"{timing.ratio:.2f} x eager (95%: {timing.low:.2f} to {timing.high:.2f})"
-
-
-def _elements_moved(sub: Subgraph) -> int:
-    """What a kernel reads and writes, at the sizes seen first."""
-    from akg_dynamo.agents.verifier.shapes import elements
-
-    return elements(sub, {s.name: s.hint for s in sub.symbols})
 
 
 def _jobs() -> int:

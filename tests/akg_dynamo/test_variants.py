@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from akg_dynamo import compiler
+from akg_dynamo import compiler, tuning
 from akg_dynamo.agents.designer.rules import design
 from akg_dynamo.agents.verifier import Job
 from akg_dynamo.core.errors import JudgeError
@@ -150,3 +150,39 @@ def test_without_a_judge_nothing_is_used_and_nothing_filed(solve: Solve) -> None
     assert isinstance(reason, SplitReason)
     assert reason.kind is SplitReasonType.NOT_JUDGED
     assert tile_of(solve(ScriptedJudge({256: 1.5, 512: 1.2, 1024: 1.2}))) == 256
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# When one measurement is enough
+
+H200 = Target("cuda", "triton_cuda", "sm_90", "sm_90")
+MB = replace(SPEC, shape=(4096, 16384), stride=(16384, 1), device="cuda")  # 256 MiB
+LARGE = Subgraph((MB,), (), (OpNode("aten.relu.default", (Ref(0),), (), MB),), (1,))
+
+
+@pytest.mark.parametrize(
+    ("kernel_us", "device_us", "enough"),
+    [
+        (130.0, 130.0, True),  # 512 MiB in 130 us: what the memory gives
+        (260.0, 260.0, False),
+        (40.0, 40.0, False),  # faster than memory: not all of it is read
+        (300.0, 140.0, True),  # the host takes twice as long
+        (130.0, 0.0, False),  # no device's clock
+    ],
+)
+def test_what_has_nothing_to_gain(kernel_us: float, device_us: float, enough: bool) -> None:
+    timing = Timing(2.0, 1.9, 2.1, 2 * kernel_us, kernel_us, device_us, device_us)
+    assert tuning.has_nothing_to_gain(LARGE, H200, timing) is enough
+
+
+def test_bytes_are_counted_as_they_lie_in_memory() -> None:
+    row = replace(SPEC, stride=(0, 1))
+    sub = Subgraph((SPEC, row), (), (OpNode("aten.add.Tensor", (Ref(0), Ref(1)), (), SPEC),), (2,))
+    assert tuning.bytes_moved(sub) == 4 * (64_000 + 1_000 + 64_000)
+
+
+def test_one_measurement_where_it_is_enough(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "has_nothing_to_gain", lambda sub, target, timing: True)
+    judge = ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2})
+    assert tile_of(solve(judge)) == 256
+    assert judge.asked == [(256, "values"), (256, "speed")]
