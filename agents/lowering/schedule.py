@@ -336,7 +336,7 @@ def _counts(value: Value, vector: Axis | None) -> bool:
 def _is_position(value: Value, vector: Axis | None) -> bool:
     """Whether it is the same in all lanes, and so small that no sum with lane numbers wraps around."""
     if value.kind == "literal":
-        return abs(int(value.data)) < 1 << 60  # type: ignore[call-overload]
+        return isinstance(value.data, int) and abs(value.data) < 1 << 60
     if value.kind == "op" and value.name in ("add", "sub"):
         return all(_is_position(a, vector) for a in value.args)
     return value.kind == "index" or (value.kind == "lanes" and value.axis is not vector)

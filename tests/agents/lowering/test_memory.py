@@ -8,7 +8,7 @@ import mmap
 
 import numpy as np
 import pytest
-from lowered import Array, execute
+from lowered import Array, compare, execute
 
 from akg_dynamo.agents.sketch import parse
 from akg_dynamo.agents.sketch.ast import DType
@@ -90,6 +90,37 @@ def test_loads_beyond_the_bounds(dtype: DType) -> None:
         np.testing.assert_array_equal(
             outputs["few"], np.where(f, np.concatenate([w[::2], zero])[3 : 3 + size], zero[:size])
         )
+
+
+@pytest.mark.parametrize("dtype", DType, ids=lambda d: d.value)
+def test_lane_numbers_compared(dtype: DType) -> None:
+    """With numbers before, in and behind every vector, on either side, and sums of lane numbers too."""
+    name = dtype.value
+    tests = ("lanes(j) < k", "k <= lanes(j)", "lanes(j) > k", "lanes(j) == k", "k != lanes(j)",
+             "lanes(j) + 7 >= k", "k - 3 < lanes(j) - index(N)", "lanes(j) * 2 < k", "k > lanes(j) + k")  # fmt: skip
+    outputs = ", ".join(f"y{n}[K, N]: {name} out" for n in range(len(tests)))
+    body = "\n      ".join(f"store(where({t}, v, w) -> y{n}[i, j:j+128])" for n, t in enumerate(tests))
+    sketch = parse(f"""sketch counting {{
+  symbols: K, N
+  tensors: x[N]: {name} in, z[N]: {name} in, limit[K]: i64 in, count[K]: {name} out, all[K]: bool out, {outputs}
+  for i in range(0, K):
+    k = load(limit[i])
+    for j in range(0, N, 128):
+      v = load(x[j:j+128])
+      w = load(z[j:j+128])
+      {body}
+    axis r = range(0, N, 512)
+    store(reduce_all(lanes(r) < k, r) -> all[i])
+    store(reduce_max(where(lanes(r) < k, load(x[r:r+512]), load(z[r:r+512])), r) -> count[i])
+}}""")
+    extremes = np.iinfo(np.int64)
+    limits = np.array([extremes.min, -70, -1, 0, 1, 7, 63, 64, 65, 127, 128, 150, 299, 300, 301, extremes.max - 3])
+    for size in (1, 7, 64, 300):
+        arrays = {"x": filled(dtype, size), "z": filled(dtype, size)[::-1].copy(), "limit": limits}
+        arrays |= {f"y{n}": np.zeros((len(limits), size), numpy_dtype(dtype)) for n in range(len(tests))}
+        arrays |= {"count": np.zeros(len(limits), numpy_dtype(dtype)), "all": np.zeros(len(limits), bool)}
+        with np.errstate(all="ignore"):
+            compare(sketch, arrays, {"K": len(limits), "N": size})
 
 
 @pytest.mark.parametrize("dtype", DType, ids=lambda d: d.value)
