@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
-import importlib.util
 import linecache
 import pickle
 import sys
@@ -17,10 +16,12 @@ import time
 import types
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from akg_dynamo.agents.profiler.abba import compare
+from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, Queue, compare_on_device
 from akg_dynamo.agents.verifier import cuda_memory
 from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
@@ -29,9 +30,6 @@ from akg_dynamo.agents.verifier.guarded import Zones, guarding
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Timing
 from akg_dynamo.fusion.reference import reference
-
-if TYPE_CHECKING:
-    from akg_dynamo.agents.profiler.device import Queue
 
 _M_PERTURB = -6
 _PERTURB = 0x80  # malloc fills new blocks with its complement, 0x7F: 3.4e38 as a float, NaN as a half
@@ -114,12 +112,13 @@ class _Worker:
     # -- a device -----------------------------------------------------------------------------------------------------
 
     def _warm(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
-        """Make a context on a device ahead of need, and load what kernels for it need."""
+        """Make a context on a device ahead of need, and load the kernels that every judgement there needs."""
         self._use_device(message)
-        if importlib.util.find_spec("triton") is not None:
-            from triton.runtime import driver
-
-            driver.active.get_current_target()
+        self.queue = CudaQueue()
+        zones = Zones(torch.device("cuda", message["ordinal"]))
+        zones.allocate((4,), (1,), torch.float32).copy_(torch.ones(4))
+        zones.settle()
+        zones.violated()
         return {}
 
     def _use_device(self, message: Mapping[str, Any]) -> None:
@@ -248,13 +247,11 @@ class _Worker:
         run, eager = self.modules[message["digest"]].run, self.references[message["digest"]]
         memory = self.ground.open(message["where"])
         sets = [self._inputs(memory, case) for case in message["cases"]]
-        compare = _compare_on_host if self.device == "cpu" else self._compare_on_device
+        timed = _compare_on_host if self.device == "cpu" else self._compare_on_device
         with torch.no_grad():
-            return {"timing": dataclasses.astuple(compare(run, eager, sets, message["budget_s"]))}
+            return {"timing": dataclasses.astuple(timed(run, eager, sets, message["budget_s"]))}
 
     def _compare_on_device(self, run: Run, eager: Run, sets: list[list[Any]], budget_s: float) -> Timing:
-        from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, compare_on_device
-
         self.queue = self.queue or CudaQueue()
         n = len(sets)
         measure = DeviceMeasure(self.queue, lambda i: eager(*sets[i % n]), lambda i: run(*sets[i % n]), n)
@@ -267,8 +264,6 @@ def _text(error: BaseException) -> str:
 
 
 def _compare_on_host(run: Run, eager: Run, sets: list[list[Any]], budget_s: float) -> Timing:
-    from akg_dynamo.agents.profiler.abba import compare
-
     def measure(kernel: bool, n_calls: int, index: int) -> float:
         function = run if kernel else eager
         arguments = sets[index % len(sets)]

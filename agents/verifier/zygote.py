@@ -57,7 +57,6 @@ def main() -> None:
 
     import torch
 
-    import akg_dynamo.agents.profiler.abba  # noqa: F401
     from akg_dynamo.agents.verifier import referee, worker
     from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, pair
 

@@ -1,0 +1,211 @@
+"""The judge on a CUDA device: what a verdict costs, whether memory grows, and what it says of eager against itself.
+
+    python benchmarks/judge_cuda.py [--verdicts 30] [--against-itself 40]
+
+Kernels by rules for a dozen operators, from a kilobyte to a gigabyte, are judged and timed; contexts are made before.
+It ends with 1 if a kernel was judged wrong, if memory grew, or if eager won against itself too often.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from akg_dynamo.agents.coder import by_rules
+from akg_dynamo.agents.designer.rules import design
+from akg_dynamo.agents.verifier import Job, Judge
+from akg_dynamo.core.targets import resolve
+from akg_dynamo.core.types import (
+    Arg,
+    Candidate,
+    OpNode,
+    Outcome,
+    Ref,
+    SplitReason,
+    Subgraph,
+    Target,
+    TensorSpec,
+    Verdict,
+)
+
+_ALLOWED_GROWTH_BYTES = 64 << 20
+_ALLOWED_WINS = 0.05  # of eager against itself; the interval alone would let 2.5% of one series pass, and there are two
+
+
+def spec(dtype: str, *shape: int) -> TensorSpec:
+    """A contiguous tensor on the device."""
+    stride = [1]
+    for n in reversed(shape[1:]):
+        stride.insert(0, stride[0] * n)
+    return TensorSpec(dtype, shape, tuple(stride), "cuda")
+
+
+def node(target: str, out: TensorSpec, *args: Arg) -> OpNode:
+    """One call."""
+    return OpNode(target, args, (), out)
+
+
+def add_relu(dtype: str, *shape: int) -> Subgraph:
+    """relu(a + b)"""
+    s = spec(dtype, *shape)
+    return Subgraph(
+        (s, s), (), (node("aten.add.Tensor", s, Ref(0), Ref(1)), node("aten.relu.default", s, Ref(2))), (3,)
+    )
+
+
+def gelu_mul(dtype: str, *shape: int) -> Subgraph:
+    """gelu(a) * b"""
+    s = spec(dtype, *shape)
+    return Subgraph(
+        (s, s), (), (node("aten.gelu.default", s, Ref(0)), node("aten.mul.Tensor", s, Ref(2), Ref(1))), (3,)
+    )
+
+
+def softmax(dtype: str, rows: int, columns: int) -> Subgraph:
+    """softmax(a * 2)"""
+    s = spec(dtype, rows, columns)
+    nodes = (node("aten.mul.Tensor", s, Ref(0), 2.0), node("aten._softmax.default", s, Ref(1), -1, False))
+    return Subgraph((s,), (), nodes, (2,))
+
+
+def row_sum(dtype: str, rows: int, columns: int) -> Subgraph:
+    """(a * a).sum(1)"""
+    s, out = spec(dtype, rows, columns), spec(dtype, rows)
+    nodes = (node("aten.mul.Tensor", s, Ref(0), Ref(0)), node("aten.sum.dim_IntList", out, Ref(1), (1,)))
+    return Subgraph((s,), (), nodes, (2,))
+
+
+SUBGRAPHS = {
+    "add_relu 1 KB": add_relu("float32", 256),
+    "add_relu 64 KB": add_relu("float32", 128, 128),
+    "add_relu 4 MB bf16": add_relu("bfloat16", 2048, 1024),
+    "add_relu 256 MB": add_relu("float32", 1 << 13, 1 << 13),
+    "add_relu 1 GB": add_relu("float32", 1 << 14, 1 << 14),
+    "gelu_mul 1 MB": gelu_mul("float32", 512, 512),
+    "gelu_mul 64 MB bf16": gelu_mul("bfloat16", 1 << 15, 1 << 10),
+    "softmax 40 KB": softmax("float32", 10, 1000),
+    "softmax 16 MB": softmax("float32", 4096, 1000),
+    "softmax 128 MB bf16": softmax("bfloat16", 2048, 32768),
+    "row_sum 1 MB": row_sum("float32", 64, 4096),
+    "row_sum 64 MB": row_sum("float32", 4096, 4096),
+}
+
+EAGER = """
+import torch
+{body}
+"""
+GELU = "def run(*args): return (torch.nn.functional.gelu(args[0]) * args[1],)"
+ADD = "def run(*args): return (torch.relu(args[0] + args[1]),)"
+AGAINST_ITSELF = {
+    "gelu_mul 1 MB": GELU,
+    "gelu_mul 64 MB bf16": GELU,
+    "add_relu 1 KB": ADD,
+    "add_relu 256 MB": ADD,
+}
+
+
+def line(name: str, verdict: Verdict) -> str:
+    """One row of the table."""
+    text = f"{name:22} {verdict.outcome.value:8} {verdict.judge_s * 1e3:7.0f} ms {verdict.build_s * 1e3:6.0f} ms"
+    t = verdict.timing
+    if t is not None:
+        text += f"   {t.ratio:5.2f} [{t.low:5.2f}, {t.high:5.2f}]  a call {t.eager_us:8.1f} -> {t.kernel_us:8.1f} us"
+        text += f"  device {t.eager_device_us:8.1f} -> {t.kernel_device_us:8.1f} us"
+    return text + (f"   {verdict.detail}" if verdict.detail else "")
+
+
+def by_rule(name: str, sub: Subgraph, target: Target, folder: Path) -> Candidate | None:
+    """The kernel by rules, built; None, and the reason printed, if there is none."""
+    designed = design(sub, target)
+    if isinstance(designed, SplitReason):
+        print(f"{name:22} not designed: {designed}")
+        return None
+    candidate = by_rules.write(sub, designed, target, name.replace(" ", "_"))
+    by_rules.built(candidate, target, folder)
+    return candidate
+
+
+def main() -> int:
+    """Judge, print, and say what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--verdicts", type=int, default=30, help="verdicts between two looks at the memory")
+    parser.add_argument("--against-itself", type=int, default=40, help="timings of eager against itself")
+    options = parser.parse_args()
+    target = resolve("triton_cuda", "native")
+    wrong: list[str] = []
+    free_at_first = torch.cuda.mem_get_info()[0]
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name, Judge() as judge:
+        folder = Path(name)
+        judge.warm("cuda")
+        built = {n: by_rule(n, sub, target, folder) for n, sub in SUBGRAPHS.items()}
+        candidates = {n: c for n, c in built.items() if c is not None}
+        jobs = {
+            n: Job(SUBGRAPHS[n], c, build_dir=folder, want_timing=True, timing_budget_s=0.06)
+            for n, c in candidates.items()
+        }
+        first = judge.judge(
+            [Job(SUBGRAPHS["add_relu 1 KB"], Candidate("warm", EAGER.format(body=ADD), "triton_cuda"))]
+        )[0]
+        print(f"contexts and the first verdict: {time.perf_counter() - started:.1f} s; {line('', first)}")
+
+        print("\nfirst verdict of each kernel, and the second (kernels of torch are loaded at their first use)")
+        costs: list[float] = []
+        for n, job in jobs.items():
+            for again in range(2):
+                verdict = judge.judge([job])[0]
+                print(line(n if not again else "", verdict))
+                if verdict.outcome is not Outcome.RIGHT:
+                    wrong.append(f"{n}: {verdict.outcome.value}: {verdict.detail}")
+                if again:
+                    costs.append(verdict.judge_s)
+        print(f"median cost of a verdict: {statistics.median(costs) * 1e3:.0f} ms, largest {max(costs) * 1e3:.0f} ms")
+
+        free = torch.cuda.mem_get_info()[0]
+        small = [job for n, job in jobs.items() if "GB" not in n]
+        started = time.perf_counter()
+        verdicts = judge.judge([small[i % len(small)] for i in range(options.verdicts)])
+        seconds = time.perf_counter() - started
+        grown = free - torch.cuda.mem_get_info()[0]
+        held = free_at_first - torch.cuda.mem_get_info()[0]
+        print(f"\n{len(verdicts)} verdicts in {seconds:.1f} s; memory grew by {grown >> 20} MB, held {held >> 20} MB")
+        if grown > _ALLOWED_GROWTH_BYTES:
+            wrong.append(f"memory grew by {grown >> 20} MB")
+
+        print("\neager against itself")
+        for trusted in (True, False):
+            for n, body in AGAINST_ITSELF.items():
+                itself = Candidate("itself", EAGER.format(body=body), "triton_cuda")
+                asked = options.against_itself if trusted else max(1, options.against_itself // 8)
+                timed = judge.judge(
+                    [
+                        Job(SUBGRAPHS[n], itself, want_values=False, want_timing=True, seed=s, trusted=trusted)
+                        for s in range(asked)
+                    ]
+                )
+                ratios = [v.timing.ratio for v in timed if v.timing is not None]
+                wins = sum(v.timing is not None and v.timing.wins() for v in timed)
+                cost = statistics.median(v.judge_s for v in timed)
+                who = "" if trusted else " (not trusted)"
+                if not ratios:
+                    wrong.append(f"{n}{who}: {timed[0].outcome.value}: {timed[0].detail}")
+                    continue
+                print(
+                    f"{n + who:36} won {wins} of {len(timed)}; ratios {min(ratios):.3f} to {max(ratios):.3f}, "
+                    f"median {statistics.median(ratios):.3f}; {cost * 1e3:.0f} ms each"
+                )
+                if wins > max(1, _ALLOWED_WINS * len(timed)):
+                    wrong.append(f"{n}{who}: eager won {wins} of {len(timed)} against itself")
+    for text in wrong:
+        print(f"WRONG: {text}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
