@@ -160,6 +160,8 @@ class _Graph:
                 outputs = original(*arguments)
             except Exception as refusal:  # eager's own error, whatever it is, in its own words
                 raise refusal from None
+            if isinstance(error, torch.OutOfMemoryError):
+                return outputs, kernel.run  # the moment's fault, not the kernel's
             _latch(kernel, error, self.options, self.report)
             return outputs, original
 

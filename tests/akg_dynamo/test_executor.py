@@ -131,6 +131,29 @@ def test_restride_copies_only_when_it_must() -> None:
     torch.testing.assert_close(moved, x)
 
 
+def test_a_kernel_for_which_memory_ran_out_is_kept(solver: ReferenceSolver) -> None:
+    attempts = []
+
+    def sometimes(_sub: Any, run: Any) -> Any:
+        def go(*args: object) -> Any:
+            attempts.append(args)
+            if len(attempts) == 2:
+                raise torch.OutOfMemoryError("none left")
+            return run(*args)
+
+        return go
+
+    solver.wrap = sometimes
+    g = torch.compile(lambda x: torch.mm((x * 2 + 1).relu(), x), backend="akg", options=ALL)
+    for _ in range(4):
+        x = torch.randn(4, 4)
+        torch.testing.assert_close(g(x), torch.mm((x * 2 + 1).relu(), x))
+    assert len(attempts) == 4
+    assert not solver.quarantined
+    (report,) = akg_dynamo.explain()
+    assert not report.fallbacks
+
+
 def test_a_kernel_that_raises_is_replaced_for_good(solver: ReferenceSolver, caplog: pytest.LogCaptureFixture) -> None:
     attempts = []
 

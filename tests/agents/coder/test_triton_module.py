@@ -186,6 +186,8 @@ def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> D
     monkeypatch.setattr(torch._C, "_StaticCudaLauncher", found, raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    about = types.SimpleNamespace(shared_memory_per_block_optin=227 << 10)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
     return found
 
 
@@ -249,6 +251,15 @@ def test_a_copy_has_the_layout_of_what_it_copies(stride: tuple[int, int], tmp_pa
     assert copy.data_ptr() % 16 == 0
     assert copy.stride() == stride
     assert torch.equal(copy, x)
+
+
+def test_more_shared_memory_than_there_is(driver: Driver, tmp_path: Path) -> None:
+    module = loaded(candidate(30, 48), tmp_path)
+    _, facts = module.LAUNCHES[0].files(90)
+    Path(facts).write_text(Path(facts).read_text().replace('"shared": ', '"shared": 300000'))
+    with pytest.raises(RuntimeError, match="bytes of shared memory, the device has 232448"):
+        module.run(torch.randn(30, 48))
+    assert not driver.launched
 
 
 def test_kernels_that_need_scratch_go_through_triton(driver: Driver, tmp_path: Path) -> None:
