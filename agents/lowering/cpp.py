@@ -12,11 +12,12 @@ written into the file: at the width that most loops have as they are, at another
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cpp_emit import BlockEmitter, namespace
 from akg_dynamo.agents.lowering.cpp_ops import STORED
-from akg_dynamo.agents.lowering.index import c_name, c_text, strides_of
+from akg_dynamo.agents.lowering.index import c_name, c_text, strides_of, times
 from akg_dynamo.agents.lowering.ir import build
 from akg_dynamo.agents.lowering.prelude import prelude
 from akg_dynamo.agents.lowering.schedule import Schedule
@@ -60,6 +61,7 @@ def lower(sketch: sk.Sketch) -> CppKernel:
     parameters += [f"int64_t {c_name(s)}" for s in sketch.symbols]
     head = [f"  constexpr int64_t {c_name(c.name)} = {c.value};" for c in sketch.constexprs]
     head += _strides(sketch)
+    head += [f"  huge_pages({c_name(t.name)}, {_bytes(t)});" for t in sketch.tensors if t.kind != "in" and t.shape]
     reports = emitter.reports
     if reports:
         head.append(f"  int {cpp_ops.REPORT} = 0;")
@@ -81,6 +83,10 @@ def lower(sketch: sk.Sketch) -> CppKernel:
 
 def _lanes(lane_bytes: int) -> str:
     return _LANES.format(64 // lane_bytes, 32 // lane_bytes)
+
+
+def _bytes(decl: sk.TensorDecl) -> str:
+    return c_text(reduce(times, (*decl.shape, sk.IntConst(decl.dtype.size_bytes))), {})
 
 
 def _strides(sketch: sk.Sketch) -> list[str]:

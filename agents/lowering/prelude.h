@@ -46,6 +46,18 @@ template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) 
   for (; j + W <= j1; j += W) f(j, Full{}, Int<0>{});
   if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
 }
+//@ huge_pages
+#ifdef __linux__
+extern "C" int madvise(void*, __SIZE_TYPE__, int) noexcept;
+#endif
+// For memory that is about to be written in full: where it has no pages yet, each fault shall bring 2 MiB, not 4 KiB.
+// (Faults take several times as long as all else that a kernel does to a large fresh output.)
+INLINE inline void huge_pages([[maybe_unused]] void* p, [[maybe_unused]] int64_t bytes) {
+#ifdef __linux__
+  const int64_t inside = (int64_t)p & 4095;
+  if (bytes >= 4 << 20) madvise((char*)p - inside, bytes + inside, 14);  // MADV_HUGEPAGE; advice that may be refused
+#endif
+}
 //@ floordiv_index
 INLINE inline int64_t floordiv_index(int64_t a, int64_t b) { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
 //@ mod_index

@@ -46,6 +46,17 @@ template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) 
   for (; j + W <= j1; j += W) f(j, Full{}, Int<0>{});
   if (j < j1) f(j, Tail{j1 - j}, Int<0>{});
 }
+#ifdef __linux__
+extern "C" int madvise(void*, __SIZE_TYPE__, int) noexcept;
+#endif
+// For memory that is about to be written in full: where it has no pages yet, each fault shall bring 2 MiB, not 4 KiB.
+// (Faults take several times as long as all else that a kernel does to a large fresh output.)
+INLINE inline void huge_pages([[maybe_unused]] void* p, [[maybe_unused]] int64_t bytes) {
+#ifdef __linux__
+  const int64_t inside = (int64_t)p & 4095;
+  if (bytes >= 4 << 20) madvise((char*)p - inside, bytes + inside, 14);  // MADV_HUGEPAGE; advice that may be refused
+#endif
+}
 template <class T> INLINE inline V<T> splat(T x) { return x - V<T>{}; }  // x - 0 keeps -0.0
 template <class T, int N> struct Lanes { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
 #if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__has_builtin)
@@ -106,6 +117,7 @@ template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_la
 extern "C" void embedding(const float* __restrict table, const int64_t* __restrict indices, float* __restrict y, int64_t V_, int64_t D, int64_t N) {
   constexpr int64_t BN = 8;
   constexpr int64_t BD = 64;
+  huge_pages(y, N * D * 4);
   const auto body_1 = [&](int64_t n_) {
     [[maybe_unused]] const int64_t n__end = min2<int64_t>(n_ + 8, N);
     alignas(64) int64_t row_5_tile[8];

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import mmap
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,3 +145,27 @@ def test_turned_tiles(dtype: DType) -> None:
         execute(sketch, arrays, {"M": m, "N": n})
         np.testing.assert_array_equal(arrays["y"], arrays["x"].T)
         np.testing.assert_array_equal(arrays["z"], arrays["c"].T)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what its pages are advised to be")
+@pytest.mark.parametrize(("size", "advised"), [((4 << 20) // 4, True), ((1 << 20) // 4, False)])
+def test_large_outputs_ask_for_huge_pages(size: int, advised: bool) -> None:
+    sketch = parse("""sketch double {
+  symbols: N
+  tensors: x[N]: f32 in, y[N]: f32 out
+  for j in range(0, N, 1024):
+    t = load(x[j:j+1024])
+    store(t + t -> y[j:j+1024])
+}""")
+    memory = mmap.mmap(-1, 8 << 20)
+    y = np.frombuffer(memory, np.float32, size, offset=16 * 4)
+    x = np.arange(size, dtype=np.float32)
+    execute(sketch, {"x": x, "y": y}, {"N": size})
+    np.testing.assert_array_equal(y, x + x)
+    smaps = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    for mapping, flags in itertools.pairwise(smaps):
+        start, end = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) ", mapping, re.MULTILINE)[-1]
+        if int(start, 16) <= y.ctypes.data < int(end, 16):
+            assert ("hg" in flags.partition("\n")[0].split()) is advised
+            return
+    raise AssertionError("the output is in no mapping")
