@@ -233,7 +233,7 @@ def _judged(works: Sequence[_Work], run: _Run, solutions: dict[str, Solution]) -
             if work.claim is None:
                 solutions[work.sub.digest] = SplitReason(SplitReasonType.ELSEWHERE)
                 continue
-            candidates = _candidates(work)
+            candidates = _candidates(work, run.options.numerics)
             if isinstance(candidates, SplitReason):
                 solutions[work.sub.digest] = candidates
                 run.store.put(refused(work.key, work.sub.text, candidates, _provenance(work.sub)))
@@ -246,7 +246,7 @@ def _judged(works: Sequence[_Work], run: _Run, solutions: dict[str, Solution]) -
         return [(work, _settle(work)) for work in pending]
 
 
-def _candidates(work: _Work) -> list[Candidate] | SplitReason:
+def _candidates(work: _Work, numerics: str) -> list[Candidate] | SplitReason:
     """Kernels by rules, the best guess first; or the cached one that is only waiting to be timed or judged here."""
     if work.entry is not None and work.entry.candidate is not None:
         return [work.entry.candidate]
@@ -258,7 +258,7 @@ def _candidates(work: _Work) -> list[Candidate] | SplitReason:
         if isinstance(designs, SplitReason):
             return designs
         for design in designs[:_MOST_VARIANTS]:
-            found.append(by_rules.write(sub, design, work.target, name))
+            found.append(by_rules.write(sub, design, work.target, name, numerics=numerics))
     except (SketchError, LoweringError) as error:
         # A rule that makes an ill-formed sketch is a defect of ours; the user's model still runs, and it is said.
         log.warning("%s for %s: %s", "a variant less" if found else "no kernel", name, error)

@@ -13,7 +13,7 @@ from akg_dynamo.core.types import Candidate, Design, Subgraph, Target
 # What a lowering needs is imported when its DSL is used.
 
 
-def _cpp(sub: Subgraph, design: Design, name: str) -> Candidate:
+def _cpp(sub: Subgraph, design: Design, name: str, numerics: str) -> Candidate:
     from akg_dynamo.agents.coder import module
     from akg_dynamo.agents.lowering.cpp import lower
 
@@ -39,11 +39,12 @@ def _build_cpp(module: types.ModuleType, target: Target) -> None:
         raise ToolchainError(str(error)) from error
 
 
-def _triton_cuda(sub: Subgraph, design: Design, name: str) -> Candidate:
+def _triton_cuda(sub: Subgraph, design: Design, name: str, numerics: str) -> Candidate:
     from akg_dynamo.agents.coder import triton_module
     from akg_dynamo.agents.lowering.triton_cuda import lower
 
-    return triton_module.render(sub, design, lower(design.sketch, sizes=triton_module.known_sizes(design)), name)
+    kernel = lower(design.sketch, sizes=triton_module.known_sizes(design))
+    return triton_module.render(sub, design, kernel, name, fp_fusion=numerics != "eager")
 
 
 def _triton_version() -> str:
@@ -68,7 +69,7 @@ def _build_triton(module: types.ModuleType, target: Target) -> None:
 class _Dsl:
     """How kernels of one DSL are written, executed as modules and compiled, and the version of what compiles them."""
 
-    write: Callable[[Subgraph, Design, str], Candidate]
+    write: Callable[[Subgraph, Design, str, str], Candidate]
     load: Callable[[Candidate, Path], types.ModuleType]
     build: Callable[[types.ModuleType, Target], None]
     version: Callable[[], str]
@@ -80,13 +81,13 @@ _DSLS: Mapping[str, _Dsl] = {
 }
 
 
-def write(sub: Subgraph, design: Design, target: Target, name: str) -> Candidate:
-    """The kernel of a design, in the target's DSL.
+def write(sub: Subgraph, design: Design, target: Target, name: str, *, numerics: str = "bounded") -> Candidate:
+    """The kernel of a design, in the target's DSL. numerics: as in the options; "eager" keeps its rounding points.
 
     Raises:
         LoweringError: the DSL cannot express the design.
     """
-    return _DSLS[target.dsl].write(sub, design, name)
+    return _DSLS[target.dsl].write(sub, design, name, numerics)
 
 
 def built(candidate: Candidate, target: Target, build_dir: Path) -> types.ModuleType:

@@ -136,8 +136,8 @@ def test_no_time_for_tuning(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_variant_that_does_not_build(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
     write = compiler.by_rules.write
 
-    def break_one(sub: Subgraph, made: Design, target: Target, name: str) -> object:
-        candidate = write(sub, made, target, name)
+    def break_one(sub: Subgraph, made: Design, target: Target, name: str, *, numerics: str) -> object:
+        candidate = write(sub, made, target, name, numerics=numerics)
         broken = "= 512" in candidate.sketch_text
         return replace(candidate, source=candidate.source.replace('extern "C"', 'extern "D"')) if broken else candidate
 

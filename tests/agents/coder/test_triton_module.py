@@ -137,6 +137,24 @@ def again_for(target: Target, folder: Path) -> types.ModuleType:
     return by_rules.built(candidate(30, 48), target, folder)
 
 
+def test_rounding_points_are_kept_where_they_must_be(tmp_path: Path) -> None:
+    x, y = (TensorSpec("float32", (256,), (1,), "cuda") for _ in range(2))
+    sub = Subgraph((x,), (), (OpNode("aten.mul.Tensor", (Ref(0), Ref(0)), (), y),), (1,))
+    sketch = parse("""sketch fma {
+      symbols: N
+      tensors: x[N]: f32 in, y[N]: f32 out
+      @llm_hint("parallel")
+      for i in range(0, N, 256):
+        t = load(x[i:i+256])
+        store(t * t + t -> y[i:i+256])
+    }""")
+    bindings = (TensorBinding("x", Role.INPUT, 0), TensorBinding("y", Role.OUTPUT, 0))
+    for numerics, fused in (("bounded", True), ("eager", False)):
+        made = by_rules.write(sub, Design(sketch, bindings, (("N", 256),)), H200, "fma", numerics=numerics)
+        ptx = triton_module.load(made, tmp_path).LAUNCHES[0].compile(90).asm["ptx"]
+        assert ("fma.rn" in ptx) is fused
+
+
 def test_what_triton_refuses_is_said(tmp_path: Path) -> None:
     made = candidate(30, 48)
     broken = Candidate(made.name, made.source.replace("tl.load(", "tl.laod(", 1), made.dsl)
