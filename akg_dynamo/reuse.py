@@ -26,7 +26,7 @@ from akg_dynamo.schedule import Region, Step, is_view, step_inputs
 # Lists of what is needed: a schema does not tell, since many operators return their argument where nothing is to do.
 _FRESH = frozenset("mm addmm bmm baddbmm mv addmv".split())  # noqa: SIM905
 """Operators that return contiguous memory of their own."""
-_READERS = _FRESH | {"convolution", "_scaled_dot_product_flash_attention_for_cpu"}
+_READERS = _FRESH | {"linear", "convolution", "_scaled_dot_product_flash_attention_for_cpu"}
 """Operators whose results share nothing with their arguments."""
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import akg_dynamo
 from akg_dynamo.core.types import Subgraph
 from akg_dynamo.executor import Executable, write_forward
 from akg_dynamo.schedule import Region
@@ -237,6 +238,16 @@ def test_after_a_latch_nothing_is_written_into(solver: ReferenceSolver) -> None:
         for _ in range(2):
             torch.testing.assert_close(g(X, W), f(X, W))
         assert into == [second]
+
+
+def test_what_a_linear_layer_read_is_taken(solver: ReferenceSolver) -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.Linear(4, 4), torch.nn.GELU())
+    x = torch.randn(2, 2, 4)
+    g = torch.compile(layers, backend="akg", options=ALL)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(g(x), layers(x))
+    assert "fused_into(gelu, linear_default_1)" in akg_dynamo.explain()[0].source
 
 
 def test_the_first_call_of_a_kernel_goes_the_marked_way() -> None:
