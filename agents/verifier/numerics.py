@@ -20,9 +20,9 @@ are at most twice eager's, and their maximum four times.
 
 **Inf and NaN** must be where eager, the oracle, or the oracle by torch's decompositions has them, and of the same kind
 (NaN, Inf, -Inf). Where the oracle is finite and eager is not, an intermediate overflowed, and any of the three will
-do: a*b + c with one rounding overflows later than with two. One more case is open: where eager gives one kind and the decomposition another, equally valid formulas
-differ (the mean of a row that holds Inf is Inf by its sum, and NaN by Welford's update, which subtracts infinities).
-There the kernel may give any of the three, but nothing finite.
+do: a*b + c with one rounding overflows later than with two. One more case is open: where eager gives one kind and the
+decomposition another, equally valid formulas differ (the mean of a row that holds Inf is Inf by its sum, and NaN by
+Welford's update, which subtracts infinities). There the kernel may give any of the three, but nothing finite.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+
+from akg_dynamo.agents.verifier import shapes
 
 FACTOR = 2.0
 # The c of the floor c * eps * A. Eager sometimes accumulates in double and is right to the last bit, where a kernel
@@ -88,29 +90,43 @@ class Expected:
 
     def to(self, device: torch.device) -> Expected:
         """The same, on that device."""
-        if self.eager.device == device:
-            return self
+        return self if self.eager.device == device else self.map(lambda t: t.to(device))
+
+    def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> Expected:
+        """`f` of every tensor."""
 
         def decomposed() -> torch.Tensor | None:
             found = self.decomposed()
-            return None if found is None else found.to(device)
+            return None if found is None else f(found)
 
         return Expected(
-            self.eager.to(device),
-            self.oracle.to(device),
-            [v.to(device) for v in self.variants],
-            None if self.eager_error is None else self.eager_error.to(device),
-            None if self.absolute is None else self.absolute.to(device),
+            f(self.eager),
+            f(self.oracle),
+            [f(v) for v in self.variants],
+            None if self.eager_error is None else f(self.eager_error),
+            None if self.absolute is None else f(self.absolute),
             decomposed,
         )
 
 
-def _index_of(flat: int, shape: torch.Size) -> str:
-    where = []
-    for n in reversed(shape):
-        where.append(flat % n)
-        flat //= n
-    return str(list(reversed(where)))
+class _Elements:
+    """An output's elements in the order in which eager's lie in memory."""
+
+    def __init__(self, eager: torch.Tensor) -> None:
+        order = shapes.memory_order(eager.shape, eager.stride())
+        self.order = tuple(range(eager.dim())) if order is None else order
+        self.shape = eager.shape
+
+    def flat(self, t: torch.Tensor) -> torch.Tensor:
+        """The tensor's elements in that order."""
+        return t.permute(self.order).reshape(-1)
+
+    def index(self, position: int) -> list[int]:
+        """Where the element of that number stands."""
+        where = [0] * len(self.order)
+        for d in reversed(self.order):
+            position, where[d] = divmod(position, self.shape[d])
+        return where
 
 
 class Contract:
@@ -139,24 +155,26 @@ class Contract:
         `absolute` evaluates the oracle on absolute values: only called if the case would not pass without.
         """
         name = f"output {output} on {case}"
+        among = _Elements(expected.eager)
+        kernel, expected = among.flat(kernel), expected.map(among.flat)
         if kernel.dtype == torch.bool and bool((kernel.view(torch.uint8) > 1).any()):
             return f"{name}: bytes of a bool that are neither 0 nor 1"
         if not kernel.dtype.is_floating_point:
-            return self._exact(kernel, expected, name)
+            return self._exact(kernel, expected, name, among)
         if self.numerics == "eager":
             same = (kernel == expected.eager) | (kernel.isnan() & expected.eager.isnan())
-            return None if bool(same.all()) else f"{name}: {_first(~same, kernel, expected.eager)}, must be bit-equal"
-        wrong = _special_values(kernel, expected)
+            return None if bool(same.all()) else f"{name}: {_first(same, kernel, expected, among)}, must be bit-equal"
+        wrong = _special_values(kernel, expected, among)
         if wrong is not None:
             return f"{name}: {wrong}"
         if self.relative:
-            expected.absolute = absolute() if absolute is not None else None
+            expected.absolute = among.flat(absolute()) if absolute is not None else None
             self.ratios.setdefault(output, []).append(_relative(kernel, expected, self.slack))
             return None
-        errors = self._pieces(kernel, expected, name)
+        errors = self._pieces(kernel, expected, name, among)
         if self.numerics == "bounded" and _over(*errors) and absolute is not None:
-            expected.absolute = absolute()
-            errors = self._pieces(kernel, expected, name)
+            expected.absolute = among.flat(absolute())
+            errors = self._pieces(kernel, expected, name, among)
         self.kernel_errors.setdefault(output, Error()).merge(errors[0])
         self.eager_errors.setdefault(output, Error()).merge(errors[1])
         if self.numerics == "fast":
@@ -183,7 +201,7 @@ class Contract:
                     return f"{kernel.where}; {what} error {got:.3g} above the floor, allowed {allowed:.3g}"
         return None
 
-    def _pieces(self, kernel: torch.Tensor, expected: Expected, name: str) -> tuple[Error, Error]:
+    def _pieces(self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements) -> tuple[Error, Error]:
         """The kernel's errors above the floor and eager's errors, in one case."""
         kernels, eagers = Error(), Error()
         for start in range(0, kernel.numel(), _CHUNK[kernel.device.type]):
@@ -193,29 +211,30 @@ class Contract:
             if error_k.numel() and float(error_k.max()) > kernels.largest:
                 position = int(error_k.argmax())
                 flat = start + (int(counted.nonzero()[position]) if counted is not None else position)
-                got, want, eager = (float(t.reshape(-1)[flat]) for t in (kernel, expected.oracle, expected.eager))
-                worst = f"{name}, element {_index_of(flat, kernel.shape)}: got {got:.9g}, "
+                got, want, eager = (float(t[flat]) for t in (kernel, expected.oracle, expected.eager))
+                worst = f"{name}, element {among.index(flat)}: got {got:.9g}, "
                 worst += f"oracle {want:.9g}, eager {eager:.9g}"
             kernels.add(error_k, worst)
             eagers.add(error_e)
         return kernels, eagers
 
-    def _exact(self, kernel: torch.Tensor, expected: Expected, name: str) -> str | None:
+    def _exact(self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements) -> str | None:
         same = kernel == expected.eager
         if expected.oracle.dtype == kernel.dtype:
             same |= kernel == expected.oracle
         for variant in expected.variants:
             same |= variant != expected.oracle
-        return None if bool(same.all()) else f"{name}: {_first(~same, kernel, expected.eager)}"
+        return None if bool(same.all()) else f"{name}: {_first(same, kernel, expected, among)}"
 
 
-def _first(bad: torch.Tensor, kernel: torch.Tensor, eager: torch.Tensor) -> str:
-    flat = int(bad.reshape(-1).nonzero()[0])
-    got, want = kernel.reshape(-1)[flat].item(), eager.reshape(-1)[flat].item()
-    return f"element {_index_of(flat, kernel.shape)} is {got}, eager {want} ({int(bad.sum())} of {bad.numel()} differ)"
+def _first(same: torch.Tensor, kernel: torch.Tensor, expected: Expected, among: _Elements) -> str:
+    bad = ~same
+    flat = int(bad.nonzero()[0])
+    got, want = kernel[flat].item(), expected.eager[flat].item()
+    return f"element {among.index(flat)} is {got}, eager {want} ({int(bad.sum())} of {bad.numel()} differ)"
 
 
-def _special_values(kernel: torch.Tensor, expected: Expected) -> str | None:
+def _special_values(kernel: torch.Tensor, expected: Expected, among: _Elements) -> str | None:
     """Inf and NaN must be where eager or an oracle has them (see the module's docstring)."""
     finite = kernel.isfinite()
     if bool(finite.all()) and bool(expected.eager.isfinite().all()):
@@ -232,7 +251,7 @@ def _special_values(kernel: torch.Tensor, expected: Expected) -> str | None:
         other = decomposed.to(kernel.dtype)
         neither = ~finite & ~expected.eager.isfinite() & ~other.isfinite()
         same |= _same_kind(kernel, other) | (neither & ~_same_kind(expected.eager, other))
-    return None if bool(same.all()) else _first(~same, kernel, expected.eager)
+    return None if bool(same.all()) else _first(same, kernel, expected, among)
 
 
 def _same_kind(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -262,18 +281,13 @@ def _relative(kernel: torch.Tensor, expected: Expected, slack: float) -> tuple[t
 
 
 def _chunk(kernel: torch.Tensor, expected: Expected, start: int) -> tuple[torch.Tensor, Expected, torch.Tensor | None]:
-    """A flat piece of an output: the comparison makes a dozen passes over it, and as many copies."""
+    """A piece of an output: the comparison makes a dozen passes over it, and as many copies."""
 
     def piece(t: torch.Tensor) -> torch.Tensor:
-        return t.reshape(-1)[start : start + _CHUNK[kernel.device.type]]
+        return t[start : start + _CHUNK[kernel.device.type]]
 
-    part = Expected(
-        piece(expected.eager),
-        piece(expected.oracle),
-        [piece(v) for v in expected.variants],
-        None if expected.eager_error is None else piece(expected.eager_error),
-    )
-    return piece(kernel), part, None if expected.absolute is None else piece(expected.absolute)
+    part = expected.map(piece)
+    return piece(kernel), part, part.absolute
 
 
 def _over(kernels: Error, eagers: Error) -> bool:

@@ -36,6 +36,18 @@ def storage_elements(shape: Sequence[int], stride: Sequence[int]) -> int:
     return 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
 
 
+def memory_order(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...] | None:
+    """The dims from the farthest apart in memory to the nearest, if the elements lie there without gaps, each once."""
+    order = tuple(sorted(range(len(shape)), key=lambda d: (-stride[d], shape[d])))
+    step = 1
+    for d in reversed(order):
+        if shape[d] != 1:
+            if stride[d] != step:
+                return None
+            step *= shape[d]
+    return order
+
+
 def elements(sub: Subgraph, symbols: Mapping[str, int]) -> int:
     """Elements of all inputs and outputs together."""
     specs: list[TensorSpec] = [*sub.inputs, *sub.output_specs]

@@ -25,7 +25,7 @@ from akg_dynamo.agents.verifier.evaluate import Evaluator, is_float, jumps, vari
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Contract, Expected
-from akg_dynamo.agents.verifier.shapes import elements, values
+from akg_dynamo.agents.verifier.shapes import elements, memory_order, values
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
 from akg_dynamo.fusion.reference import reference
@@ -436,7 +436,9 @@ class Values:
         offset, n_bytes = case.places[call][i]
         dtype: torch.dtype = getattr(torch, spec.dtype)
         flat = typed(case.arena.bytes, offset, n_bytes // dtype.itemsize, dtype)
-        return flat.view(values(spec.shape, case.group.sizes))
+        shape, stride = values(spec.shape, case.group.sizes), values(spec.stride, case.group.sizes)
+        order = memory_order(shape, stride)
+        return flat.view(shape) if order is None else flat.as_strided(shape, stride, flat.storage_offset())
 
 
 def _is_for_index(refusal: Exception) -> bool:

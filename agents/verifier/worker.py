@@ -27,6 +27,7 @@ from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.ground import Ground
 from akg_dynamo.agents.verifier.guarded import Zones, guarding
+from akg_dynamo.agents.verifier.shapes import memory_order
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Timing
 from akg_dynamo.fusion.reference import reference
@@ -301,6 +302,8 @@ def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor) -> dict[
         )
         n_bytes = out.numel() * out.element_size()
         if i < len(places) and out.device == memory.device and n_bytes == places[i][1]:
+            if (order := memory_order(out.shape, out.stride())) is not None:
+                out = out.permute(order)  # as it lies: turning a large one would take longer than to compute it
             typed(memory, places[i][0], out.numel(), out.dtype).view(out.shape).copy_(out)
     return {"outputs": described}
 
