@@ -33,6 +33,7 @@ from akg_dynamo.core.types import Timing
 from akg_dynamo.fusion.reference import reference
 
 _M_PERTURB = -6
+_MOST_MODULES = 100
 _PERTURB = 0x80  # malloc fills new blocks with its complement, 0x7F: 3.4e38 as a float, NaN as a half
 
 Run = Callable[..., Any]
@@ -165,6 +166,10 @@ class _Worker:
             if build is not None:
                 build()
             self.modules[digest] = module
+            while len(self.modules) > _MOST_MODULES:
+                oldest = next(iter(self.modules))
+                sys.modules.pop(self.modules.pop(oldest).__name__, None)
+                self.references.pop(oldest, None)
         if subgraph is not None:
             self.references[digest] = reference(subgraph)
         return {}
@@ -260,7 +265,9 @@ class _Worker:
 
 
 def _text(error: BaseException) -> str:
-    text = str(error).partition("\nCUDA kernel errors might be")[0].rstrip()  # what follows is advice on debugging
+    text = str(error)
+    if text.startswith("CUDA error"):
+        text = text.partition("\n")[0]  # what follows is advice on debugging
     return f"{type(error).__name__}: {text[:2000]}"
 
 
