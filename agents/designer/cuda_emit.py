@@ -354,11 +354,20 @@ class _CudaWriter(NestWriter):
             self._tiled(group, members, plan)
             return
         loop = _Loop(group, {a: self._declare_lanes(a, plan, full[a]) for a in group.inner if plan.tiles[a] > 1})
+        positions = [m for m in reductions if m.sink.op.startswith("arg")]
+        # The extreme itself comes with its position.
+        along = {id(m): p for m in reductions for p in positions if p.tile is m.tile and p.sink.op[3:] == m.sink.op}
+        reductions = [m for m in reductions if id(m) not in along]
         for member in reductions:
             loop.carried[id(member)] = self._carry(member, loop)
         self._loops(loop, list(group.inner), ZERO, lambda: self._body_of(loop, reductions, stores))
         for member in reductions:
             self._finish(member, loop)
+        for member in members:
+            if id(member) in along:
+                axes = [a for a in group.inner if a in loop.lanes]
+                best = Name(loop.carried[id(along[id(member)])][0])
+                self._finished(member, self._reduced(member.sink.op, best, axes))
 
     def _is_full(self, axis: Axis, plan: BandPlan) -> bool:
         """Whether every tile of the axis is, for all sizes this is designed for."""

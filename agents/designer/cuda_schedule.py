@@ -146,7 +146,7 @@ class CudaScheduler(Scheduler):
             assert vector is not None
             programs //= min(COLUMNS, max(1, self.facts.value(vector.extent)))
         apart = moved / self.device.bytes_s + self.device.phase_s
-        return self.device.alone_s(moved, programs) <= 1.1 * apart
+        return self.device.alone_s(moved, programs) <= 1.02 * apart
 
     def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
         """Besides what reads the same memory: reductions of partial results, as many of as many, are one phase."""
