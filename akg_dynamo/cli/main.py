@@ -40,6 +40,9 @@ Numerics = Annotated[str, typer.Option(help="bounded, eager or fast.")]
 Rtol = Annotated[float | None, typer.Option(help="The tolerance of --numerics fast.")]
 Dsl = Annotated[str | None, typer.Option(help="What kernels are written in. Default: by the model's device.")]
 Arch = Annotated[str, typer.Option(help="The hardware to generate for.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N: where the model runs. Default: where its file puts it.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -62,6 +65,7 @@ def optimize(
     rtol: Rtol = None,
     dsl: Dsl = None,
     arch: Arch = "native",
+    device: Device = None,
     json: AsJson = False,
 ) -> None:
     """Write a faster version of a model, as files that need neither AKG nor torch.compile."""
@@ -71,10 +75,11 @@ def optimize(
         from akg_dynamo.cli import host
         from akg_dynamo.cli import optimize as steps
 
-        if options.dsl in (None, "cpp"):
+        if options.dsl == "cpp" or (options.dsl is None and not (device or "cpu").startswith("cuda")):
             with output.step("Checking the compiler"):
                 host.require_compiler()
-        done = steps.run(steps.Request(model, module, inputs, tuple(input or ()), out, options), output)
+        request = steps.Request(model, module, inputs, tuple(input or ()), out, options, device)
+        done = steps.run(request, output)
 
         def show(console: Console) -> None:
             table = Table("kernel", "uses", "eager µs", "kernel µs", "x eager", box=None)
@@ -106,6 +111,7 @@ def explain(
     input: Input = None,
     nodes: Annotated[bool, typer.Option("--nodes", help="List every operator that stays with torch.")] = False,
     gate: Gate = "profit",
+    device: Device = None,
     json: AsJson = False,
 ) -> None:
     """Say what would be fused in a model, what is known of it, and why the rest stays with torch. Generates nothing."""
@@ -119,7 +125,7 @@ def explain(
         from akg_dynamo.core.types import SplitReason
 
         with output.step("Capturing the graph"):
-            planned = steps.plan_model(model_file.read(model, module, inputs, input or ()), options)
+            planned = steps.plan_model(model_file.read(model, module, inputs, input or (), device), options)
             solutions = compiler.solve([c.subgraph for c in planned.cuts], options)
         subs = {c.subgraph.digest: c.subgraph for c in planned.cuts}
         names = dict(zip(subs, distinct_names(list(subs.values())), strict=True))
@@ -168,6 +174,7 @@ def explain(
 def verify(
     task: Annotated[Path, typer.Argument(metavar="TASK.py", help="A KernelBench file with Model and get_inputs.")],
     kernel: Annotated[Path, typer.Argument(metavar="KERNEL.py", help="A file with ModelNew.")],
+    device: Device = None,
     json: AsJson = False,
 ) -> None:
     """Compare ModelNew with Model in a process of its own. Exit code 0: right, 1: wrong, 2: cannot be compared."""
@@ -177,7 +184,7 @@ def verify(
         _must_exist(task)
         _must_exist(kernel)
         with output.step("Running both"):
-            found = steps.run(task, kernel)
+            found = steps.run(task, kernel, device)
 
         def show(console: Console) -> None:
             if found.wrong:

@@ -40,16 +40,28 @@ class ModelFile:
     kernelbench: bool
 
 
-def read(path: Path, name: str | None = None, inputs: str | None = None, specs: Sequence[str] = ()) -> ModelFile:
+def read(
+    path: Path,
+    name: str | None = None,
+    inputs: str | None = None,
+    specs: Sequence[str] = (),
+    device: str | None = None,
+) -> ModelFile:
     """Loads the model `name` (default: Model) of a file, with inputs from its function `inputs` or from `specs`.
 
+    device: where both are brought; None leaves them where the file puts them.
+
     Raises:
-        TaskError: the file, the model or the inputs cannot be used.
+        TaskError: the file, the model, the inputs or the device cannot be used.
     """
+    _check_device(device)
     module = _execute(path)
     name = _choose(module, path, name)
     model = _construct(module, path, name)
     args, kwargs = _example_inputs(module, path, inputs, specs)
+    if device is not None:
+        model.to(device)
+        args, kwargs = standalone.brought((args, kwargs), device)
     _check_arity(model, name, path, args, kwargs)
     model.eval()
     _run_once(model, name, path, args, kwargs)
@@ -75,6 +87,15 @@ def parse_spec(text: str) -> torch.Tensor:
     if dtype.is_floating_point:
         return torch.randn(shape).to(dtype)
     return torch.randint(0, int(match["below"] or 2), shape).to(dtype)
+
+
+def _check_device(device: str | None) -> None:
+    """Raises TaskError for a device that this machine does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise TaskError(f"--device {device} cannot be used here: {reason}. Give cpu, cuda or cuda:N.") from error
 
 
 def _execute(path: Path) -> ModuleType:

@@ -39,6 +39,7 @@ class Request:
     specs: tuple[str, ...]
     out: Path | None
     options: Options
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def left_counts(planned: Planned) -> list[tuple[str, int]]:
 def run(request: Request, out: Output) -> Optimized:
     """Everything, in order. What existed before is replaced last, and kept in ``backup/``."""
     with out.step("Reading the model"):
-        model = model_file.read(request.path, request.module, request.inputs, request.specs)
+        model = model_file.read(request.path, request.module, request.inputs, request.specs, request.device)
     target = request.out or request.path.parent
     folder.check_model_name(target, request.path)
     with out.step("Capturing the graph"):
@@ -123,7 +124,7 @@ def _write(
     (staging / name).write_text(_text(planned, model, [p for p, _ in pieces], note=""))
     for piece, _ in pieces:
         (staging / folder.kernel_file_name(piece.op)).write_text(piece.text)
-    ran = _fresh(model, staging / name, staging)
+    ran = _fresh(model, staging / name, staging, request.device)
     if ran.wrong:
         raise JudgeError(
             f"the written file does not compute what {request.path} computes: {ran.wrong}. Nothing was written. "
@@ -179,13 +180,14 @@ def _describe(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _fresh(model: ModelFile, written: Path, scratch: Path) -> contract.Found:
+def _fresh(model: ModelFile, written: Path, scratch: Path, device: str | None) -> contract.Found:
     """Values and times of the written file against the original, in a new process that cannot import AKG."""
     inputs = scratch / "inputs.pt"
     torch.save({"args": model.args, "kwargs": model.kwargs}, inputs)
     request = {
         "original": str(model.path.resolve()), "written": str(written.resolve()), "name": model.name,
         "inputs": str(inputs.resolve()), "from_model": not model.kernelbench, "eval": True, "time": True,
+        "device": device,
     }  # fmt: skip
     try:
         return contract.run(request, scratch, _FRESH_S)

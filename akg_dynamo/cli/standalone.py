@@ -85,10 +85,17 @@ def tensors_of(value: object) -> Iterator[torch.Tensor]:
             yield from tensors_of(getattr(value, f.name))
 
 
+def brought(values: Any, device: str) -> Any:
+    """The same with all tensors on a device."""
+    return torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), values)
+
+
 def _seconds(call: Callable[[], object], n: int) -> float:
     start = time.perf_counter()
     for _ in range(n):
         call()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / n
 
 
@@ -128,7 +135,12 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _input_sets(request: dict[str, Any], original: ModuleType) -> Iterator[Inputs]:
-    """The saved example inputs, or for a task draws of its own."""
+    """The saved example inputs, or for a task draws of its own, on the device that was asked for."""
+    device = request["device"]
+    return (brought(s, device) if device is not None else s for s in _own_input_sets(request, original))
+
+
+def _own_input_sets(request: dict[str, Any], original: ModuleType) -> Iterator[Inputs]:
     if request["inputs"] is not None:
         saved = torch.load(request["inputs"], weights_only=False)
         yield saved["args"], saved["kwargs"]
@@ -177,10 +189,13 @@ def _is_enough(outcome: list[torch.Tensor], draws: int) -> bool:
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs a request: original file and model name, written file, saved inputs (or None: the file's own)."""
+    """Runs a request: original file and model name, written file, saved inputs (or None: the file's own), a device (or
+    None: where the file puts them)."""
     torch.manual_seed(0)
     module = load_source(Path(request["original"]), "akg_original")
     original = build_model(module, request["name"])
+    if request["device"] is not None:
+        original.to(request["device"])
     written = load_source(Path(request["written"]), "akg_written")
     if request["from_model"]:
         new = written.ModelNew.from_model(copy.deepcopy(original))
@@ -190,6 +205,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
                 setattr(written, name, getattr(module, name))
         torch.manual_seed(0)
         new = build_model(written, "ModelNew")
+        if request["device"] is not None:
+            new.to(request["device"])
         if list(new.state_dict()) == list(original.state_dict()):
             new.load_state_dict(original.state_dict())
     if request["eval"]:

@@ -24,18 +24,18 @@ class Found:
     inputs: int = 0
 
 
-def run(task: Path, kernel: Path) -> Found:
-    """Compares the two files.
+def run(task: Path, kernel: Path, device: str | None = None) -> Found:
+    """Compares the two files, on a device (None: where they put their tensors).
 
     Raises:
-        TaskError: the task cannot be used, or the kernel's file has no ModelNew.
+        TaskError: the task or the device cannot be used, or the kernel's file has no ModelNew.
     """
-    model = model_file.read(task)
+    model = model_file.read(task, device=device)
     if "class ModelNew" not in kernel.read_text():
         raise TaskError(f"{kernel} has no class ModelNew. A kernel's file defines it with the constructor of Model.")
     request = {
         "original": str(task.resolve()), "written": str(kernel.resolve()), "name": model.name,
-        "inputs": None, "from_model": False, "eval": False, "time": True,
+        "inputs": None, "from_model": False, "eval": False, "time": True, "device": device,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="akg-verify-") as folder:
         try:

@@ -92,6 +92,7 @@ CASES = {
     "unknown gate": (GOOD, ["--gate", "profitt"], "did you mean 'profit'"),
     "unknown dsl": (GOOD, ["--dsl", "fortran"], "dsl='fortran' is not known"),
     "unknown arch": (GOOD, ["--arch", "z80"], "arch='z80' is not known"),
+    "absent device": (GOOD, ["--device", "cuda:99"], "--device cuda:99 cannot be used here"),
     "unknown option": (GOOD, ["--gaet", "profit"], "No such option"),
 }
 

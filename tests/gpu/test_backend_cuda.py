@@ -191,3 +191,16 @@ def test_a_second_process_compiles_and_judges_nothing(fast: Fast, cache: Path) -
         "assert [k.name for r in akg_dynamo.explain() for k in r.kernels]\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_akg_optimize(tmp_path: Path) -> None:
+    """The file it writes runs on the device, in a process without AKG (which it checks itself)."""
+    source = Path(__file__).parents[2] / "examples" / "kernelbench" / "add_rms_norm.py"
+    command = [sys.executable, "-c", "from akg_dynamo.cli.main import optimize_main; optimize_main()"]
+    command += [str(source), "--device", "cuda", "--gate", "correct", "--out", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "add_rms_norm_generated.py").exists()
+    kernels_written = [p for p in tmp_path.glob("*_generated.py") if p.name != "add_rms_norm_generated.py"]
+    assert kernels_written
+    assert all("triton" in p.read_text() for p in kernels_written)
