@@ -150,7 +150,7 @@ class CudaScheduler(Scheduler):
 
     def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
         """Besides what reads the same memory: reductions of partial results, as many of as many, are one phase."""
-        found = next((m for m in self._shared(nest, sink) if len(m) == len(nest.outer)), None)
+        found = super()._shared_axes(nest, sink)
         if found is not None or not _combines(sink) or not _combines(nest.members[0].sink):
             return found
         mine, theirs = sink.kept_axes(), nest.members[0].sink.kept_axes()

@@ -327,8 +327,8 @@ class Scheduler:
         return True
 
     def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
-        """The mapping under which the sink reads (some) memory exactly as a member does."""
-        return next(self._shared(nest, sink), None)
+        """The mapping of all outer axes under which the sink reads (some) memory exactly as a member does."""
+        return next((m for m in self._shared(nest, sink) if len(m) == len(nest.outer)), None)
 
     def _shared(self, nest: Nest, sink: Sink) -> Iterator[dict[Axis, Axis]]:
         """Such mappings, for one access after the other; not all name every axis of the nest."""
