@@ -6,6 +6,7 @@ spend its time drawing.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,10 +91,29 @@ class Drawer:
         *,
         device: torch.device = _HOST,
     ) -> torch.Tensor:
-        """One input: its flat storage on that device (the caller knows shape and strides)."""
+        """One input: its flat storage on that device (the caller knows shape and strides).
+
+        What lies between the elements of a slice is poison: nobody may read it.
+        """
         shape, stride = values(spec.shape, symbols), values(spec.stride, symbols)
         n = storage_elements(shape, stride)
         dtype: torch.dtype = getattr(torch, spec.dtype)
+        if not _has_gaps(shape, stride):
+            return self._elements(n, dtype, kind, rng, allowed, device)
+        drawn = self._elements(math.prod(shape), dtype, kind, rng, allowed, device)
+        flat = torch.full((n * dtype.itemsize,), 0xFF, dtype=torch.uint8, device=device).view(dtype)
+        flat.as_strided(shape, stride).copy_(drawn.view(shape))
+        return flat
+
+    def _elements(  # noqa: PLR0917 - what `draw` was given
+        self,
+        n: int,
+        dtype: torch.dtype,
+        kind: str,
+        rng: random.Random,
+        allowed: Range | None,
+        device: torch.device,
+    ) -> torch.Tensor:
         if dtype.is_floating_point:
             return self._floats(n, dtype, kind, rng, device)
         generator = torch.Generator(device).manual_seed(rng.getrandbits(62))
@@ -104,6 +124,16 @@ class Drawer:
         span = allowed or (Range(0, 9) if dtype == torch.uint8 else Range(-9, 9))
         high = max(span.hi, span.lo + 1)
         return torch.randint(span.lo, high, (n,), generator=generator, device=device).to(dtype)
+
+
+def _has_gaps(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether memory between the elements belongs to none of them, and no two share any."""
+    span = 1
+    for step, n in sorted((s, n) for s, n in zip(stride, shape, strict=True) if n > 1):
+        if step < span:
+            return False
+        span += step * (n - 1)
+    return 0 < math.prod(shape) < span
 
 
 def on_host(sub: Subgraph) -> Subgraph:

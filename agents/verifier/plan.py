@@ -17,9 +17,10 @@ _FEW_ELEMENTS = 64
 UNPOOLED_SLACK = 16.0
 _WORKING_BYTES_PER_ELEMENT = 64  # inputs twice, outputs, eager, fp64 oracle and its intermediates
 _WORKING_BYTES_PER_ELEMENT_ON_DEVICE = 40  # the oracle's intermediates are freed as they die
-_CANDIDATE_BYTES_PER_ELEMENT = 32
+_CANDIDATE_BYTES_PER_BYTE = 8  # of inputs and outputs: eager beside the kernel, with all of its intermediates
 _LEAST_CANDIDATE_BYTES = 1 << 30
 _TIMES_A_CORE = 16
+_STORAGE_BYTES_PER_ELEMENT = 16  # of slices, which are held with what they were cut from
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def means(sub: Subgraph, device: str) -> Means:
         return Means(free_bytes() // 4 // _WORKING_BYTES_PER_ELEMENT)
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     limit = free // 2 // _WORKING_BYTES_PER_ELEMENT_ON_DEVICE
-    largest = max((shapes.elements(sub, sizes) for sizes in shapes.members(sub, limit, 0)), default=0)
-    wanted = max(_LEAST_CANDIDATE_BYTES, _CANDIDATE_BYTES_PER_ELEMENT * largest)
+    largest = max((shapes.storage_bytes(sub, sizes) for sizes in shapes.members(sub, limit, 0)), default=0)
+    wanted = _LEAST_CANDIDATE_BYTES + _CANDIDATE_BYTES_PER_BYTE * largest
     return Means(limit, _TIMES_A_CORE, min(free // 4, wanted))
 
 
@@ -77,6 +78,8 @@ def groups(sub: Subgraph, seed: int, given: Means | None = None) -> list[Group]:
     given = given or means(sub, "cpu")
     members = shapes.members(sub, given.limit_elements, seed)
     if not members or shapes.elements(sub, members[0]) > given.limit_elements:
+        return []
+    if shapes.storage_bytes(sub, members[0]) > _STORAGE_BYTES_PER_ELEMENT * given.limit_elements:
         return []
     found = _at(sub, members[0], given, full=True)
     for sizes in members[1:]:

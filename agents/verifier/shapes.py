@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from types import CodeType
 
+import torch
+
 from akg_dynamo.core.types import Dim, Subgraph, Symbol, TensorSpec
 
 _BOUNDARIES = (2, 3, 7, 16, 17, 31, 63, 64, 65, 127, 129, 257, 509, 1023, 1025)
@@ -52,6 +54,21 @@ def elements(sub: Subgraph, symbols: Mapping[str, int]) -> int:
     """Elements of all inputs and outputs together."""
     specs: list[TensorSpec] = [*sub.inputs, *sub.output_specs]
     return sum(math.prod(values(s.shape, symbols)) for s in specs)
+
+
+def storage_bytes(sub: Subgraph, symbols: Mapping[str, int]) -> int:
+    """Bytes of all inputs as they lie in memory, a slice with what it was cut from, and of all outputs."""
+    total = 0
+    for spec in sub.inputs:
+        total += storage_elements(values(spec.shape, symbols), values(spec.stride, symbols)) * _item_bytes(spec)
+    for spec in sub.output_specs:
+        total += math.prod(values(spec.shape, symbols)) * _item_bytes(spec)
+    return total
+
+
+def _item_bytes(spec: TensorSpec) -> int:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    return dtype.itemsize
 
 
 def _limited(symbol: Symbol, wanted: int) -> int:

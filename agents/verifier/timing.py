@@ -18,7 +18,7 @@ import torch
 from akg_dynamo.agents.profiler.abba import compare
 from akg_dynamo.agents.verifier import plan
 from akg_dynamo.agents.verifier.job import Job
-from akg_dynamo.agents.verifier.shapes import elements
+from akg_dynamo.agents.verifier.shapes import elements, storage_bytes
 from akg_dynamo.agents.verifier.values import Case, Values
 from akg_dynamo.agents.verifier.worker import repeat
 from akg_dynamo.agents.verifier.workers import Failed, Worker, Workers
@@ -47,7 +47,8 @@ class Stopwatch:
         self.values = values
         self.rng = random.Random(job.seed)
         self.group = plan.Group(groups[0].sizes, "normal", 1, plan.UNPOOLED_SLACK)
-        self.n_bytes = 4 * elements(job.subgraph, self.group.sizes)
+        sizes = self.group.sizes
+        self.n_bytes = max(4 * elements(job.subgraph, sizes), storage_bytes(job.subgraph, sizes))
 
     def measure(self) -> Timing:
         """The verdict on speed."""

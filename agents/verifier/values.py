@@ -25,13 +25,13 @@ from akg_dynamo.agents.verifier.evaluate import Evaluator, is_float, jumps, vari
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Contract, Expected
-from akg_dynamo.agents.verifier.shapes import elements, memory_order, values
+from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_bytes, values
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
 from akg_dynamo.fusion.reference import reference
 
 _BATCH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # by where the arena is
-_SMALL_ELEMENTS = 1 << 16  # of a case that is compared on the host
+_SMALL_BYTES = 1 << 18  # of a case that is compared on the host
 _LARGE_ELEMENTS = 1 << 26  # of a case whose intermediates do not all fit into a device
 _MOST_TRIED_ELEMENTS = 1 << 24  # of a case whose indices are tried on the host
 _SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
@@ -87,7 +87,7 @@ class Values:
 
     def arena(self, sizes: Mapping[str, int]) -> Buffers:
         """Where cases of these sizes are laid out."""
-        if self.device == "cpu" or elements(self.sub, sizes) <= _SMALL_ELEMENTS:
+        if self.device == "cpu" or storage_bytes(self.sub, sizes) <= _SMALL_BYTES:
             return self.worker.arena
         return self.worker.arena_on_device()
 
@@ -156,7 +156,7 @@ class Values:
         for g, group in enumerate(groups):
             contracts[g] = Contract(self.job.numerics, self._rtol(), group.slack)
             zeros[g] = Contract(self.job.numerics, self._rtol(), group.slack)
-            per_case = elements(self.sub, group.sizes) * 8
+            per_case = self._case_bytes(group)
             arena = self.arena(group.sizes)
             for number in range(group.seeds):
                 full = used + per_case > _BATCH_BYTES[arena.device.type]
@@ -213,17 +213,20 @@ class Values:
 
     def _second_look(self, group: plan.Group) -> str | None:
         """What is wrong by relative errors, on fresh inputs of that kind; None: the kernel is right."""
-        per_case = elements(self.sub, group.sizes)
-        seeds = max(group.seeds, min(plan.POOLED_SEEDS, 1 + _SECOND_LOOK_ELEMENTS // max(per_case, 1)))
+        n = elements(self.sub, group.sizes)
+        seeds = max(group.seeds, min(plan.POOLED_SEEDS, 1 + _SECOND_LOOK_ELEMENTS // max(n, 1)))
         contracts = {0: Contract(self.job.numerics, 0.0, group.slack, relative=True)}
         zeros = {0: Contract(self.job.numerics, 0.0, group.slack)}
         arena = self.arena(group.sizes)
-        at_once = max(1, _BATCH_BYTES[arena.device.type] // (8 * max(per_case, 1)))
+        at_once = max(1, _BATCH_BYTES[arena.device.type] // max(self._case_bytes(group), 1))
         for start in range(0, seeds, at_once):
             arena.reset()
             numbers = range(_SECOND_LOOK + start, _SECOND_LOOK + min(start + at_once, seeds))
             self._run([(0, self.lay_out(group, number)) for number in numbers], contracts, zeros)
         return contracts[0].finish()
+
+    def _case_bytes(self, group: plan.Group) -> int:
+        return max(8 * elements(self.sub, group.sizes), storage_bytes(self.sub, group.sizes))
 
     def _rtol(self) -> float:
         return self.job.rtol if self.job.numerics == "fast" else 0.0
@@ -309,9 +312,10 @@ class Values:
     def _gave_up(self, text: str, answer: Mapping[str, Any], where: str = "") -> Failed:
         """The verdict on a candidate that raised."""
         if answer.get("no_memory"):
+            # Rules allocate what the task needs: if that is more than was allowed, nothing is known of the kernel.
             self.worker.ask({"op": "trim"}, self.job.timeout_s)
-            if torch.cuda.mem_get_info()[0] < self.means.candidate_bytes:
-                return Failed(Outcome.NOT_JUDGED, f"others use the device's memory: {text}")
+            if self.job.trusted or torch.cuda.mem_get_info()[0] < self.means.candidate_bytes:
+                return Failed(Outcome.NOT_JUDGED, f"too little device memory: {text}")
         return Failed(Outcome.WRONG, f"{where}run() raised {text}")
 
     def _expected(self, case: Case) -> list[Expected] | Exception:

@@ -268,6 +268,8 @@ def _text(error: BaseException) -> str:
     text = str(error)
     if text.startswith("CUDA error"):
         text = text.partition("\n")[0]  # what follows is advice on debugging
+    elif isinstance(error, torch.OutOfMemoryError):
+        text = text.partition(" Process ")[0]  # who else is there
     return f"{type(error).__name__}: {text[:2000]}"
 
 

@@ -92,7 +92,7 @@ class Worker:
 
 def values_of(job: Job, worker: Worker, monkeypatch: pytest.MonkeyPatch, *, large: bool) -> Values:
     """The judgement of that job on the simulated device; `large`: as of tensors that never leave it."""
-    monkeypatch.setattr(values, "_SMALL_ELEMENTS", 0 if large else 1 << 30)
+    monkeypatch.setattr(values, "_SMALL_BYTES", 0 if large else 1 << 30)
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     module = types.ModuleType("candidate")

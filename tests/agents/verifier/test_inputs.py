@@ -42,6 +42,22 @@ def test_every_kind_of_every_dtype_can_be_drawn_and_follows_from_the_seed() -> N
             assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) if a.is_floating_point() else torch.equal(a, b)
 
 
+def test_what_lies_between_the_elements_of_a_slice_is_poison() -> None:
+    drawer = Drawer()
+    for dtype, stride in (("float32", (1, 10)), ("float32", (64, 8)), ("int32", (10, 1)), ("bool", (30, 3))):
+        flat = drawer.draw(TensorSpec(dtype, (5, 7), stride), {}, "positive", random.Random(3), Range(0, 9))
+        inside = torch.zeros_like(flat, dtype=torch.bool)
+        inside.as_strided((5, 7), stride)[:] = True
+        bytes_of = flat.view(torch.uint8).view(len(flat), -1)
+        assert bool((bytes_of[~inside] == 0xFF).all())
+        assert len(flat) > 35
+        kept = flat[inside]
+        assert bool((kept > 0).all() if dtype == "float32" else (kept >= 0).all())
+    for shape, stride in (((5, 7), (7, 1)), ((5, 7), (0, 1)), ((5, 7), (2, 1)), ((1, 7), (9, 1)), ((0, 7), (9, 1))):
+        flat = drawer.draw(TensorSpec("float32", shape, stride), {}, "positive", random.Random(3), None)
+        assert bool((flat > 0).all())
+
+
 def test_large_tensors_are_filled_and_not_constant() -> None:
     flat = Drawer().draw(contiguous("float32", 3_000_000), {}, "normal", random.Random(0), None)
     assert flat.numel() == 3_000_000
