@@ -43,7 +43,7 @@ def kernel_times(call: Call) -> dict[str, tuple[float, int]]:
         torch.cuda.synchronize()
     found: dict[str, tuple[float, int]] = {}
     for event in seen.events() or ():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type.name == "CUDA":
             us, count = found.get(event.name, (0.0, 0))
             found[event.name] = us + event.device_time_total / _CALLS, count + 1
     return {name: (us, -(-count // _CALLS)) for name, (us, count) in found.items()}
