@@ -161,12 +161,12 @@ _FUNCTIONS = {
     "log1p": "log1p_", "sin": "sin_", "cos": "cos_", "tanh": "tanh_", "erf": "erf_", "sigmoid": "sigmoid_",
     "sqrt": "sqrt_", "floor": "floor_", "ceil": "ceil_", "trunc": "trunc_", "round": "rint_", "abs": "fabs_",
     "pow": "pow_", "copysign": "copysign_", "fmax": "fmax_", "fmin": "fmin_", "maximum": "maximum",
-    "minimum": "minimum", "fma": "fma_",
+    "minimum": "minimum", "fma": "fma_", "fmod": "fmod_",
 }  # fmt: skip
 _LIBM = {
     "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "asinh": "asinh",
     "acosh": "acosh", "atanh": "atanh", "erfc": "erfc", "lgamma": "lgamma", "atan2": "atan2", "hypot": "hypot",
-    "nextafter": "nextafter", "fmod": "fmod",
+    "nextafter": "nextafter",
 }  # fmt: skip
 _INT_LANES = {
     "floordiv": "ifloordiv",
@@ -196,6 +196,23 @@ _HEAVY = frozenset(_LIBM) | {
     "mod",
     "floordiv",
 }
+
+
+_DIVISIONS = ("floordiv", "mod", "fmod", "truncdiv")
+
+
+def working_bytes(name: str, dtype: DType, constant: object) -> int:
+    """How wide the lanes of an operation's vectors are at their widest: integers are divided as floating point."""
+    if name not in _DIVISIONS or not dtype.is_int:
+        return held_bytes(dtype)
+    if isinstance(constant, int) and _power_of_two(constant) is not None:
+        return held_bytes(dtype)
+    return 4 if dtype.size_bytes <= 2 else 8
+
+
+def _power_of_two(value: int) -> int | None:
+    """k where the value is 2**k."""
+    return value.bit_length() - 1 if value > 0 and value & (value - 1) == 0 else None
 
 
 def cost(name: str, dtype: DType) -> int:
@@ -329,7 +346,7 @@ def _numeric(name: str, t: list[str], dtype: DType, vector: bool) -> str:
         return f"({t[0]} > 0 ? {one} : {t[0]} < 0 ? -{one} : {zero})"
     if name in _FLOAT_LANES:
         function = f"{_FLOAT_LANES[name]}<{held}>"
-        return f"per_lane({function}, {t[0]}, {t[1]})" if vector else f"{function}({t[0]}, {t[1]})"
+        return f"{_FLOAT_LANES[name]}_v({t[0]}, {t[1]})" if vector else f"{function}({t[0]}, {t[1]})"
     if name == "nextafter" and dtype in _HALVES:
         return _nextafter_half(t, dtype, vector)
     if name in _LIBM:
@@ -354,7 +371,7 @@ def _libm_call(function: str, t: list[str], held: str, vector: bool) -> str:
 
 def _by_constant(name: str, a: str, b: int, dtype: DType, vector: bool) -> str:
     """Shifts by a constant that is in range, and division by a power of two; "" for what has no simple form."""
-    power = b.bit_length() - 1 if b > 0 and b & (b - 1) == 0 else None
+    power = _power_of_two(b)
     if name in ("shl", "shr"):
         forms = {name: f"({a} {'<<' if name == 'shl' else '>>'} {b})"} if 0 <= b < 8 * dtype.size_bytes else {}
     elif power is None:
@@ -383,11 +400,11 @@ def _integer(name: str, t: list[str], dtype: DType, vector: bool) -> str:
         return f"isign_v({t[0]})" if vector else f"isign<{held}>({t[0]})"
     if name == "checked":
         return f"checked({t[0]}, {t[1]}, {REPORT}{', n' if vector else ''})"
-    if name in ("shl", "shr"):
-        return f"{name}_v({t[0]}, {t[1]})" if vector else f"i{name}<{held}>({t[0]}, {t[1]})"
     if name in _INT_LANES:
         function = f"{_INT_LANES[name]}<{held}>"
-        return f"per_lane({function}, {t[0]}, {t[1]})" if vector else f"{function}({t[0]}, {t[1]})"
+        if not vector:
+            return f"{function}({t[0]}, {t[1]})"
+        return f"per_lane({function}, {t[0]}, {t[1]})" if name == "pow" else f"{_INT_LANES[name]}_v({t[0]}, {t[1]})"
     raise LoweringError(f"no C++ for {name} of {dtype.value}")
 
 

@@ -27,6 +27,11 @@ template <int BYTES> struct Sized { typedef int64_t type; };
 template <> struct Sized<1> { typedef int8_t type; };
 template <> struct Sized<2> { typedef int16_t type; };
 template <> struct Sized<4> { typedef int32_t type; };
+//@ Held
+// The floating-point type in which integers of that size divide exactly enough.
+template <int BYTES> struct Held { typedef double type; };
+template <> struct Held<1> { typedef float type; };
+template <> struct Held<2> { typedef float type; };
 //@ lanes
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
@@ -348,6 +353,8 @@ template <class M> INLINE inline uint64_t mask_bits(M mask) {
   for (int l = 0; l < W; l++) set |= (uint64_t)(mask[l] & 1) << l;
   return set;
 }
+//@ any_lane
+template <class M> INLINE inline bool any_lane(M mask) { return mask_bits(mask) != 0; }
 //@ load_range
 // Lanes first <= l < last of those that are live; `other` in the rest, whose memory is not touched.
 template <class T, class N> INLINE inline V<T> load_range(const T* p, int64_t first, int64_t last, T other, N live) {
@@ -392,11 +399,7 @@ INLINE inline int64_t checked(int64_t i, int64_t size, int& wrong) {
   return i;
 }
 template <class N> INLINE inline i64v checked(i64v i, i64v size, int& wrong, N live) {
-  const i8v bad = __builtin_convertvector(keep((u64v)i >= (u64v)size, 0, live), i8v);
-  uint64_t words[(W + 7) / 8] = {}, any = 0;
-  __builtin_memcpy(words, &bad, W);
-  for (uint64_t word : words) any |= word;
-  if (__builtin_expect(any != 0, 0)) __atomic_store_n(&wrong, 1, __ATOMIC_RELAXED);
+  if (__builtin_expect(any_lane(keep((u64v)i >= (u64v)size, 0, live)), 0)) __atomic_store_n(&wrong, 1, __ATOMIC_RELAXED);
   return i;
 }
 //@ store_scatter

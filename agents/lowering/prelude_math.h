@@ -44,13 +44,13 @@ template <class T> INLINE inline T ipow(T a, T b) {
 template <class T> INLINE inline T ishl(T a, T b) { return b < 0 || b >= T(8 * sizeof(T)) ? T(0) : T((uint64_t)a << b); }
 //@ ishr
 template <class T> INLINE inline T ishr(T a, T b) { return b < 0 || b >= T(8 * sizeof(T)) ? (a < 0 ? T(-1) : T(0)) : T(a >> b); }
-//@ shl_v
-template <class X> INLINE inline X shl_v(X a, X b) {
+//@ ishl_v
+template <class X> INLINE inline X ishl_v(X a, X b) {
   constexpr int BITS = 8 * sizeof(a[0]);
   return (b >= 0) & (b < BITS) ? a << (b & (BITS - 1)) : X{};
 }
-//@ shr_v
-template <class X> INLINE inline X shr_v(X a, X b) {
+//@ ishr_v
+template <class X> INLINE inline X ishr_v(X a, X b) {
   constexpr int BITS = 8 * sizeof(a[0]);
   return (b >= 0) & (b < BITS) ? a >> (b & (BITS - 1)) : (X)(a < 0);
 }
@@ -82,24 +82,6 @@ template <class X, class F> INLINE inline X per_lane(F f, X a) {
 template <class X, class F> INLINE inline X per_lane(F f, X a, X b) {
   for (int l = 0; l < W; l++) a[l] = f(a[l], b[l]);
   return a;
-}
-//@ fmod_
-INLINE inline float fmod_(float a, float b) { return __builtin_fmodf(a, b); }
-INLINE inline double fmod_(double a, double b) { return __builtin_fmod(a, b); }
-//@ ffloormod
-template <class T> INLINE inline T ffloormod(T a, T b) {
-  const T m = fmod_(a, b);
-  return m != 0 && (b < 0) != (m < 0) ? m + b : m;
-}
-//@ ffloordiv
-template <class T> INLINE inline T ffloordiv(T a, T b) {
-  if (b == 0) return a / b;
-  const T m = fmod_(a, b);
-  T d = (a - m) / b;
-  if (m != 0 && (b < 0) != (m < 0)) d -= 1;
-  if (d == 0) return (T)__builtin_copysign(0.0, (double)(a / b));
-  const T f = (T)__builtin_floor((double)d);
-  return d - f > T(0.5) ? f + 1 : f;
 }
 //@ fabs_
 INLINE inline float fabs_(float x) { return __builtin_fabsf(x); }
@@ -157,35 +139,124 @@ INLINE inline f64v sqrt_(f64v x) {
   return x;
 #endif
 }
+//@ rounded_to
+// To an integer, the way that x86 numbers: 0 nearest, 1 down, 2 up, 3 towards zero.
+#if defined(__AVX512VL__)
+#define ROUND "vrndscale"
+#elif defined(__AVX__) && !defined(__AVX512F__)
+#define ROUND "vround"
+#endif
+template <int MODE, class X> INLINE inline X rounded_to(X x) {
+  constexpr bool single = sizeof(x[0]) == 4;
+#ifdef ROUND
+  X y;
+  if constexpr (single) asm(ROUND "ps %2, %1, %0" : "=v"(y) : "v"(x), "i"(MODE | 8));
+  else asm(ROUND "pd %2, %1, %0" : "=v"(y) : "v"(x), "i"(MODE | 8));
+  return y;
+#else
+  const X big = copysign_(X{} + (single ? 0x1p23f : 0x1p52f), x);
+  const X near = copysign_((x + big) - big, x), far = copysign_(X{} + 1, x);
+  X y = near;
+  if (MODE == 3) y = fabs_(near) > fabs_(x) ? near - far : near;
+  if (MODE == 1) y = near > x ? near - 1 : near;
+  if (MODE == 2) y = near < x ? near + 1 : near;
+  return fabs_(x) < fabs_(big) ? copysign_(y, x) : x;
+#endif
+}
 //@ rint_
 INLINE inline float rint_(float x) { return __builtin_rintf(x); }
 INLINE inline double rint_(double x) { return __builtin_rint(x); }
-INLINE inline f32v rint_(f32v x) {
-  const f32v big = copysign_(splat(0x1p23f), x);
-  return fabs_(x) < 0x1p23f ? copysign_((x + big) - big, x) : x;
-}
-INLINE inline f64v rint_(f64v x) {
-  const f64v big = copysign_(splat(0x1p52), x);
-  return fabs_(x) < 0x1p52 ? copysign_((x + big) - big, x) : x;
-}
+template <class X> INLINE inline X rint_(X x) { return rounded_to<0>(x); }
 //@ trunc_
 INLINE inline float trunc_(float x) { return __builtin_truncf(x); }
 INLINE inline double trunc_(double x) { return __builtin_trunc(x); }
-INLINE inline f32v trunc_(f32v x) { return fabs_(x) < 0x1p23f ? copysign_(cvt<f32v>(cvt<i32v>(x)), x) : x; }
-INLINE inline f64v trunc_(f64v x) { return fabs_(x) < 0x1p52 ? copysign_(cvt<f64v>(cvt<i64v>(x)), x) : x; }
+template <class X> INLINE inline X trunc_(X x) { return rounded_to<3>(x); }
 //@ floor_
 INLINE inline float floor_(float x) { return __builtin_floorf(x); }
 INLINE inline double floor_(double x) { return __builtin_floor(x); }
-template <class X> INLINE inline X floor_(X x) {
-  const X t = trunc_(x);
-  return t > x ? t - 1 : t;
-}
+template <class X> INLINE inline X floor_(X x) { return rounded_to<1>(x); }
 //@ ceil_
 INLINE inline float ceil_(float x) { return __builtin_ceilf(x); }
 INLINE inline double ceil_(double x) { return __builtin_ceil(x); }
-template <class X> INLINE inline X ceil_(X x) {
-  const X t = trunc_(x);
-  return t < x ? copysign_(t + 1, x) : t;
+template <class X> INLINE inline X ceil_(X x) { return rounded_to<2>(x); }
+//@ fmod_
+INLINE inline float fmod_(float a, float b) { return __builtin_fmodf(a, b); }
+INLINE inline double fmod_(double a, double b) { return __builtin_fmod(a, b); }
+// a - q * b is exact while q is; the division may only have rounded up to the next integer, which shows in the sign.
+template <class X> INLINE inline X fmod_(X a, X b) {
+  const X q = trunc_(a / b);
+  if (__builtin_expect(any_lane(fabs_(q) > (sizeof(a[0]) == 4 ? 0x1p22f : 0x1p51f)), 0))
+    return per_lane([](auto x, auto y) { return fmod_(x, y); }, a, b);
+  X r = fma_(-q, b, a);
+  r = (r != 0) & ((r < 0) ^ (a < 0)) ? r + copysign_(b, a) : r;
+  r = fabs_(b) > (sizeof(a[0]) == 4 ? __FLT_MAX__ : __DBL_MAX__) & (q == 0) ? a : r;
+  return copysign_(r, a);
+}
+//@ ffloormod
+template <class T> INLINE inline T ffloormod(T a, T b) {
+  const T m = fmod_(a, b);
+  return m != 0 && (b < 0) != (m < 0) ? m + b : m;
+}
+//@ ffloormod_v
+template <class X> INLINE inline X ffloormod_v(X a, X b) {
+  const X m = fmod_(a, b);
+  return (m != 0) & ((b < 0) ^ (m < 0)) ? m + b : m;
+}
+//@ ffloordiv
+template <class T> INLINE inline T ffloordiv(T a, T b) {
+  if (b == 0) return a / b;
+  const T m = fmod_(a, b);
+  T d = (a - m) / b;
+  if (m != 0 && (b < 0) != (m < 0)) d -= 1;
+  if (d == 0) return (T)__builtin_copysign(0.0, (double)(a / b));
+  const T f = (T)__builtin_floor((double)d);
+  return d - f > T(0.5) ? f + 1 : f;
+}
+//@ ffloordiv_v
+template <class X> INLINE inline X ffloordiv_v(X a, X b) {
+  const X m = fmod_(a, b), r = (a - m) / b;
+  const X d = (m != 0) & ((b < 0) ^ (m < 0)) ? r - 1 : r;
+  const X f = floor_(d), y = d - f > 0.5f ? f + 1 : f;
+  return b == 0 ? a / b : d == 0 ? copysign_(X{}, a / b) : y;
+}
+//@ floored
+// floor(a / b), or 0 where b is 0. a + 1/2 is at least 1/2 away from a multiple of b, and no rounding crosses that.
+template <class X> INLINE inline X floored(X a, X b) {
+  constexpr int E = sizeof(a[0]), N = sizeof(a) / E;
+  typedef typename Lanes<typename Held<E>::type, N>::type F;
+  const F x = cvt<F>(a), y = cvt<F>(b);
+  const F q = floor_(((y < 0 ? -x : x) + 0.5f) * (1 / fabs_(y)));
+  return b == 0 ? X{} : cvt<X>(q);
+}
+//@ far_apart
+// Whether floating point is too short for one of them.
+template <class X> INLINE inline bool far_apart(X a, X b) {
+  if constexpr (sizeof(a[0]) < 8) return false;
+  else return __builtin_expect(any_lane((((a >> 50) ^ (a >> 63)) | ((b >> 50) ^ (b >> 63))) != 0), 0);
+}
+//@ ifloordiv_v
+template <class X> INLINE inline X ifloordiv_v(X a, X b) {
+  typedef __typeof__(a[0]) T;
+  return far_apart(a, b) ? per_lane(ifloordiv<T>, a, b) : floored(a, b);
+}
+//@ ifloormod_v
+template <class X> INLINE inline X ifloormod_v(X a, X b) {
+  typedef __typeof__(a[0]) T;
+  return far_apart(a, b) ? per_lane(ifloormod<T>, a, b) : b == 0 ? X{} : a - floored(a, b) * b;
+}
+//@ idiv_v
+template <class X> INLINE inline X idiv_v(X a, X b) {
+  typedef __typeof__(a[0]) T;
+  if (far_apart(a, b)) return per_lane(idiv<T>, a, b);
+  const X q = floored(a, b);
+  return b == 0 ? X{} : (a - q * b != 0) & ((a < 0) ^ (b < 0)) ? q + 1 : q;
+}
+//@ imod_v
+template <class X> INLINE inline X imod_v(X a, X b) {
+  typedef __typeof__(a[0]) T;
+  if (far_apart(a, b)) return per_lane(imod<T>, a, b);
+  const X m = a - floored(a, b) * b;
+  return b == 0 ? X{} : (m != 0) & ((a < 0) ^ (b < 0)) ? m - b : m;
 }
 //@ scale2
 // p * 2**n for |n| < 300, right down to denormals.
@@ -431,12 +502,7 @@ INLINE inline SinCos sincos_parts(f32v x) {
   c = fma_(c, z, splat(-0.5f));
   return {fma_(s * z, r, r), fma_(c, z, splat(1.0f)), n.i};
 }
-INLINE inline bool any_beyond(f32v x, float limit) {
-  const i32v far = ~(fabs_(x) < limit);
-  int32_t some = 0;
-  for (int l = 0; l < W; l++) some |= far[l];
-  return some != 0;
-}
+INLINE inline bool any_beyond(f32v x, float limit) { return any_lane(~(fabs_(x) < limit)); }
 //@ sin_
 INLINE inline f32v sin_(f32v x) {
   if (__builtin_expect(any_beyond(x, 30000), 0)) return per_lane([](float v) { return __builtin_sinf(v); }, x);

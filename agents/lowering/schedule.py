@@ -191,7 +191,7 @@ class Schedule:
     def lane_bytes_of(self, leaf: Leaf, vector: Axis | None) -> int:
         """Of the widest value that the leaf holds in vectors: it decides how many lanes its vectors have."""
         held: list[DType] = []
-        gathers = False
+        widest, gathers = 1, False
         counted = self.counted(leaf, vector)
         for sink in leaf.sinks:
             if vector in sink.axes:
@@ -199,9 +199,11 @@ class Schedule:
             for value in self.closure(sink):
                 if vector in value.axes and value not in counted:
                     held.append(value.dtype)
+                    if value.kind == "op":
+                        widest = max(widest, cpp_ops.working_bytes(value.name, value.dtype, value.args[-1].data))
                 if value.kind == "load":
                     gathers |= any(vector in a.axes for a in value.args[: len(value.args) - value.masked])
-        widest = max((cpp_ops.held_bytes(d) for d in held if d is not DType.BOOL), default=1)
+        widest = max(widest, *(cpp_ops.held_bytes(d) for d in held if d is not DType.BOOL), 1)
         if any(isinstance(s, Value) and s.name in ("argmax", "argmin") for s in leaf.sinks):
             widest = max(widest, 4)  # positions
         if gathers:

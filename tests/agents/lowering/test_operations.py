@@ -182,6 +182,56 @@ def test_by_constants(dtype: DType, in_vectors: bool) -> None:
         assert_close(f"{name} by {b}", dtype, arrays[f"y{at}"], want[f"y{at}"], [arrays["a"]])
 
 
+@pytest.mark.parametrize("dtype", [d for d in DType if d.is_int], ids=lambda d: d.value)
+def test_divisions_near_multiples(dtype: DType) -> None:
+    """Where a quotient that was computed in floating point could come out one off; and the extremes."""
+    rng = np.random.default_rng(4)
+    names = ["floordiv", "mod", "truncdiv", "fmod"]
+    sketch = elementwise(dtype, names, in_vectors=True)
+    info, target = np.iinfo(numpy_dtype(dtype)), numpy_dtype(dtype)
+    for largest in (info.max, min(info.max, (1 << 50) - 1)):
+        low = max(info.min, -largest - 1)
+        b = rng.integers(1, largest, 4000, endpoint=True, dtype=np.int64) >> rng.integers(0, info.bits, 4000)
+        b = np.where(b == 0, 1, b)
+        k = rng.integers(0, largest, 4000, dtype=np.int64) // b
+        a = np.clip(k * b + rng.integers(-1, 2, 4000), 0, largest)
+        if dtype is not DType.U8:
+            a, b = a * rng.choice([-1, 1], 4000), b * rng.choice([-1, 1], 4000)
+            b[:6], a[:6] = (-1, 1, -1, 1, 2, -2), (low, low, largest, largest, low, low)
+        tensors: dict[str, Array] = {"a": a.astype(target), "b": b.astype(target)}
+        tensors |= {"c": tensors["a"], "m": np.zeros(4000, bool)}
+        tensors |= {f"y_{n}": np.zeros(4000, target) for n in names}
+        want = {n: t.copy() for n, t in tensors.items()}
+        with np.errstate(all="ignore"):
+            interpret(sketch, want, {"N": 4000})
+        execute(sketch, tensors, {"N": 4000})
+        for name in names:
+            assert_close(name, dtype, tensors[f"y_{name}"], want[f"y_{name}"], [tensors["a"], tensors["b"]])
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F64, DType.BF16], ids=lambda d: d.value)
+def test_float_remainders(dtype: DType) -> None:
+    """Near multiples, with quotients of all sizes, and with infinities on either side."""
+    rng = np.random.default_rng(5)
+    names = ["floordiv", "mod", "fmod"]
+    sketch = elementwise(dtype, names, in_vectors=True)
+    target = numpy_dtype(dtype)
+    b = (rng.standard_normal(4096) * 10.0 ** rng.integers(-3, 4, 4096)).astype(target)
+    k = rng.integers(-(1 << 18), 1 << 18, 4096) >> rng.integers(0, 18, 4096)
+    a = (b.astype(np.float64) * k).astype(target)
+    a[::5] = np.nextafter(a[::5].astype(np.float32), np.float32(0)).astype(target)
+    a[1::64], b[2::64], a[3::64], b[3::64] = np.inf, -np.inf, 0.0, -0.0
+    a[1024:1040] = np.float64(1e30)  # quotients that floating point does not hold
+    tensors: dict[str, Array] = {"a": a, "b": b, "c": a, "m": np.zeros(4096, bool)}
+    tensors |= {f"y_{n}": np.zeros(4096, target) for n in names}
+    want = {n: t.copy() for n, t in tensors.items()}
+    with np.errstate(all="ignore"):
+        interpret(sketch, want, {"N": 4096})
+    execute(sketch, tensors, {"N": 4096})
+    for name in names:
+        assert_close(name, dtype, tensors[f"y_{name}"], want[f"y_{name}"], [a, b])
+
+
 @pytest.mark.parametrize("widest", [1, 2, 4, 8])
 def test_casts_in_vectors_of_every_width(widest: int) -> None:
     """A kernel's vectors are as long as its widest dtype allows, so each cast has several forms."""
