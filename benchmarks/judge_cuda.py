@@ -1,6 +1,6 @@
 """The judge on a CUDA device: what a verdict costs, whether memory grows, and what it says of eager against itself.
 
-    python benchmarks/judge_cuda.py [--verdicts 30] [--against-itself 40]
+    python benchmarks/judge_cuda.py [--verdicts 30] [--against-itself 40] [--profile "softmax 40 KB"]
 
 Kernels by rules for a dozen operators, from a kilobyte to a gigabyte, are judged and timed; contexts are made before.
 It ends with 1 if a kernel was judged wrong, if memory grew, or if eager won against itself too often.
@@ -9,6 +9,9 @@ It ends with 1 if a kernel was judged wrong, if memory grew, or if eager won aga
 from __future__ import annotations
 
 import argparse
+import cProfile
+import os
+import pstats
 import statistics
 import sys
 import tempfile
@@ -19,7 +22,11 @@ import torch
 
 from akg_dynamo.agents.coder import by_rules
 from akg_dynamo.agents.designer.rules import design
-from akg_dynamo.agents.verifier import Job, Judge
+from akg_dynamo.agents.verifier import Job, Judge, zygote
+from akg_dynamo.agents.verifier.channel import pair
+from akg_dynamo.agents.verifier.referee import Referee
+from akg_dynamo.agents.verifier.workers import Workers
+from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.targets import resolve
 from akg_dynamo.core.types import (
     Arg,
@@ -131,13 +138,43 @@ def by_rule(name: str, sub: Subgraph, target: Target, folder: Path) -> Candidate
     return candidate
 
 
+def profile(name: str, target: Target) -> None:
+    """Where the judge's time goes in one verdict: its own process is this one, for once."""
+    requests, ours = pair()
+    control, theirs = pair()
+    here = os.getpid()
+    if os.fork() == 0:  # before this process has a context or threads
+        control.close()
+        zygote.serve(requests, theirs.fileno(), here)
+        os._exit(0)
+    referee = Referee(Workers(ours))
+    referee.warm_up()
+    referee.warm_up_device(0)
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = by_rule(name, SUBGRAPHS[name], target, Path(folder))
+        assert candidate is not None
+        job = Job(
+            SUBGRAPHS[name], candidate, build_dir=Path(folder), want_timing=True, flags=EagerFlags.now(), ordinal=0
+        )
+        referee.judge(job)
+        profiler = cProfile.Profile()
+        print(line(name, profiler.runcall(referee.judge, job)))
+        pstats.Stats(profiler).sort_stats("cumulative").print_stats("verifier|torch|built-in", 45)
+    control.close()
+
+
 def main() -> int:
     """Judge, print, and say what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="h200", help="what kernels are built for")
     parser.add_argument("--verdicts", type=int, default=30, help="verdicts between two looks at the memory")
     parser.add_argument("--against-itself", type=int, default=40, help="timings of eager against itself")
+    parser.add_argument("--profile", choices=SUBGRAPHS, help="only show where the time of that verdict goes")
     options = parser.parse_args()
-    target = resolve("triton_cuda", "native")
+    if options.profile:
+        profile(options.profile, resolve("triton_cuda", options.arch))
+        return 0
+    target = resolve("triton_cuda", options.arch)
     wrong: list[str] = []
     free_at_first = torch.cuda.mem_get_info()[0]
     started = time.perf_counter()

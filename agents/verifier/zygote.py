@@ -19,6 +19,10 @@ import os
 import select
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from akg_dynamo.agents.verifier.channel import Channel
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 2.0
@@ -45,42 +49,14 @@ def _close_all_but(keep: set[int]) -> None:
                 os.close(fd)
 
 
-def main() -> None:
-    """Load, fork the judge, then fork a worker whenever the judge asks for one."""
-    control_fd, judge_fd = int(sys.argv[1]), int(sys.argv[2])
-    starter = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the user's program's to handle
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
-
-    # Loaded before the fork, so that every child has them.
+def serve(requests: Channel, control_fd: int, starter: int) -> None:
+    """Fork a worker whenever the judge asks for one, until it ends or this process's starter does."""
     import socket
 
-    import torch
-
-    from akg_dynamo.agents.verifier import referee, worker
-    from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, pair
-
-    for name in sys.argv[3:]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    torch.empty(1)
-    gc.collect()
-    gc.freeze()
-    threads = len(os.listdir("/proc/self/task"))
-    assert threads == 1, f"{threads} threads before the fork: the children would hang"
+    from akg_dynamo.agents.verifier import worker
+    from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 
     zygote = os.getpid()
-    requests, judge_side = pair()
-    judge_pid = os.fork()
-    if judge_pid == 0:
-        _die_with_parent(zygote)
-        os.close(control_fd)
-        requests.close()
-        referee.main(Channel(socket.socket(fileno=judge_fd)), judge_side)
-        os._exit(0)
-    os.close(judge_fd)
-    judge_side.close()
-
     statuses: dict[int, int] = {}
     while True:
         readable, _, _ = select.select([control_fd, requests.fileno()], [], [], _POLL_S)
@@ -109,6 +85,45 @@ def main() -> None:
             if pid not in statuses:
                 _, statuses[pid] = os.waitpid(pid, 0)
             requests.send({"status": statuses.pop(pid)})
+
+
+def main() -> None:
+    """Load, fork the judge, then fork a worker whenever the judge asks for one."""
+    control_fd, judge_fd = int(sys.argv[1]), int(sys.argv[2])
+    starter = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the user's program's to handle
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+    # Loaded before the fork, so that every child has them.
+    import socket
+
+    import torch
+
+    from akg_dynamo.agents.verifier import referee
+    from akg_dynamo.agents.verifier.channel import Channel, pair
+
+    for name in sys.argv[3:]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    torch.empty(1)
+    gc.collect()
+    gc.freeze()
+    threads = len(os.listdir("/proc/self/task"))
+    assert threads == 1, f"{threads} threads before the fork: the children would hang"
+
+    zygote = os.getpid()
+    requests, judge_side = pair()
+    judge_pid = os.fork()
+    if judge_pid == 0:
+        _die_with_parent(zygote)
+        os.close(control_fd)
+        requests.close()
+        referee.main(Channel(socket.socket(fileno=judge_fd)), judge_side)
+        os._exit(0)
+    os.close(judge_fd)
+    judge_side.close()
+
+    serve(requests, control_fd, starter)
     with contextlib.suppress(ProcessLookupError):
         os.kill(judge_pid, signal.SIGKILL)
     os._exit(0)

@@ -6,6 +6,7 @@ around what the kernel allocates.
 
 from __future__ import annotations
 
+import os
 import pickle
 import types
 from typing import Any
@@ -64,6 +65,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.memory = Memory()
+        self.pid = os.getpid()
         self.arena = Arena.create()
         self.process = _Worker(pair()[0], Ground(self.arena.fd, self.memory))
         self.process.device = DEVICE

@@ -123,7 +123,7 @@ def test_noise_of_differences_does_not_make_a_gain() -> None:
 
 
 def test_real_gain_and_real_loss(judge: Judge) -> None:
-    options = {"want_values": False, "want_timing": True}
+    options = {"want_values": False, "want_timing": True, "threads": 1}
     slow = "return (torch.nn.functional.gelu(args[0].double()).float(),)"
     fast, lost = judge.judge([job(GELU, "return (torch.neg(args[0]),)", **options), job(GELU, slow, **options)])
     assert fast.outcome is Outcome.RIGHT
