@@ -113,6 +113,13 @@ def job(sub: Subgraph, body: str, top: str = "", **options: object) -> Job:
     return Job(sub, Candidate("k", source, "triton_cuda"), **options)  # type: ignore[arg-type]
 
 
+def slices() -> Subgraph:
+    """Adds one step of two long sequences: few elements that lie far apart."""
+    step = TensorSpec("float32", (4, 3072, 16), (3072 * 512 * 16, 512 * 16, 1), "cuda")
+    out = spec("float32", 4, 3072, 16)
+    return single("aten.add.Tensor", out, step, step)
+
+
 SMALL, LARGE = 1000, (1 << 22) + 77
 
 GOOD = {
@@ -127,6 +134,7 @@ GOOD = {
     "another order, a scalar": job(row_sum(1, 100_000), "return (args[0].flip(1).sum(1),)"),
     "symbolic": job(dynamic_softmax(), "return (torch.softmax(args[0].double(), -1).float(),)"),
     "indices": job(embedding(), "return (args[0][args[1]],)"),
+    "slices of large tensors": job(slices(), "return ((args[0] + args[1]).contiguous(),)"),
     "makes a tensor": job(made_here(), "return (args[0] * 2,)"),
     "float64": job(single("aten.exp.default", spec("float64", 3000), spec("float64", 3000)), "return (args[0].exp(),)"),
     "empty": job(add_relu(0), TORCH),
