@@ -9,6 +9,7 @@ second nest combines: always in the same order, so that results do not depend on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -121,26 +122,15 @@ class Scheduler:
         return sinks
 
     def _harmonise(self, sinks: list[Sink]) -> None:
-        """Split axes so that a reduction's kept axes and its users' axes are the same loops."""
+        """Split axes so that reductions and who wants their results, or reads the same memory, have the same loops."""
         of = {s.prim: s for s in sinks if s.is_reduction}
         for _ in range(8):
-            changed = False
-            for sink in sinks:
-                for ref in sink.reds:
-                    producer = of[ref.prim]
-                    for a, b in _misfits(ref, producer):
-                        target = sink if any(a in axes for axes in sink.axes) else producer
-                        if a in [x for axes in target.axes for x in axes]:
-                            split_factor(target, a, b)
-                            trace_sink(target, self.tiles, self.facts, self._forced.get)
-                            changed = True
-                        break
-                    if changed:
-                        break
-                if changed:
-                    break
-            else:
+            misfit = next(_all_misfits(sinks, of), None)
+            if misfit is None:
                 return
+            target, axis, inner = misfit
+            split_factor(target, axis, inner)
+            trace_sink(target, self.tiles, self.facts, self._forced.get)
 
     def _split_reductions(self, sinks: list[Sink]) -> list[Sink]:
         result: list[Sink] = []
@@ -437,23 +427,36 @@ def _match(ref: RedRef, producer: Sink) -> list[tuple[Axis, Axis]] | None:
     return pairs
 
 
-def _misfits(ref: RedRef, producer: Sink) -> Iterator[tuple[Axis, Size]]:
-    """(axis, inner extent) splits, of the user's or the producer's, after which `_match` would succeed."""
-    for index, d in zip(ref.indices, producer.kept_dims, strict=True):
-        chain = _radix(index, producer.domain[d])
-        if chain is None:
-            continue
-        theirs, mine = [a for a, _ in chain], producer.axes[d]
-        if [a.extent for a in theirs] == [a.extent for a in mine]:
-            continue
-        t, m = list(theirs), list(mine)
-        while t and m and t[-1].extent == m[-1].extent:
-            t.pop()
-            m.pop()
-        if not t or not m:
-            continue
-        a, b = t[-1], m[-1]
-        if exact_div(a.extent, b.extent) not in (None, 1):
-            yield a, b.extent
-        elif exact_div(b.extent, a.extent) not in (None, 1):
-            yield b, a.extent
+def _all_misfits(sinks: Sequence[Sink], of: Mapping[Prim, Sink]) -> Iterator[tuple[Sink, Axis, Size]]:
+    """(sink, axis, inner extent): splits after which a result is wanted, or memory read, by the same loops."""
+    for sink in sinks:
+        for ref in sink.reds:
+            producer = of[ref.prim]
+            for index, d in zip(ref.indices, producer.kept_dims, strict=True):
+                chain = _radix(index, producer.domain[d])
+                if chain is not None:
+                    yield from _misfits((sink, [a for a, _ in chain]), (producer, producer.axes[d]))
+    readers: dict[Storage, list[tuple[Sink, Access]]] = {}
+    for sink in sinks:
+        for access in sink.loads if sink.is_reduction else ():
+            readers.setdefault(access.storage, []).append((sink, access))
+    for storage, accesses in readers.items():
+        for (sink, a), (other, b) in itertools.combinations(accesses, 2):
+            for i, j, size in zip(a.indices, b.indices, storage.shape, strict=True):
+                one, two = _radix(i, size), _radix(j, size)
+                if sink is not other and one is not None and two is not None:
+                    yield from _misfits((sink, [x for x, _ in one]), (other, [x for x, _ in two]))
+
+
+def _misfits(one: tuple[Sink, list[Axis]], two: tuple[Sink, list[Axis]]) -> Iterator[tuple[Sink, Axis, Size]]:
+    (first, t), (second, m) = (one[0], list(one[1])), (two[0], list(two[1]))
+    while t and m and t[-1].extent == m[-1].extent:
+        t.pop()
+        m.pop()
+    if not t or not m:
+        return
+    a, b = t[-1], m[-1]
+    for sink, axis, inner in ((first, a, b.extent), (second, b, a.extent)):
+        if exact_div(axis.extent, inner) not in (None, 1) and any(axis in axes for axes in sink.axes):
+            yield sink, axis, inner
+            return
