@@ -9,10 +9,11 @@ from akg_dynamo.agents.lowering.index import Ranges
 from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
 from akg_dynamo.agents.lowering.triton_accumulate import Accumulator, accumulators
 from akg_dynamo.agents.lowering.triton_ints import ATOM, COMPARISON, SUM, Int, combine, int_text, number, python_text
+from akg_dynamo.agents.lowering.triton_memory import Lanes
 from akg_dynamo.agents.lowering.triton_names import Names, python_name
 from akg_dynamo.agents.lowering.triton_ops import TYPES, Tile, literal, native
 from akg_dynamo.agents.lowering.triton_phases import PhasePlan, trips
-from akg_dynamo.agents.lowering.triton_values import Lanes, ValueWriter
+from akg_dynamo.agents.lowering.triton_values import ValueWriter
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.agents.sketch.intexpr import linear, simplify
@@ -152,7 +153,9 @@ class PhaseEmitter:
         carried = self.around.get(loop, [])
         for accumulator in carried:
             self.values.start(accumulator, [self.width(a) for a in accumulator.axes])
+        outer, self.values.looping = self.values.looping, True
         self.repeat(loop)
+        self.values.looping = outer
         for accumulator in carried:
             self.assign(accumulator.variable, self.values.finish(accumulator))
 
@@ -174,6 +177,7 @@ class PhaseEmitter:
             name = self.names.fresh(source.var if loop.axis is None else f"{source.var}_start")
             self.line(f"for {name} in {function}({', '.join(bounds)}{options}):")
             self.depth += 1
+            self.values.offsets.append({})
             before = len(self.lines)
             first = Int(name, ATOM, start.low, high, start.wide or stop.wide)
             if loop.axis is None:
@@ -183,6 +187,7 @@ class PhaseEmitter:
             self.block(loop.block)
             if len(self.lines) == before:
                 self.line("pass")
+            self.values.offsets.pop()
             self.depth -= 1
 
     def touches_hazard(self, block: Block) -> bool:

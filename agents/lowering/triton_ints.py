@@ -62,7 +62,9 @@ def combine(op: str, a: Int, b: Int) -> Int:
     low, high = _range(op, a, b)
     if a.literal and b.literal and low is not None and low == high:
         return number(low)
-    if {op, a.text} == {"*", "1"} or (op in "+*" and (a.text, op) in (("0", "+"), ("1", "*"))):
+    if op == "*" and "0" in (a.text, b.text):
+        return number(0)
+    if (a.text, op) in (("0", "+"), ("1", "*")):
         return b
     if (b.text, op) in (("0", "+"), ("0", "-"), ("1", "*"), ("1", "//")):
         return a

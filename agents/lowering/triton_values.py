@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from akg_dynamo.agents.lowering.index import Ranges, is_const, strides_of
+from akg_dynamo.agents.lowering.index import Ranges
 from akg_dynamo.agents.lowering.ir import (
-    Access,
     Axis,
-    IndexAt,
-    IndexGather,
-    IndexSpan,
     SetVariable,
     StoreTo,
     Value,
@@ -22,7 +18,8 @@ from akg_dynamo.agents.lowering.ir import (
     union_axes,
 )
 from akg_dynamo.agents.lowering.triton_accumulate import COMBINE, Accumulator, identity
-from akg_dynamo.agents.lowering.triton_ints import AND, ATOM, COMPARISON, SUM, Int, combine, int_text
+from akg_dynamo.agents.lowering.triton_ints import ATOM, COMPARISON, Int, int_text
+from akg_dynamo.agents.lowering.triton_memory import Lanes, Places, conjunction
 from akg_dynamo.agents.lowering.triton_names import Names
 from akg_dynamo.agents.lowering.triton_ops import (
     HALVES,
@@ -41,32 +38,12 @@ from akg_dynamo.agents.lowering.triton_ops import (
 from akg_dynamo.agents.lowering.triton_phases import PhasePlan
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
-from akg_dynamo.agents.sketch.intexpr import simplify
 
+_LONG = 16  # characters of an integer expression that is worth a name
 _INLINE = 72  # characters of an expression that need no statement of its own
 _DOT_FROM = 16  # lanes that a matrix unit takes
 _NARROW = (DType.I16, DType.I8, DType.U8)
 _POSITIONAL = {"argmax": "first_largest", "argmin": "first_smallest"}
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """An axis in scope: the index of each lane, how many lanes the tile has, which are live (None: all of them)."""
-
-    index: Int
-    width: int
-    mask: Tile | None
-    never_empty: bool
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where an access goes: a pointer with dimensions `axes`, and the conditions under which it may be touched."""
-
-    pointer: str
-    axes: tuple[Axis, ...]
-    conditions: list[Tile]
-    bounded: bool  # some condition is a bound that live lanes can miss
 
 
 class ValueWriter:
@@ -77,14 +54,16 @@ class ValueWriter:
     ) -> None:
         self.phase = phase
         self.ints = ints
-        self.ranges = ranges
         self.names = names
         self.line = line
         self.lanes: dict[Axis, Lanes] = {}
+        self.places = Places(ints, ranges, self.tile, self.scalar, self.lanes)
+        self.offsets: list[dict[str, Int]] = [{}]
         self.variables: dict[Variable, str] = {}
         self.tiles: dict[Value, Tile] = {}
         self.dead: dict[Value, float | int | bool] = {}
         """What a value is on the lanes that are not live, where that is known."""
+        self.looping = False
         self.accumulated: dict[Accumulator, Tile] = {}
 
     # ----------------------------------------------------------------------------------------- where a value is written
@@ -117,6 +96,9 @@ class ValueWriter:
         if value.kind == "variable":
             return self.read_variable(value)
         tile = self.written(value)
+        if value.name == "checked":
+            self.tiles[value] = tile
+            return tile
         if tile.literal or value.kind in ("index", "lanes"):
             return tile
         once = len(self.phase.users[value]) == 1
@@ -181,7 +163,7 @@ class ValueWriter:
             assert isinstance(value.data, float | int)
             return literal(value.data, value.dtype)
         if value.kind == "index":
-            return of_int(int_text(value.data, self.ints))  # type: ignore[arg-type]
+            return of_int(self.scalar(value.data))  # type: ignore[arg-type]
         if value.kind == "lanes":
             assert value.axis is not None
             return of_int(self.lanes[value.axis].index, (value.axis,))
@@ -214,13 +196,15 @@ class ValueWriter:
         if value.name == "spread":
             return self.broadcast(args[0], value.axes)
         if value.name == "checked":
-            return self.checked(args[0], args[1])
+            return self.checked(args[0], args[1], value.hint or "index")
         return operation(value.name, args, value.dtype)
 
-    def checked(self, index: Tile, size: Tile) -> Tile:
+    def checked(self, index: Tile, size: Tile, wanted: str) -> Tile:
         """An index that must be in range: as torch's own kernels do, an assertion ends the program where it is not."""
-        if not index.axes and index.literal:
-            index = typed(index)
+        if not index.text.isidentifier():
+            name = self.names.fresh(wanted)
+            self.line(f"{name} = {typed(index).text}")
+            index = replace(index, text=name, level=ATOM, value=None)
         inside = operation(
             "and",
             [operation("ge", [index, literal(0, DType.I64)], DType.BOOL), operation("lt", [index, size], DType.BOOL)],
@@ -231,7 +215,7 @@ class ValueWriter:
             if mask is not None:
                 inside = operation("or", [inside, operation("not", [mask], DType.BOOL)], DType.BOOL)
         self.line(f'tl.device_assert({inside.text}, "index out of range")')
-        return index
+        return replace(index, low=0, high=None if size.high is None else size.high - 1)
 
     def broadcast(self, tile: Tile, axes: tuple[Axis, ...]) -> Tile:
         """With a full dimension for each of `axes`."""
@@ -247,87 +231,18 @@ class ValueWriter:
 
     # ----------------------------------------------------------------------------------------------------------- memory
 
-    def place(self, access: Access, extra: tuple[Axis, ...] = ()) -> _Place:
-        """The pointer of an access. extra: axes that it must have beside its own."""
-        strides = strides_of(access.tensor)
-        moving: list[tuple[Axis, ...]] = []
-        gathered: dict[int, Tile] = {}
-        for dim, index in enumerate(access.indices):
-            if isinstance(index, IndexGather):
-                gathered[dim] = self.tile(index.tile)
-                moving.append(gathered[dim].axes)
-            elif isinstance(index, IndexSpan) and not is_const(strides[dim], 0):
-                moving.append((index.axis,))
-        axes = union_axes(*moving)
-        terms: list[str] = []
-        conditions: list[Tile] = []
-        bounded = False
-        late: list[str] = []
-        for dim, index in enumerate(access.indices):
-            stride = int_text(strides[dim], self.ints)
-            size = access.tensor.shape[dim]
-            if isinstance(index, IndexGather):
-                tile = gathered[dim]
-                found = self.bounds(tile, size)
-                conditions += found
-                bounded = bounded or bool(found)
-                if stride.text != "0":
-                    late.append(self.gathered(spread(tile, axes), size, stride).at(SUM))
-            elif isinstance(index, IndexAt):
-                at = int_text(index.expr, self.ints)
-                found = self.bounds(of_int(at), size, index.expr, index.expr)
-                conditions += found
-                bounded = bounded or bool(found)
-                if "0" not in (at.text, stride.text):
-                    terms.append(combine("*", at, stride).at(SUM))
-            else:
-                shift = index.shift
-                low, last = _shifted(index.axis.start, shift), _shifted(index.axis.stop, shift, -1)
-                lanes = self.lanes[index.axis].index
-                shifted = combine("+", lanes, int_text(shift, self.ints))
-                found = self.bounds(of_int(shifted, (index.axis,)), size, low, last)
-                conditions += found
-                bounded = bounded or bool(found)
-                if stride.text != "0":
-                    text = spread(Tile(lanes.text, ATOM, DType.I64, DType.I64, (index.axis,)), axes).text
-                    moved = combine("+", replace(lanes, text=text), int_text(shift, self.ints))
-                    late.append(combine("*", moved, stride).at(SUM))
-        for axis in union_axes(*moving, *((i.axis,) for i in access.indices if isinstance(i, IndexSpan))):
-            mask = self.lanes[axis].mask
-            if mask is not None and (axis in axes or not self.lanes[axis].never_empty):
-                conditions.append(mask)
-        pointer = " + ".join([f"{access.tensor.name}_ptr", *terms, *late])
-        wanted = union_axes(axes, extra, *(c.axes for c in conditions))
-        if wanted != axes:
-            sizes = ", ".join(str(self.lanes[a].width) for a in wanted)
-            pointer = spread(Tile(pointer, SUM, DType.I64, DType.I64, axes), wanted).text
-            pointer = f"tl.broadcast_to({pointer}, [{sizes}])"
-        return _Place(pointer, wanted, conditions, bounded)
-
-    def gathered(self, index: Tile, size: sk.IntExpr, stride: Int) -> Int:
-        """The offset of indices that a tile holds, which lie inside the dimension where they are used."""
-        bound = int_text(size, self.ints).high
-        inside = Int(index.text, index.level, 0, None if bound is None else bound - 1, index.held is DType.I64)
-        return combine("*", inside, stride)
-
-    def bounds(
-        self, index: Tile, size: sk.IntExpr, low: sk.IntExpr | None = None, last: sk.IntExpr | None = None
-    ) -> list[Tile]:
-        """0 <= index < size, as far as it is not known. low, last: what bounds the index, in the sketch's terms."""
-        if index.dtype is DType.I32:
-            index = replace(index, dtype=DType.I64, low=-(2**31), high=2**31 - 1)
-        top = int_text(size, self.ints)
-        above = index.low is not None and index.low >= 0
-        below = index.high is not None and top.low is not None and index.high < top.low
-        if low is not None and last is not None:
-            above = above or self.ranges.inside(low, sk.IntConst(-1), size)
-            below = below or self.ranges.inside(sk.IntConst(0), last, size)
-        found = []
-        if not above:
-            found.append(operation("ge", [index, literal(0, DType.I64)], DType.BOOL))
-        if not below:
-            found.append(operation("lt", [index, of_int(top)], DType.BOOL))
-        return found
+    def scalar(self, expr: sk.IntExpr) -> Int:
+        """An integer expression; a long one gets a name, once in a body."""
+        value = int_text(expr, self.ints)
+        if value.literal or len(value.text) <= _LONG:
+            return value
+        for scope in self.offsets:
+            if value.text in scope:
+                return scope[value.text]
+        name = self.names.fresh("offset")
+        self.line(f"{name} = {value.text}")
+        self.offsets[-1][value.text] = replace(value, text=name, level=ATOM)
+        return self.offsets[-1][value.text]
 
     def barrier(self, tensor: str) -> None:
         """What one thread wrote another may read, and the other way round."""
@@ -339,12 +254,12 @@ class ValueWriter:
         access = value.access
         assert access is not None
         where = self.tile(value.args[-1]) if value.masked else None
-        place = self.place(access, where.axes if where is not None else ())
-        conditions = place.conditions if where is None else [*place.conditions, where]
+        place = self.places.place(access, where.axes if where is not None else ())
+        conditions = place.conditions if where is None else (*place.conditions, where)
         self.barrier(access.tensor.name)
         arguments = [place.pointer]
         if conditions:
-            arguments.append(f"mask={self.conjunction(conditions, place.axes)}")
+            arguments.append(f"mask={conjunction(conditions, place.axes)}")
             assert isinstance(value.data, float | int)
             if place.bounded or where is not None:
                 arguments.append(f"other={_other(value.data, value.dtype)}")
@@ -370,23 +285,15 @@ class ValueWriter:
                     return wanted
         return None
 
-    def conjunction(self, conditions: list[Tile], axes: tuple[Axis, ...]) -> str:
-        """All of the conditions, without repeats."""
-        texts = [spread(c, axes) for c in conditions]
-        distinct = list({t.text: t for t in texts}.values())
-        if len(distinct) == 1:
-            return distinct[0].text
-        return " & ".join(t.at(AND) for t in distinct)
-
     def store(self, sink: StoreTo) -> None:
         """A store of the live lanes."""
         value = self.tile(sink.value)
         value = _plain(value) if value.literal else native(value)
-        place = self.place(sink.access, value.axes)
+        place = self.places.place(sink.access, value.axes)
         self.barrier(sink.access.tensor.name)
         arguments = [place.pointer, spread(value, place.axes).text]
         if place.conditions:
-            arguments.append(f"mask={self.conjunction(place.conditions, place.axes)}")
+            arguments.append(f"mask={place.mask}")
         self.line(f"tl.store({', '.join(arguments)})")
 
     # --------------------------------------------------------------------------------------------- reduce, scan, dot
@@ -401,7 +308,19 @@ class ValueWriter:
     def reduce(self, value: Value) -> Tile:
         """A reduction over the live lanes of an axis."""
         assert value.axis is not None
-        return self.across(value, self.operand(value), value.axis)
+        tile = self.operand(value)
+        by_rows = len(tile.axes) > 1 and tile.axes[-1] is value.axis and tile.dtype in (DType.F32, DType.F64)
+        if self.looping and by_rows and value.args[0].kind == "load" and self.only_carried(value):
+            # A pass of Triton 3.6 carries partial sums of a load through the loop around, and fails where the loop
+            # itself reads the sum (where it does not, `triton_accumulate` has done so already): it must see no load.
+            tile = operation("add", [tile, literal(0.0, tile.dtype)], tile.dtype)
+        return self.across(value, tile, value.axis)
+
+    def only_carried(self, value: Value) -> bool:
+        """Whether all that is made of a value is one operation that a loop carries."""
+        users = self.phase.users[value]
+        then = self.phase.users[users[0]] if len(users) == 1 and isinstance(users[0], Value) else []
+        return len(then) == 1 and isinstance(then[0], SetVariable)
 
     def operand(self, value: Value) -> Tile:
         """What a reduction reduces, neutral on dead lanes."""
@@ -545,11 +464,6 @@ class ValueWriter:
 
 def _same(a: float | int | bool, b: float | int | bool) -> bool:
     return a == b
-
-
-def _shifted(bound: sk.IntExpr, shift: sk.IntExpr, by: int = 0) -> sk.IntExpr:
-    """bound + shift + by."""
-    return simplify(sk.IntBin("+", sk.IntBin("+", bound, shift), sk.IntConst(by)))
 
 
 def _other(value: float | int | bool, dtype: DType) -> str:

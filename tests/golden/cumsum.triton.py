@@ -12,4 +12,4 @@ def cumsum(x_ptr, y_ptr):
         j_mask = j < 5000
         t = tl.load(x_ptr + i[:, None] * 5000 + j[None, :], mask=j_mask[None, :], other=0.0)
         tl.store(y_ptr + i[:, None] * 5000 + j[None, :], tl.cumsum(t, axis=1) + before[:, None], mask=j_mask[None, :])
-        before = before + tl.sum(t, axis=1)
+        before = before + tl.sum(t + 0.0, axis=1)
