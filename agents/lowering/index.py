@@ -29,7 +29,7 @@ _KEYWORDS = """
     protected public register return short signed sizeof static struct switch template this throw true try typedef
     typename union unsigned using virtual void volatile while xor
 """
-_OTHERS = "EVEN_HALVES INLINE LANES MASKED_MOVES MOVE ODD_HALVES PICK TURN TURNS V W at best main n out_of_range u"
+_OTHERS = "EVEN_HALVES INLINE LANES MASKED_MOVES MOVE ODD_HALVES PICK ROUND TURN TURNS V W at best main n out_of_range u"
 _RESERVED = frozenset(_KEYWORDS.split()) | frozenset(_OTHERS.split()) | frozenset(definitions())
 
 

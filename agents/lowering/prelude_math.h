@@ -422,7 +422,13 @@ INLINE inline f64v log2_(f64v x) { return per_lane([](double v) { return __built
 INLINE inline float log2_(float x) { return __builtin_log2f(x); }
 INLINE inline double log2_(double x) { return __builtin_log2(x); }
 //@ log10_
-INLINE inline f32v log10_(f32v x) { return per_lane([](float v) { return __builtin_log10f(v); }, x); }
+INLINE inline f32v log10_(f32v x) {  // as in FreeBSD's e_log10f.c
+  const LogParts l = log_parts(x);
+  const f32v h = l.f * l.f * -0.5f, hi = bits<f32v>(bits<i32v>(l.f + h) & ~0xfff), lo = (l.f - hi) + h + l.tail;
+  f32v t = fma_(l.e, splat(7.9034151668e-07f), (lo + hi) * -3.1689971365e-05f);
+  t = fma_(hi, splat(4.3432617188e-01f), fma_(lo, splat(4.3432617188e-01f), t));
+  return log_edges(x, fma_(l.e, splat(3.0102920532e-01f), t));
+}
 INLINE inline f64v log10_(f64v x) { return per_lane([](double v) { return __builtin_log10(v); }, x); }
 INLINE inline float log10_(float x) { return __builtin_log10f(x); }
 INLINE inline double log10_(double x) { return __builtin_log10(x); }
