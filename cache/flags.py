@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from akg_dynamo.core import settings
+
 # torch's newer switches, one per library and operation; the older ones (allow_tf32, set_float32_matmul_precision) set
 # several of these at once, and cannot be read any more once a newer one was set.
 _PRECISIONS = (
@@ -23,11 +25,13 @@ class EagerFlags:
     """The flags at one moment.
 
     float32_precision: by library and operation, e.g. ("cuda.conv", "tf32").
+    tf32_override: what the environment says of TF32, whose word is the last.
     fp16_reduction, bf16_reduction: whether cuBLAS may add up in that type, and whether when it splits the sum.
     attention: the kernels that scaled_dot_product_attention may choose from.
     """
 
     float32_precision: tuple[tuple[str, str], ...]
+    tf32_override: str
     fp16_reduction: tuple[bool, bool]
     bf16_reduction: tuple[bool, bool]
     fp16_accumulation: bool
@@ -43,6 +47,7 @@ class EagerFlags:
         """The flags as they stand in this process."""
         return EagerFlags(
             float32_precision=tuple((f"{backend}.{op}", _precision(backend, op)) for backend, op in _PRECISIONS),
+            tf32_override=settings.tf32_override(),
             fp16_reduction=_reduction("fp16"),
             bf16_reduction=_reduction("bf16"),
             fp16_accumulation=bool(torch.backends.cuda.matmul.allow_fp16_accumulation),
@@ -57,7 +62,8 @@ class EagerFlags:
     def apply(self) -> None:
         """Make eager in this process what it was where the flags were read.
 
-        All but two: the default dtype does not touch a graph once it is captured, and denormals are flushed by thread.
+        All but three: the default dtype does not touch a graph once it is captured, denormals are flushed by thread,
+        and a process has the environment it was started with.
         """
         wanted = dict(self.float32_precision)
         # The older switches first: where they say it all, code that reads them finds what the user's process has.

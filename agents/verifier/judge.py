@@ -33,7 +33,7 @@ from akg_dynamo.core.types import Outcome, Timing, Verdict
 
 # What a candidate may know of its surroundings: how to find a compiler and libraries, and how many threads to use.
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CXX")
-_KEPT_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_", "CUDA_", "NVIDIA_", "TRITON_")
+_KEPT_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "TRITON_")
 _IDLE_S = 60.0
 """A judge with contexts on a device, which hold some of its memory, ends after so long without a job."""
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")

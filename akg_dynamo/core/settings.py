@@ -2,6 +2,7 @@
 
 AKG_CACHE_DIR   where verdicts, sources and built kernels are kept (default: the user's cache folder)
 AKG_JUDGE_STDERR  set: what the judge itself prints on stderr is shown (never what candidates print)
+NVIDIA_TF32_OVERRIDE  NVIDIA's libraries use TF32 (1) or do not (0), whatever torch asks them for
 CXX             the C++ compiler (default: the first of g++, c++, clang++ on PATH)
 """
 
@@ -24,6 +25,11 @@ def cache_dir() -> Path:
 def cxx() -> str | None:
     """The compiler the user named, if any."""
     return os.environ.get("CXX") or None
+
+
+def tf32_override() -> str:
+    """What NVIDIA's libraries were told of TF32, if anything."""
+    return os.environ.get("NVIDIA_TF32_OVERRIDE", "")
 
 
 def judge_stderr() -> bool:

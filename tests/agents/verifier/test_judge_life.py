@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from akg_dynamo.agents.verifier import Judge, shut_down
+from akg_dynamo.agents.verifier import judge as judge_module
 from akg_dynamo.core.errors import JudgeError
 from akg_dynamo.core.types import Outcome
 
@@ -75,6 +76,19 @@ def test_shut_down_ends_everything_and_can_be_repeated() -> None:
     shut_down()
     shut_down()
     _wait_gone(below)
+
+
+def test_a_judge_with_contexts_on_a_device_does_not_hold_them_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    shut_down()
+    monkeypatch.setattr(judge_module, "_IDLE_S", 0.5)
+    one = Judge()
+    one.warm("cuda")
+    assert one.judge([job(add_relu(), "import time; time.sleep(0.4); " + RIGHT)])[0].outcome is Outcome.RIGHT
+    below = [one._process.popen.pid, *_children(one._process.popen.pid)]
+    _wait_gone(below)
+    assert one.judge([job(add_relu(), RIGHT)])[0].outcome is Outcome.RIGHT
+    assert one._process.popen.pid != below[0]
+    shut_down()
 
 
 def test_secrets_do_not_reach_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
