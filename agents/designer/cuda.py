@@ -6,24 +6,87 @@ program holds at once (`cuda_tiles`), and how that is written down (`cuda_emit`)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from akg_dynamo.agents.designer.calls import NoRule
 from akg_dynamo.agents.designer.cuda_emit import emit
 from akg_dynamo.agents.designer.cuda_schedule import CudaScheduler
 from akg_dynamo.agents.designer.cuda_tiles import Knobs, plan
 from akg_dynamo.agents.designer.decompose import decompose
-from akg_dynamo.agents.designer.device import device
+from akg_dynamo.agents.designer.device import Device, device
+from akg_dynamo.agents.designer.nests import coefficients, nest_accesses
 from akg_dynamo.agents.designer.prepare import prepared
-from akg_dynamo.agents.designer.sizes import SizeFacts
+from akg_dynamo.agents.designer.prims import Prim, Storage
+from akg_dynamo.agents.designer.schedule import Schedule
+from akg_dynamo.agents.designer.sizes import SizeFacts, product
 from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph, Target
+
+_LARGE = 0.3  # of the largest phase's bytes: phases of that size are tuned with it
+_BIAS = 1.3  # how much dearer several phases have to look before one is tried, and the other way round
 
 
 def design(sub: Subgraph, target: Target) -> Design | SplitReason:
     """The first guess for a subgraph."""
-    try:
-        outputs = prepared(decompose(sub))
-    except NoRule as reason:
-        return SplitReason(SplitReasonType.DESIGN, str(reason))
-    facts, gpu = SizeFacts.of(sub.symbols), device(target.arch)
-    schedule = CudaScheduler(facts, gpu).schedule(outputs)
-    plans = [plan(nest, facts, gpu, Knobs()) for nest in schedule.nests]
-    return emit(schedule, plans, facts, "kernel")
+    mapping = Mapping.of(sub, target)
+    return mapping if isinstance(mapping, SplitReason) else mapping.design(Knobs())
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A subgraph's phases on a GPU: what every design of them has in common."""
+
+    outputs: Sequence[tuple[Prim, Storage]]
+    facts: SizeFacts
+    device: Device
+    schedule: Schedule
+
+    @staticmethod
+    def of(sub: Subgraph, target: Target) -> Mapping | SplitReason:
+        """The phases as the cost model would have them, or why there are none."""
+        try:
+            outputs = prepared(decompose(sub))
+        except NoRule as reason:
+            return SplitReason(SplitReasonType.DESIGN, str(reason))
+        facts, gpu = SizeFacts.of(sub.symbols), device(target.arch)
+        return Mapping(outputs, facts, gpu, CudaScheduler(facts, gpu).schedule(outputs))
+
+    def design(self, knobs: Knobs) -> Design:
+        """The sketch of these phases, the large ones tiled as the knobs say."""
+        moved = [self._moved(k) for k in range(len(self.schedule.nests))]
+        plans = [
+            plan(nest, self.facts, self.device, knobs if m >= _LARGE * max(moved) else Knobs())
+            for nest, m in zip(self.schedule.nests, moved, strict=True)
+        ]
+        return emit(self.schedule, plans, self.facts, "kernel")
+
+    def apart(self) -> Mapping | None:
+        """The same with more phases, where that makes a difference."""
+        return self._with_bias(1 / _BIAS)
+
+    def together(self) -> Mapping | None:
+        """The same with fewer phases, where that makes a difference."""
+        return self._with_bias(_BIAS)
+
+    def _with_bias(self, bias: float) -> Mapping | None:
+        schedule = CudaScheduler(self.facts, self.device, bias).schedule(self.outputs)
+        if len(schedule.nests) == len(self.schedule.nests):
+            return None
+        return Mapping(self.outputs, self.facts, self.device, schedule)
+
+    def kind(self) -> str:
+        """What the largest phase is: "pointwise", a reduction whose rows are "held" whole, or a "looped" one."""
+        moved = [self._moved(k) for k in range(len(self.schedule.nests))]
+        nest = self.schedule.nests[moved.index(max(moved))]
+        found = plan(nest, self.facts, self.device, Knobs())
+        if not found.bands:
+            return "pointwise"
+        return "held" if all(b.whole for b in found.bands.values()) else "looped"
+
+    def _moved(self, number: int) -> int:
+        """The bytes a phase reads and writes, each tensor once."""
+        seen: dict[Storage, int] = {}
+        for access in nest_accesses(self.schedule.nests[number]):
+            elements = self.facts.value(product(a.extent for a in coefficients(access)))
+            seen[access.storage] = max(seen.get(access.storage, 0), elements * access.storage.dtype.size_bytes)
+        return sum(seen.values())

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from akg_dynamo.agents.designer.cuda_schedule import CHUNKS, LAST, bands
+from akg_dynamo.agents.designer.cuda_bands import bands, dependent
+from akg_dynamo.agents.designer.cuda_schedule import CHUNKS, LAST
 from akg_dynamo.agents.designer.cuda_tiles import BandPlan, Chunked, NestPlan
 from akg_dynamo.agents.designer.declare import Declarations, minus, plus, times
-from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tile, Tiles, leaves
+from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tile, Tiles
 from akg_dynamo.agents.designer.nests import Member, Nest, Pass, coefficients
 from akg_dynamo.agents.designer.prims import Number, Prim
-from akg_dynamo.agents.designer.recurrence import Recurrence, Reduced, recurrence
+from akg_dynamo.agents.designer.recurrence import Recurrence
 from akg_dynamo.agents.designer.schedule import Schedule
 from akg_dynamo.agents.designer.sizes import SizeFacts, product
 from akg_dynamo.agents.designer.writer import COMBINE, ZERO, NestWriter, Scope, identity
@@ -130,6 +131,7 @@ class _CudaWriter(NestWriter):
         self._bounds: dict[Axis, tuple[IntExpr, IntExpr]] = {}
         self._trips: dict[Axis, IntExpr] = {}  # of the loop over a chunk, where it is known better than from its bounds
         self._lanes: dict[Axis, _Lanes] = {}
+        self._walked: set[int] = set()  # bands that a loop has gone through
         self._body = 0
         self._together: dict[int, list[_Together]] = {}
         self._led: set[int] = set()
@@ -358,6 +360,7 @@ class _CudaWriter(NestWriter):
         # The extreme itself comes with its position.
         along = {id(m): p for m in reductions for p in positions if p.tile is m.tile and p.sink.op[3:] == m.sink.op}
         reductions = [m for m in reductions if id(m) not in along]
+        self._walked.add(id(group.inner))
         for member in reductions:
             loop.carried[id(member)] = self._carry(member, loop)
         self._loops(loop, list(group.inner), ZERO, lambda: self._body_of(loop, reductions, stores))
@@ -402,7 +405,7 @@ class _CudaWriter(NestWriter):
         else:
             step = IntVar(lanes.tile)
             var = self._whole.fresh("b")
-            trips = self._tile_count(axis, lo, hi, lanes)
+            trips = self._tile_count(axis, lo, hi, step, lanes.full)
             done, start, stop = IntVar(var), ZERO, trips
             self._vars[axis], self._steps[axis] = lanes.name, lanes.tile
             self._shifts[axis] = plus(lo, times(IntVar(var), step))
@@ -412,12 +415,11 @@ class _CudaWriter(NestWriter):
         self._shifts.pop(axis, None)
         self._add(For(var, start, stop, None, tuple(scope.body)))
 
-    def _tile_count(self, axis: Axis, lo: IntExpr, hi: IntExpr, lanes: _Lanes) -> IntExpr:
+    def _tile_count(self, axis: Axis, lo: IntExpr, hi: IntExpr, step: IntExpr, full: bool) -> IntExpr:
         """How many tiles cover an axis."""
         if axis in self._trips:
             return self._trips[axis]
-        step = IntVar(lanes.tile)
-        return IntBin("//", minus(hi, lo) if lanes.full else plus(minus(hi, lo), minus(step, _ONE)), step)
+        return IntBin("//", minus(hi, lo) if full else plus(minus(hi, lo), minus(step, _ONE)), step)
 
     def _body_of(self, loop: _Loop, reductions: Sequence[Member], stores: Sequence[Member]) -> None:
         for lanes in loop.lanes.values():
@@ -555,6 +557,8 @@ class _CudaWriter(NestWriter):
         loop = _Loop(group, {})
         for member in reductions:
             loop.carried[id(member)] = self._carry(member, loop)
+        back = id(group.inner) in self._walked and plan.tiles[group.inner[0]] > 1
+        self._walked.add(id(group.inner))
         for axis in group.inner:
             self._shifts.pop(axis, None)
             if plan.tiles[axis] > 1:
@@ -562,6 +566,8 @@ class _CudaWriter(NestWriter):
             else:
                 self._steps.pop(axis, None)
             self._open(axis, "k" if plan.tiles[axis] > 1 else "r")
+            if back and axis is group.inner[0]:
+                trips = self._backwards(axis, self._is_full(axis, plan))
         tiled = [a for a in group.inner if plan.tiles[a] > 1]
         for member in members:
             if not member.sink.is_reduction:
@@ -576,10 +582,26 @@ class _CudaWriter(NestWriter):
                 self._add(Assign(total.name, Op(COMBINE[member.sink.op], (total, part))))
         for axis in reversed(group.inner):
             scope = self._scopes.pop()
+            if back and axis is group.inner[0]:
+                self._add(For(trips[0], ZERO, trips[1], None, tuple(scope.body)))
+                continue
             lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))
             self._add(For(self._vars[axis], lo, hi, self._steps.get(axis), tuple(scope.body)))
         for member in reductions:
             self._finish(member, loop)
+
+    def _backwards(self, axis: Axis, full: bool) -> tuple[str, IntExpr]:
+        """Tiles from the last to the first: what the pass before read last is still in the cache.
+
+        Gives the name and the end of the loop over them.
+        """
+        number, step = self._whole.fresh("b"), IntVar(self._steps[axis])
+        lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))
+        trips = self._tile_count(axis, lo, hi, step, full)
+        first = plus(lo, times(minus(minus(trips, _ONE), IntVar(number)), step))
+        last = plus(first, step)
+        self._add(AxisDecl(self._vars[axis], first, last if full else IntBin("min", last, hi), self._steps[axis]))
+        return number, trips
 
     def _accumulate_first(self, member: Member, value: TileExpr, axes: Sequence[Axis], loop: _Loop) -> None:
         assert member.position is not None
@@ -597,26 +619,9 @@ class _CudaWriter(NestWriter):
     # Reductions that depend on one another, in one pass
 
     def _join_recurrences(self, band: Sequence[Pass]) -> None:
-        """Find the reductions that follow from one of an earlier pass over the same axes."""
-        lengths = product(a.extent for a in band[0].inner)
-        for k, group in enumerate(band):
-            for member in group.members:
-                refs = {r.prim for r in leaves(member.tile)[0]}
-                if not member.sink.is_reduction or len(refs) != 1:
-                    continue
-                (prim,) = refs
-                base = next((m for p in band[:k] for m in p.members if m.sink.prim is prim), None)
-                if base is None or not base.sink.is_reduction or id(base) in self._led:
-                    continue
-                reduced = Reduced(base.sink.op, base.tile, prim, lengths)
-                how = recurrence(member.sink.op, member.tile, reduced)
-                others = self._together.get(id(base), [])
-                if how is None or (others and how.kind == "deviation"):
-                    continue
-                if any(not m.sink.is_reduction for p in band[:k] for m in p.members if base in p.members):
-                    continue
-                self._together.setdefault(id(base), []).append(_Together(member, how))
-                self._led.add(id(member))
+        for base, member, how in dependent(band):
+            self._together.setdefault(id(base), []).append(_Together(member, how))
+            self._led.add(id(member))
 
     def _accumulate_exponentials(self, member: Member, value: TileExpr, names: Sequence[str], loop: _Loop) -> None:
         """The maximum so far, and every lane's sum of exponentials, rescaled to it."""
@@ -680,7 +685,7 @@ class _CudaWriter(NestWriter):
                 found = loop.lanes.get(axis)
                 if found is not None:
                     lanes = times(lanes, IntVar(found.tile))
-                    trips = times(trips, self._tile_count(axis, lo, hi, found))
+                    trips = times(trips, self._tile_count(axis, lo, hi, IntVar(found.tile), found.full))
                 else:
                     trips = times(trips, self._trips.get(axis, minus(hi, lo)))
             terms = self._let("terms", Cast(IndexValue(trips), DType.F32))

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from akg_dynamo.agents.designer.cuda_bands import bands
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import (
     Access,
@@ -21,6 +22,7 @@ from akg_dynamo.agents.designer.domain import (
     RedRef,
     Sink,
     Tile,
+    TooMuch,
     leaves,
     linear,
     trace_sink,
@@ -31,6 +33,7 @@ from akg_dynamo.agents.designer.nests import (
     Pass,
     best_vector,
     choose_across,
+    coefficients,
     collapse,
     group_accesses,
     nest_accesses,
@@ -49,6 +52,7 @@ CHUNKS = "chunks"  # the name of storage that holds one partial result per chunk
 COLUMNS = 128  # how many neighbouring columns a program of a column reduction takes
 MIN_CHUNK_BYTES = 1 << 15
 CHUNK_BYTES = 1 << 18
+SMALL = 1 << 16  # elements: reductions up to this share a phase that they would not fill
 WHOLE = 1 << 14  # elements of a tensor that a program may hold at once
 LAST = (1 << 63) - 1  # a position after every other
 
@@ -64,11 +68,23 @@ class _Split:
 
 
 class CudaScheduler(Scheduler):
-    """Schedules the outputs of one subgraph for a GPU."""
+    """Schedules the outputs of one subgraph for a GPU. bias: how much dearer another phase counts than it is."""
 
-    def __init__(self, facts: SizeFacts, device: Device) -> None:
+    def __init__(self, facts: SizeFacts, device: Device, bias: float = 1.0) -> None:
         super().__init__(facts)
-        self.device = device
+        self.device, self._bias = device, bias
+
+    def _harmonise(self, sinks: list[Sink]) -> None:
+        """Besides: what is reduced over the rows of other reductions is computed along with each row."""
+        super()._harmonise(sinks)
+        of = {s.prim: s for s in sinks if s.is_reduction}
+        for sink in sinks:
+            if not sink.is_reduction or not sink.reds or sink.operand in self._forced:
+                continue
+            rows = {of[r.prim].prim.shape for r in sink.reds}
+            gathers = any(i.tile is not None for a in sink.loads for i in a.indices)
+            if len(rows) == 1 and product(*rows) == product(sink.domain) != 1 and (gathers or len(sink.reds) > 1):
+                raise TooMuch(sink.operand)
 
     # ----------------------------------------------------------------------------------------------------------------
     # What is split
@@ -110,15 +126,12 @@ class CudaScheduler(Scheduler):
         moved = kept * reduced * item
         columns, inner = self._alone(sink)
         programs = max(1, kept // min(COLUMNS, columns) if columns else kept)
-        cached = moved <= device.l2_bytes
         together, apart = float(moved), float(moved)
         if again:
-            held = reduced * (min(columns, 32) if columns else 1) <= WHOLE
-            running = min(programs, device.slots) * moved / programs
-            missed = 0.0 if held or cached else max(0.0, 1 - device.l2_bytes / running)
-            together += (1 + missed) * moved
-            apart += (1 if cached else 2) * moved
-        if device.alone_s(together, programs) <= 1.02 * apart / device.bytes_s + (2 if again else 1) * device.phase_s:
+            together += (1 + self._missed(moved, programs, reduced * min(max(1, columns), 32))) * moved
+            apart += (1 if moved <= device.l2_bytes else 2) * moved
+        apart_s = apart / device.bytes_s + (2 if again else 1) * device.phase_s
+        if device.alone_s(together, programs) <= 1.02 * self._bias * apart_s:
             return None
         whole = max(2 * device.processors, min(moved // CHUNK_BYTES, 16 * device.processors))
         wanted = -(-whole // programs)
@@ -137,26 +150,43 @@ class CudaScheduler(Scheduler):
     def _pays(self, nest: Nest, sink: Sink, mapping: dict[Axis, Axis]) -> bool:
         if sink.is_reduction or not any(m.sink.is_reduction for m in nest.members):
             return True
-        work = self.facts.value(product(sink.domain))
-        programs = self.facts.value(product(a.extent for a in nest.outer))
-        items = [a.storage.dtype.size_bytes for a in sink.loads] + [sink.prim.dtype.size_bytes]
-        moved = work * sum(items)
+        value, device = self.facts.value, self.device
+        work = self._elements(sink)
+        programs = value(product(a.extent for a in nest.outer))
+        read = work * sum(a.storage.dtype.size_bytes for a in sink.loads if len(coefficients(a)) > len(mapping))
+        written = work * sink.prim.dtype.size_bytes
         vector = best_vector(sink.loads, [a for axes in sink.axes for a in axes], self.facts)
+        columns = 1
         if vector in mapping:
             assert vector is not None
-            programs //= min(COLUMNS, max(1, self.facts.value(vector.extent)))
-        apart = moved / self.device.bytes_s + self.device.phase_s
-        return self.device.alone_s(moved, programs) <= 1.02 * apart
+            columns = min(COLUMNS, max(1, value(vector.extent)))
+        programs = max(1, programs // columns)
+        missed = self._missed(read, programs, work // programs // columns * min(columns, 32))
+        together = device.alone_s(missed * read + written, programs)
+        apart = (written + (read if read > device.l2_bytes else 0)) / device.bytes_s + device.phase_s
+        return together <= 1.02 * self._bias * apart
+
+    def _missed(self, moved: int, programs: int, held: int) -> float:
+        """The share of what a program has read once that it has to fetch again: nothing if it holds it, `held` long."""
+        if held <= WHOLE or moved <= self.device.l2_bytes:
+            return 0.0
+        running = min(programs, self.device.slots) * moved / programs
+        return max(0.0, 1 - self.device.l2_bytes / running)
 
     def _shared_axes(self, nest: Nest, sink: Sink) -> dict[Axis, Axis] | None:
-        """Besides what reads the same memory: reductions of partial results, as many of as many, are one phase."""
+        """Besides what reads the same memory: combining reductions, and small ones, of one shape are one phase."""
         found = super()._shared_axes(nest, sink)
-        if found is not None or not _combines(sink) or not _combines(nest.members[0].sink):
+        first = nest.members[0].sink
+        if found is not None or not sink.is_reduction or not first.is_reduction:
             return found
-        mine, theirs = sink.kept_axes(), nest.members[0].sink.kept_axes()
-        if sink.domain[0] != nest.members[0].sink.domain[0] or [a.extent for a in mine] != [a.extent for a in theirs]:
+        if (sink.chunk is None) is not (first.chunk is None) or sink.chunk is not None:
             return None
-        return {a: nest.members[0].outer[b] for a, b in zip(mine, theirs, strict=True)}
+        if not (_combines(sink) and _combines(first)) and self._elements(sink) > SMALL:
+            return None
+        shapes = [[[a.extent for a in axes] for axes in (s.kept_axes(), s.reduced_axes())] for s in (sink, first)]
+        if shapes[0] != shapes[1]:
+            return None
+        return {a: nest.members[0].outer[b] for a, b in zip(sink.kept_axes(), first.kept_axes(), strict=True)}
 
     def _split(self, sink: Sink, chunks: int, splits: dict[Prim, _Split]) -> list[Sink]:
         known = self._recurrence(sink, chunks, splits)
@@ -364,15 +394,6 @@ def _best_chunks(extents: Sequence[int], wanted: int, most: int, rows: bool) -> 
 
     counts = range(max(2, 3 * target // 4), min(most, 3 * target // 2, grains) + 1)
     return min(counts, key=cost, default=None)
-
-
-def bands(nest: Nest) -> list[list[Pass]]:
-    """The passes of a nest that have inner axes, by the axes they share."""
-    found: dict[int, list[Pass]] = {}
-    for group in nest.passes:
-        if group.inner:
-            found.setdefault(id(group.inner), []).append(group)
-    return list(found.values())
 
 
 def _place(nest: Nest, groups: list[Pass], member: Member) -> None:

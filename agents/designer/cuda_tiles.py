@@ -14,14 +14,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, bands, chunked_axis, power_of_two
+from akg_dynamo.agents.designer.cuda_bands import bands, carried
+from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, chunked_axis, power_of_two
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import Access, Axis
-from akg_dynamo.agents.designer.nests import Nest, Pass, coefficients, group_accesses, nest_accesses
+from akg_dynamo.agents.designer.nests import Nest, Pass, coefficients, nest_accesses
 from akg_dynamo.agents.designer.sizes import SizeFacts, product
 
 TILE_BYTES = 4096  # of one tensor, that a pointwise program reads: 32 per thread of four warps, two vector loads
-LOOP_BYTES = 1 << 14  # of one tensor, that one trip of a reduction's loop reads
+LOOP = 1 << 12  # elements of a tensor that one trip of a reduction's loop reads; twice that from long rows
+LONG = 1 << 15
 PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
 MAX_WARPS = 16
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
@@ -109,7 +111,7 @@ class _Planner:
     def _warps(self, elements: int, per_thread: int) -> int:
         found = power_of_two(-(-elements // (32 * per_thread)))
         found = found << self.knobs.warps if self.knobs.warps >= 0 else found >> -self.knobs.warps
-        return max(1, min(found, MAX_WARPS << max(0, self.knobs.warps)))
+        return max(1, min(found, 2 * MAX_WARPS if elements > WHOLE or self.knobs.warps > 0 else MAX_WARPS))
 
     def _outer(self) -> Iterator[Axis]:
         """The outer axes that may be tiled, best first: a chunk's number is always a scalar."""
@@ -186,20 +188,21 @@ class _Planner:
         elements = inner * prod(n for a, n in outer.items() if a is not vector)
         return NestPlan(outer, found, self._warps(elements, PER_THREAD))
 
-    def _fitting(self, extent: int, most: int, contiguous: bool) -> int:
+    def _fitting(self, extent: int, most: int, contiguous: bool, loss: float = 1.02) -> int:
         """A tile size for an axis, at most `most`: large, but with few idle lanes in the last tile.
 
         contiguous: elements are neighbours along it, so its tile is not cut below what one transfer brings.
+        loss: what half the size costs, where another axis cannot make up for it.
         """
         size = min(most, power_of_two(extent))
         least = min(size, 128 // self.item if contiguous else max(1, most // 16))
         best, cost, penalty = size, float("inf"), 1.0
         while size >= least:
             idle = -(-extent // size) * size / extent
-            found = idle * penalty * (0.95 if idle == 1 else 1)
+            found = idle * penalty * (0.96 if idle == 1 else 1)
             if found < cost:
                 best, cost = size, found
-            penalty *= 1.02 if contiguous and size * self.item > 1024 else 1.1
+            penalty *= loss if contiguous and size * self.item > 1024 else 1.1
             size //= 2
         return best
 
@@ -213,18 +216,23 @@ class _Planner:
         whole = self._whole(inner, None if chunked is None else self._with_grain(chunked, inner, True))
         if whole is not None:
             size, length = prod(whole.values()) * beside, self._length(inner, chunked)
-            fits = size <= limit // max(1, self._held(band) - 1) and len(inner) <= 3
+            fits = size <= limit // max(1, _kept(band)) and len(inner) <= 3
             tight = len(band) > 1 or size <= 2048 or 3 * size <= 4 * length * beside
-            if self.knobs.whole if self.knobs.whole is not None and size <= 4 * limit else fits and tight:
+            if self.knobs.whole is not None and size <= 2 * limit and len(inner) <= 3:
+                fits = tight = self.knobs.whole and len(band) > 1
+            if fits and tight:
                 return BandPlan(True, whole, None if chunked is None else self._with_grain(chunked, inner, True))
-        left = max(1, self._scaled(LOOP_BYTES // self.item, 32) // beside)
+        long = self.item <= 2 or (beside == 1 and self._length(inner, chunked) >= LONG)
+        loop = (2 * LOOP if long else LOOP) // power_of_two(max(1, carried(band)))
+        left = max(1, self._scaled(loop, 32) // beside)
         tiles = dict.fromkeys(inner, 1)
         for axis in reversed(inner):
             if left > 1 and sum(n > 1 for n in tiles.values()) < 2:
                 length = self._value(axis)
                 if chunked is not None and axis is chunked.axis:
                     length = chunked.longest(length)
-                tiles[axis] = self._fitting(length, left, self.nest.vector is None and axis is inner[-1])
+                row = self.nest.vector is None and axis is inner[-1]
+                tiles[axis] = self._fitting(length, left, row, 1.02 if len(inner) > 1 else 1.06)
                 left //= tiles[axis]
         if chunked is not None and chunked.length is None:
             chunked = Chunked(chunked.axis, chunked.chunk, tiles[chunked.axis])
@@ -258,10 +266,33 @@ class _Planner:
         total = prod(self._value(a) for a in inner)
         return max(1, total // chunked.count) if chunked is not None else total
 
-    def _held(self, band: Sequence[Pass]) -> int:
-        """How many tensors a program would hold whole: those it reads along the band's last axis."""
-        last = band[0].inner[-1]
-        return len({id(a.storage) for p in band for a in group_accesses(p) if last in coefficients(a)})
+
+def _kept(band: Sequence[Pass]) -> int:
+    """How many tiles would be kept from one pass to a later one: the largest expressions that both contain."""
+    inner = set(band[0].inner)
+    known: set[int] = set()
+    kept: set[int] = set()
+    for group in band:
+        stack = [m.tile for m in group.members]
+        while stack:
+            tile = stack.pop()
+            if id(tile) in known and tile.axes & inner and tile.kind != "index":
+                kept.add(id(tile))
+            elif id(tile) not in known:
+                stack.extend(tile.below)
+        known |= _closure(group)
+    return len(kept)
+
+
+def _closure(group: Pass) -> set[int]:
+    found: set[int] = set()
+    stack = [m.tile for m in group.members]
+    while stack:
+        tile = stack.pop()
+        if id(tile) not in found:
+            found.add(id(tile))
+            stack.extend(tile.below)
+    return found
 
 
 def _item_bytes(accesses: Sequence[Access], facts: SizeFacts) -> int:

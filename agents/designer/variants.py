@@ -1,0 +1,57 @@
+"""The tuner's candidates: the designs worth measuring for a subgraph, the best guess first.
+
+    first, *others = variants(subgraph, target)
+
+The cost model chooses the first. The others move one thing away from it, in the phases that move most of the bytes:
+smaller and larger tiles, fewer and more warps, rows held whole against rows in a loop, one phase against several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from akg_dynamo.agents.designer.cuda import Mapping
+from akg_dynamo.agents.designer.cuda_tiles import Knobs
+from akg_dynamo.agents.designer.rules import design
+from akg_dynamo.core.types import Design, SplitReason, Subgraph, Target
+
+MOST = 6
+
+_FIRST = Knobs()
+_POINTWISE = (Knobs(tile=1), Knobs(warps=-1), Knobs(tile=-1), Knobs(warps=1), Knobs(tile=1, warps=-1))
+_HELD = (Knobs(warps=1), Knobs(warps=-1), Knobs(whole=False), Knobs(tile=1), Knobs(whole=False, warps=-1))
+_LOOPED = (Knobs(whole=True), Knobs(tile=-1), Knobs(tile=1), Knobs(warps=-1), Knobs(warps=1))
+
+
+def variants(sub: Subgraph, target: Target) -> list[Design] | SplitReason:
+    """The designs worth measuring, at most `MOST`; or why there is none."""
+    if target.backend != "cuda":
+        only = design(sub, target)
+        return [only] if isinstance(only, Design) else only
+    mapping = Mapping.of(sub, target)
+    if isinstance(mapping, SplitReason):
+        return mapping
+    found: list[Design] = []
+    for candidate in _candidates(mapping):
+        if candidate not in found:
+            found.append(candidate)
+        if len(found) == MOST:
+            break
+    return found
+
+
+def _candidates(mapping: Mapping) -> Iterator[Design]:
+    yield mapping.design(_FIRST)
+    steps = _steps(mapping)
+    yield mapping.design(steps[0])
+    for other in (mapping.apart(), mapping.together()):
+        if other is not None:
+            yield other.design(_FIRST)
+    for step in steps[1:]:
+        yield mapping.design(step)
+
+
+def _steps(mapping: Mapping) -> Sequence[Knobs]:
+    """What is worth moving in the largest phase."""
+    kind = mapping.kind()
+    return _POINTWISE if kind == "pointwise" else _HELD if kind == "held" else _LOOPED
