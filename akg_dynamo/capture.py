@@ -148,6 +148,7 @@ class _Graph:
                 solution.run,
                 first_run=_marked(solution, self.options),
                 run_into=solution.run_into,
+                in_place=solution.in_place,
             )
             cut_of[region] = (cut, solution)
 

@@ -164,8 +164,17 @@ def _load(work: _Work, verdict: Verdict, store: Store, *, cached: bool) -> Kerne
         loaded = by_rules.built(candidate, work.target, store.objects)
     except ToolchainError as error:
         return SplitReason(SplitReasonType.BUILD, str(error))
-    into = getattr(loaded, "run_into", None)
-    return Kernel(candidate.name, work.key, work.sub.digest, candidate, verdict, loaded.run, into, cached)
+    return Kernel(
+        candidate.name,
+        work.key,
+        work.sub.digest,
+        candidate,
+        verdict,
+        loaded.run,
+        run_into=getattr(loaded, "run_into", None),
+        in_place=getattr(loaded, "IN_PLACE", ()),
+        cached=cached,
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -190,6 +199,7 @@ class _Run:
     def job(self, work: _Work, *, timing: bool = False) -> Job:
         """The judge's question: are the values right, or (asked later, on quiet cores) does it pay?"""
         from akg_dynamo.agents.verifier import Job
+        from akg_dynamo.relatives import relatives_of
 
         assert work.candidate is not None
         return Job(
@@ -202,6 +212,7 @@ class _Run:
             want_timing=timing,
             seed=int.from_bytes(os.urandom(4), "little"),
             threads=self.threads,
+            relatives=() if timing else relatives_of(work.sub, work.candidate, work.target),
         )
 
 

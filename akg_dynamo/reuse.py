@@ -7,7 +7,8 @@ An allocation costs more than launching a small kernel, and a large one is new p
     del mul
     mul_1 = mul_sigmoid(mm)                           mul_1 = mul_sigmoid_into(mul, mm)
 
-The dead tensor must be the graph's own, laid out exactly as the kernel's output is, and shared with nothing that lives.
+It may be one that the kernel itself is the last to read, where the kernel allows that (`mul_sigmoid_into(mm, mm)`). The
+dead tensor must be the graph's own, laid out exactly as the kernel's output is, and shared with nothing that lives.
 Nothing is kept for a later taker: only what has been used last since the allocation before is taken, so that no more
 memory is held at any time than without.
 """
@@ -46,13 +47,16 @@ def plan_reuse(
     chosen: dict[Region, tuple[fx.Node, ...]] = {}
     dead: list[fx.Node] = []
     for position, step in enumerate(steps):
-        if isinstance(step, Region) and step.run_into is not None and (taken := _taken(step.outputs, dead)):
+        read = list(_owned(_reads(step, writes), owner))
+        dying = [n for n in dict.fromkeys(read) if last[n] == position and n not in shared]
+        taken = _taken(step, [n for n in dying if read.count(n) == 1], dead) if isinstance(step, Region) else None
+        if isinstance(step, Region) and taken is not None:
             chosen[step] = taken
-            dead = [n for n in dead if n not in taken]
+            dead = [n for n in (*dead, *dying) if n not in taken]
         elif isinstance(step, Region) or not is_view(step):
-            dead = []  # this step allocates: memory kept over it would come on top
-        read = dict.fromkeys(_owned(_reads(step, writes), owner))
-        dead += [n for n in read if last[n] == position and n not in shared]
+            dead = dying  # this step allocates: memory kept over it would come on top
+        else:
+            dead += dying
     return chosen
 
 
@@ -86,15 +90,18 @@ def _is_one_of(node: fx.Node, names: frozenset[str]) -> bool:
     return target.overloadpacket.__name__ in names and not target._schema.is_mutable
 
 
-def _taken(outputs: Sequence[fx.Node], dead: Sequence[fx.Node]) -> tuple[fx.Node, ...] | None:
-    left = list(dead)
+def _taken(region: Region, dying: Sequence[fx.Node], dead: Sequence[fx.Node]) -> tuple[fx.Node, ...] | None:
+    """A tensor for each output: of the inputs that die here, or of what was dead before."""
+    if region.run_into is None:
+        return None
     taken: list[fx.Node] = []
-    for output in outputs:
+    for position, output in enumerate(region.outputs):
+        inputs = [region.inputs[i] for o, i in region.in_place if o == position]
         layout = _layout(output)
-        found = next((n for n in left if layout is not None and _layout(n) == layout), None)
+        usable = (n for n in (*(n for n in inputs if n in dying), *dead) if n not in taken and _layout(n) == layout)
+        found = next(usable, None) if layout is not None else None
         if found is None:
             return None
-        left.remove(found)
         taken.append(found)
     return tuple(taken)
 

@@ -25,6 +25,7 @@ class Region:
     symbols: where the integers that follow the tensors are found.
     first_run: what the first call goes through instead of `run`.
     run_into: `run` in memory that is given: called with a tensor for each output, then as `run` is.
+    in_place: pairs (output, input), by position: `run_into` may be given that input for that output.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Region:
     run: Callable[..., tuple[torch.Tensor, ...]]
     first_run: Callable[..., tuple[torch.Tensor, ...]] | None = None
     run_into: Callable[..., tuple[torch.Tensor, ...]] | None = None
+    in_place: tuple[tuple[int, int], ...] = ()
 
 
 Step = fx.Node | Region

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from akg_dynamo.core.types import Dim, TensorSpec
+from akg_dynamo.agents.sketch.in_place import in_place
+from akg_dynamo.core.types import Design, Dim, Role, Subgraph, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,20 @@ def is_contiguous(spec: TensorSpec) -> bool:
 def is_static(*dims: Dim) -> bool:
     """Whether all of them are known."""
     return all(isinstance(d, int) for d in dims)
+
+
+def in_place_pairs(sub: Subgraph, design: Design) -> list[tuple[int, int]]:
+    """Pairs (output, input) of the subgraph, by position, that may be one tensor: what a module says as IN_PLACE."""
+    whole = {b.tensor: b for b in design.tensors if b.offset == 0}
+    pairs: list[tuple[int, int]] = []
+    for output, source in in_place(design.sketch):
+        if output not in whole or source not in whole:
+            continue
+        o, i = whole[output].index, whole[source].index
+        names = [b.tensor for b in design.tensors if b.role is Role.INPUT and b.index == i]
+        if names == [source] and sub.output_specs[o] == sub.inputs[i]:
+            pairs.append((o, i))
+    return sorted(pairs)
 
 
 def fits(names: Sequence[str], specs: Sequence[TensorSpec], device_test: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jinja2
 
-from akg_dynamo.agents.coder.describe import checks, describe, fits, is_static, tuple_text
+from akg_dynamo.agents.coder.describe import checks, describe, fits, in_place_pairs, is_static, tuple_text
 from akg_dynamo.agents.lowering.cpp import CppKernel
 from akg_dynamo.agents.lowering.cpp_ops import STORED
 from akg_dynamo.agents.sketch.printer import to_text
@@ -76,6 +76,7 @@ def render(sub: Subgraph, design: Design, kernel: CppKernel, name: str) -> Candi
         allocations=[_allocation(y, spec, constants) for y, spec in zip(outputs, sub.output_specs, strict=True)],
         constants=constants,
         results=outputs,
+        in_place=in_place_pairs(sub, design),
         fits=fits(inputs, sub.inputs, "is_cpu"),
         checks=checks(inputs, sub.inputs),
     )

@@ -22,6 +22,7 @@ from akg_dynamo.agents.lowering.ir import build
 from akg_dynamo.agents.lowering.prelude import prelude
 from akg_dynamo.agents.lowering.schedule import Schedule
 from akg_dynamo.agents.sketch import ast as sk
+from akg_dynamo.agents.sketch.in_place import in_place
 
 _LANES = """\
 #ifdef __AVX512F__
@@ -55,9 +56,11 @@ def lower(sketch: sk.Sketch) -> CppKernel:
     emitter.block(program.block, {})
     entry = c_name(sketch.name)
     parameters: list[str] = []
+    may_be_one = {name for pair in in_place(sketch) for name in pair}
     for t in sketch.tensors:
         const = "const " if t.kind == "in" and t.name not in schedule.mutable else ""
-        parameters.append(f"{const}{STORED[t.dtype]}* __restrict {c_name(t.name)}")
+        restrict = "" if t.name in may_be_one else "__restrict "
+        parameters.append(f"{const}{STORED[t.dtype]}* {restrict}{c_name(t.name)}")
     parameters += [f"int64_t {c_name(s)}" for s in sketch.symbols]
     head = [f"  constexpr int64_t {c_name(c.name)} = {c.value};" for c in sketch.constexprs]
     head += _strides(sketch)

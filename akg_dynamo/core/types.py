@@ -229,6 +229,7 @@ class Candidate:
       ``class ModelNew(torch.nn.Module)``                 the same, as KernelBench calls it
       ``run_into(*outputs, *tensors, *symbols)``          (optional) `run` in the memory of dead tensors, one for each
                                                           output and laid out like it
+      ``IN_PLACE``                                        (optional) pairs (output, input): that one may be the other
       ``build() -> None``                                 compiles what is not compiled yet (safe in parallel)
     Before executing the module a global ``BUILD_DIR`` may be set: where compiled objects are kept.
     """
@@ -301,7 +302,8 @@ class Verdict:
 class Kernel:
     """A judged kernel, loaded and ready to be called: ``run(*tensors, *symbols) -> tuple of tensors``.
 
-    key: what it is filed under in the cache. digest: of the subgraph it computes. run_into: as in `Candidate`.
+    key: what it is filed under in the cache. digest: of the subgraph it computes. run_into,
+        in_place: as in `Candidate`.
     """
 
     name: str
@@ -311,6 +313,7 @@ class Kernel:
     verdict: Verdict
     run: Callable[..., tuple[torch.Tensor, ...]] = field(repr=False)
     run_into: Callable[..., tuple[torch.Tensor, ...]] | None = field(default=None, repr=False)
+    in_place: tuple[tuple[int, int], ...] = ()
     cached: bool = False
 
     @property

@@ -38,21 +38,27 @@ def run_of(node: fx.Node) -> Run:
     return run
 
 
-def forward_of(gm: fx.GraphModule) -> Executable:
-    """The forward of the graph with every elementwise operator a kernel of its own."""
+def forward_of(gm: fx.GraphModule, *, in_place: bool = False) -> Executable:
+    """The forward of the graph with every elementwise operator a kernel of its own.
+
+    in_place: that may write over any of its inputs.
+    """
     regions = []
     for node in gm.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload) and node.target.overloadpacket.__name__ in _KERNELS:
             run = run_of(node)
             into = writing_into(run, 1)
             inputs = tuple(node.all_input_nodes)
-            regions.append(Region(f"k_{node.name}", frozenset({node}), inputs, (), (node,), run, run_into=into))
+            pairs = tuple((0, i) for i in range(len(inputs))) if in_place else ()
+            regions.append(
+                Region(f"k_{node.name}", frozenset({node}), inputs, (), (node,), run, run_into=into, in_place=pairs)
+            )
     return write_forward(gm, regions, on_raise=refuse)
 
 
-def written(f: Any, *inputs: torch.Tensor) -> Executable:
+def written(f: Any, *inputs: torch.Tensor, in_place: bool = False) -> Executable:
     """`forward_of` the function's graph."""
-    return forward_of(make_fx(f)(*inputs))
+    return forward_of(make_fx(f)(*inputs), in_place=in_place)
 
 
 def calls(made: Executable) -> list[str]:
@@ -160,6 +166,59 @@ def test_what_must_not_be_taken(f: Any) -> None:
     torch.testing.assert_close(x, X)
 
 
+def test_a_kernel_writes_over_an_input_that_it_reads_last() -> None:
+    def f(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        a = torch.mm(x, w)
+        b = torch.mm(a.sin() + a, w)
+        return (b * a).neg()
+
+    made = written(f, X, W, in_place=True)
+    assert calls(made)[1:] == [
+        "torch.mm(x_1, w_1)",
+        "k_sin(mm)",
+        "k_add_into(sin, sin, mm)",
+        "torch.mm(add, w_1)",
+        "k_mul_into(mm_1, mm_1, mm)",
+        "k_neg_into(mul, mul)",
+    ]
+    for _ in range(2):
+        torch.testing.assert_close(made.forward([X, W]), f(X, W))
+    assert "_into(sin, sin" not in written(f, X, W).source
+
+
+def both_sides(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    a = torch.mm(x, w)
+    return a + a.t()  # one of the two reads in another order
+
+
+def a_graph_input(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return (x * w).sum()
+
+
+def a_view_of_a_graph_input(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return x.view(2, 8).view(4, 4).sin().sum()
+
+
+def an_output_as_well(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    a = torch.mm(x, w)
+    return a, a.sin()
+
+
+def another_size(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.mm(x[:1], w) * x
+
+
+@pytest.mark.parametrize(
+    "f", [both_sides, a_graph_input, a_view_of_a_graph_input, an_output_as_well, another_size]
+)
+def test_what_must_not_be_written_over(f: Any) -> None:
+    made = written(f, X, W, in_place=True)
+    assert "_into" not in made.source
+    x = X.clone()
+    torch.testing.assert_close(made.forward([x, W]), f(X, W))
+    torch.testing.assert_close(x, X)
+
+
 def test_symbolic_sizes_are_compared_without_guards() -> None:
     x, y = torch.randn(3, 5), torch.randn(5, 5)
     gm = make_fx(lambda x, y: torch.mm(x.relu(), y).sin(), tracing_mode="symbolic")(x, y)
@@ -200,10 +259,11 @@ def test_random_graphs_compute_what_they_did(program: list[tuple[str, int, int]]
             values.append(made)
         return (values[-1], *(values[k % len(values)] for k in sorted(returned)))
 
-    x, w = X.clone(), W.clone()
-    got = written(f, X, W).forward([x, w])
-    torch.testing.assert_close(tuple(got), f(X, W))
-    torch.testing.assert_close((x, w), (X, W))
+    for in_place in (False, True):
+        x, w = X.clone(), W.clone()
+        got = written(f, X, W, in_place=in_place).forward([x, w])
+        torch.testing.assert_close(tuple(got), f(X, W))
+        torch.testing.assert_close((x, w), (X, W))
 
 
 def test_after_a_latch_nothing_is_written_into(solver: ReferenceSolver) -> None:

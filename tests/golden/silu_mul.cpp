@@ -272,7 +272,7 @@ INLINE inline float exp_(float x) { return __builtin_expf(x); }
 INLINE inline double exp_(double x) { return __builtin_exp(x); }
 template <class X> INLINE inline X sigmoid_(X x) { return 1 / (1 + exp_(-x)); }
 
-extern "C" void silu_mul(const uint16_t* __restrict x, const uint16_t* __restrict g, uint16_t* __restrict y, int64_t N) {
+extern "C" void silu_mul(const uint16_t* x, const uint16_t* g, uint16_t* y, int64_t N) {
   constexpr int64_t BN = 4096;
   huge_pages(y, N * 2);
   const auto body_1 = [&](int64_t i) {

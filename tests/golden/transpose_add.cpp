@@ -186,7 +186,7 @@ template <class T> static void transpose(T* dst, int64_t ds, const T* src, int64
     for (int64_t r = 0; r < rows; r++) dst[r * ds + c] = src[c * ss + r];
 }
 
-extern "C" void transpose_add(const float* __restrict x, const float* __restrict c, float* __restrict y, int64_t M, int64_t N) {
+extern "C" void transpose_add(const float* __restrict x, const float* c, float* y, int64_t M, int64_t N) {
   constexpr int64_t BI = 64;
   constexpr int64_t BJ = 256;
   huge_pages(y, M * N * 4);

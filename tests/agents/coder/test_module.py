@@ -126,6 +126,46 @@ def test_run_into_given_memory(tmp_path: Path) -> None:
     torch.testing.assert_close(given, reference(x))
 
 
+ADD = """sketch add {
+  symbols: N
+  tensors: x[N]: f32 in, z[N]: f32 in, y[N]: f32 out
+  constexpr: B = 64
+  for j in range(0, N, B):
+    store(load(x[j:j+B]) + load(z[j:j+B]) -> y[j:j+B])
+}"""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "indices", "offset", "pairs"),
+    [
+        ([(30,), (30,)], (0, 1), 0, ((0, 0), (0, 1))),
+        ([(30,), (31,)], (0, 1), 1, ((0, 0),)),  # from the second element on: it is not laid out as the output is
+        ([(30,)], (0, 0), 0, ()),  # read in two ways
+        ([(30,), (5, 6)], (0, 1), 0, ((0, 0),)),
+    ],
+)
+def test_which_inputs_may_be_overwritten(
+    tmp_path: Path, inputs: list[tuple[int, ...]], indices: tuple[int, int], offset: int, pairs: tuple[object, ...]
+) -> None:
+    specs = tuple(spec(*s, stride=(s[1], 1) if len(s) == 2 else (1,)) for s in inputs)
+    node = OpNode("aten.add.Tensor", (Ref(0), Ref(0)), (), spec(30, stride=(1,)))
+    sub = Subgraph(specs, (), (node,), (len(specs),))
+    bindings = (
+        TensorBinding("x", Role.INPUT, indices[0]),
+        TensorBinding("z", Role.INPUT, indices[1], offset=offset),
+        TensorBinding("y", Role.OUTPUT, 0),
+    )
+    sketch = parse(ADD)
+    made = module.load(module.render(sub, Design(sketch, bindings, (("N", 30),)), lower(sketch), "add"), tmp_path)
+    assert pairs == made.IN_PLACE
+    for _, source in pairs:  # type: ignore[misc]
+        tensors = [torch.randn(s) for s in inputs]
+        want = made.run(*tensors)[0]
+        (got,) = made.run_into(tensors[source], *tensors)
+        assert got is tensors[source]
+        assert torch.equal(got, want)
+
+
 def test_the_kernel_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     kernel = module.load(candidate(3, 4), tmp_path)._load()
     three = torch.zeros(3, 4).unbind()
