@@ -278,10 +278,9 @@ def _candidates(work: _Work, numerics: str) -> list[Candidate] | SplitReason:
 
 
 def _designs(sub: Subgraph, target: Target) -> list[Design] | SplitReason:
-    from akg_dynamo.agents.designer.rules import design
+    from akg_dynamo.agents.designer.variants import variants
 
-    designed = design(sub, target)
-    return designed if isinstance(designed, SplitReason) else [designed]
+    return variants(sub, target)
 
 
 def _build(candidate: Candidate, target: Target, objects: Path) -> None:
