@@ -29,8 +29,9 @@ _KEYWORDS = """
     protected public register return short signed sizeof static struct switch template this throw true try typedef
     typename union unsigned using virtual void volatile while xor
 """
-_OTHERS = "EVEN_HALVES INLINE LANES MASKED_MOVES MOVE ODD_HALVES PICK ROUND TURN TURNS V W at best main n out_of_range u"
-_RESERVED = frozenset(_KEYWORDS.split()) | frozenset(_OTHERS.split()) | frozenset(definitions())
+_MACROS = "EVEN_HALVES INLINE LANES MASKED_MOVES MOVE ODD_HALVES PICK ROUND TURNS"
+_OTHERS = "TURN V W at best main n out_of_range u"
+_RESERVED = frozenset(f"{_KEYWORDS} {_MACROS} {_OTHERS}".split()) | frozenset(definitions())
 
 
 def c_text(expr: sk.IntExpr, renamed: Mapping[str, str], outer: int = 0) -> str:
