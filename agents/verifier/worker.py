@@ -22,7 +22,7 @@ import torch
 
 from akg_dynamo.agents.profiler.abba import compare
 from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, Queue, compare_on_device
-from akg_dynamo.agents.verifier import cuda_memory
+from akg_dynamo.agents.verifier import cuda_memory, given
 from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.ground import Ground
@@ -206,6 +206,8 @@ class _Worker:
                     calls.append({"raised": _text(error), "no_memory": isinstance(error, torch.OutOfMemoryError)})
                     continue
                 calls.append(_store(outputs, places, memory))
+                if len(case["outputs"]) > 1 and not calls[1:] and "bad" not in calls[0]:
+                    calls[0] |= self._into_given(module, arguments, outputs, zones)
                 del outputs
                 zones.settle()
                 guarded.append((calls[-1], zones))
@@ -227,6 +229,16 @@ class _Worker:
         finally:
             _poison(False)
             self.flags.apply_determinism()
+
+    def _into_given(
+        self, module: types.ModuleType, arguments: list[Any], outputs: tuple[torch.Tensor, ...], zones: Zones
+    ) -> dict[str, Any]:
+        try:
+            bad = given.wrong(module, arguments, outputs, zones)
+        except Exception as error:  # noqa: BLE001 - whatever a candidate raises is reported
+            text = f"run_into(): {_text(error)}"
+            return {"raised": text, "no_memory": isinstance(error, torch.OutOfMemoryError)}
+        return {"bad": bad} if bad else {}
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
