@@ -9,6 +9,7 @@ from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cpp_leaf import LeafEmitter, Registers
 from akg_dynamo.agents.lowering.cpp_memory import Names, Turned, turnable
 from akg_dynamo.agents.lowering.cpp_place import Place, lane_name
+from akg_dynamo.agents.lowering.cpp_strips import emit_strips, strip_of
 from akg_dynamo.agents.lowering.index import Ranges, c_name, c_text
 from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
 from akg_dynamo.agents.lowering.prelude import definitions
@@ -122,6 +123,10 @@ class BlockEmitter:
     def _loop(self, loop: Loop, registers: Registers) -> None:
         if loop.source.parallel and not self.parallel:
             self._team(loop, registers)
+            return
+        strip = strip_of(loop, self.schedule)
+        if strip is not None:
+            emit_strips(self, loop, *strip, registers)
             return
         self._head(loop)
         self.depth += 1

@@ -40,6 +40,7 @@ class LeafEmitter:
         self.vector: Axis | None = None
         self.lane_bytes = self.schedule.lane_bytes
         self.counted: set[Value] = set()
+        self.held: dict[Variable, Reg] = {}  # tiles' lanes that are in registers for the time being
         self.names = Names(blocks.ranges, {}, lane_name)
         self.reductions = Reductions(self)
 
@@ -95,6 +96,8 @@ class LeafEmitter:
     def _compute(self, value: Value, registers: Registers) -> Reg:
         if value.kind == "variable":
             assert isinstance(value.data, Variable)
+            if value.data in self.held:
+                return self.held[value.data]
             return self.blocks.variables[value.data].read(self.vector)
         if self.schedule.located(value) and value in self.blocks.stored:
             reg = self.blocks.places[value].read(self.vector)
@@ -144,16 +147,20 @@ class LeafEmitter:
         if not sinks:
             return
         if axis is None:
-            self._body(sinks, self.registers)
+            self.body(sinks, self.registers)
         else:
-            self.lane_bytes = self.schedule.lane_bytes_of(leaf, axis)
-            self.counted = self.schedule.counted(leaf, axis)
+            self.enter(leaf, axis)
             self.reductions.vector_loop(sinks, axis)
         for sink in sinks:
             if isinstance(sink, Value) and sink in self.blocks.places:
                 self.blocks.stored.add(sink)
                 if axis is not None or sink.kind == "reduce":
                     self.registers.pop(sink, None)
+
+    def enter(self, leaf: Leaf, axis: Axis) -> None:
+        """What follows is for the vectors of this leaf."""
+        self.lane_bytes = self.schedule.lane_bytes_of(leaf, axis)
+        self.counted = self.schedule.counted(leaf, axis)
 
     def lanes(
         self, axis: Axis, unroll: int, body: Sinks | Callable[[], None], bounds: tuple[str, str] | None = None
@@ -169,7 +176,7 @@ class LeafEmitter:
         if callable(body):
             body()
         else:
-            self._body(body, dict(self.registers))
+            self.body(body, dict(self.registers))
         self.vector = None
         blocks.depth -= 1
         captures = blocks.captures(head)
@@ -182,7 +189,8 @@ class LeafEmitter:
         )
         blocks.line("});")
 
-    def _body(self, sinks: Sinks, registers: Registers) -> None:
+    def body(self, sinks: Sinks, registers: Registers) -> None:
+        """What a leaf does in the current lanes."""
         updates: list[SetVariable] = []
         for sink in sinks:
             for value in sorted(self.schedule.closure(sink), key=lambda v: v.id):
@@ -205,7 +213,11 @@ class LeafEmitter:
                     self.blocks.line(f"const {reg.c_type} {name} = {reg.text};")
                     registers[update.value] = Reg(name, reg.dtype, reg.vector, reg.mask_bytes)
         for update in updates:
-            self.blocks.line(self.blocks.variables[update.variable].write(registers[update.value], self.vector))
+            held = self.held.get(update.variable)
+            if held is not None:
+                self.blocks.line(f"{held.text} = {cpp_ops.spread(registers[update.value]).text};")
+            else:
+                self.blocks.line(self.blocks.variables[update.variable].write(registers[update.value], self.vector))
 
     def _keep(self, value: Value, registers: Registers) -> None:
         if value.kind == "scan":

@@ -22,7 +22,7 @@ def c_name(name: str) -> str:
     return f"{name}_" if name in _RESERVED or name.startswith("__") or _GENERATED.fullmatch(name) else name
 
 
-_GENERATED = re.compile(r"t\d+|by\d|\w+_\d+|\w+_(block|end|lane|tile|v|new)|[fiu]\d+v|u?int\d+_t")
+_GENERATED = re.compile(r"t\d+|by\d|\w+_\d+|\w+_(block|end|held|lane|tile|v|new)|[fiu]\d+v|u?int\d+_t")
 _KEYWORDS = """
     and asm auto bitand bitor bool break case catch char class compl const continue default delete do double else enum
     explicit export extern false float for friend goto if inline int long mutable namespace new not operator or private
