@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 Solution = Kernel | SplitReason
 
-_MOST_VARIANTS = 4
+_MOST_VARIANTS = 6
 _TUNING_S = 4.0  # for all kernels of a graph together
 _FAULTS = (Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT)  # of a kernel, not of its task
 
@@ -66,7 +66,8 @@ class _Work:
     claim: Claim | None = None
     candidate: Candidate | None = None
     right: Future[Verdict] | None = None
-    spare: list[tuple[Candidate, Future[None]]] = field(default_factory=list)  # other variants, being built
+    others: list[Candidate] = field(default_factory=list)  # variants
+    spare: list[tuple[Candidate, Future[None]]] = field(default_factory=list)  # those that are being built
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -220,11 +221,10 @@ def _generate(works: Sequence[_Work], run: _Run) -> dict[str, Solution]:
     """Designs, builds and judges what the cache did not have."""
     solutions: dict[str, Solution] = {}
     try:
-        judged = _judged(works, run, solutions)
-        for work, verdict in _tuned(judged, run):
-            if verdict.outcome is Outcome.RIGHT and verdict.timing is None and run.options.gate == "profit":
-                verdict = _timed(work, verdict, run)
-            solutions[work.sub.digest] = _file(work, verdict, run)
+        with ThreadPoolExecutor(max_workers=_jobs(), thread_name_prefix="akg-build") as pool:
+            judged = _judged(works, run, pool, solutions)
+            for work, verdict in _measured(judged, run, pool):
+                solutions[work.sub.digest] = _file(work, verdict, run)
     finally:
         for work in works:
             if work.claim is not None:
@@ -232,29 +232,29 @@ def _generate(works: Sequence[_Work], run: _Run) -> dict[str, Solution]:
     return solutions
 
 
-def _judged(works: Sequence[_Work], run: _Run, solutions: dict[str, Solution]) -> list[tuple[_Work, Verdict]]:
+def _judged(
+    works: Sequence[_Work], run: _Run, pool: Executor, solutions: dict[str, Solution]
+) -> list[tuple[_Work, Verdict]]:
     """The values' verdict of everything that could be designed; the others' reasons go into `solutions`."""
     pending: list[_Work] = []
-    with ThreadPoolExecutor(max_workers=_jobs(), thread_name_prefix="akg-build") as pool:
-        for work in works:
-            if run.is_late:
-                solutions[work.sub.digest] = SplitReason(SplitReasonType.BUDGET)
-                continue
-            work.claim = run.store.claim(work.key)
-            if work.claim is None:
-                solutions[work.sub.digest] = SplitReason(SplitReasonType.ELSEWHERE)
-                continue
-            candidates = _candidates(work, run.options.numerics)
-            if isinstance(candidates, SplitReason):
-                solutions[work.sub.digest] = candidates
-                run.store.put(refused(work.key, work.sub.text, candidates, _provenance(work.sub)))
-                continue
-            work.candidate, *others = candidates
-            first = pool.submit(_build, work.candidate, work.target, run.store.objects)
-            work.right = _then(first, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
-            work.spare = [(c, pool.submit(_build, c, work.target, run.store.objects)) for c in others]
-            pending.append(work)
-        return [(work, _settle(work)) for work in pending]
+    for work in works:
+        if run.is_late:
+            solutions[work.sub.digest] = SplitReason(SplitReasonType.BUDGET)
+            continue
+        work.claim = run.store.claim(work.key)
+        if work.claim is None:
+            solutions[work.sub.digest] = SplitReason(SplitReasonType.ELSEWHERE)
+            continue
+        candidates = _candidates(work, run.options.numerics)
+        if isinstance(candidates, SplitReason):
+            solutions[work.sub.digest] = candidates
+            run.store.put(refused(work.key, work.sub.text, candidates, _provenance(work.sub)))
+            continue
+        work.candidate, *work.others = candidates
+        built = pool.submit(_build, work.candidate, work.target, run.store.objects)
+        work.right = _then(built, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
+        pending.append(work)
+    return [(work, _settle(work)) for work in pending]
 
 
 def _candidates(work: _Work, numerics: str) -> list[Candidate] | SplitReason:
@@ -324,16 +324,25 @@ def _settle(work: _Work) -> Verdict:
         return Verdict(Outcome.NOT_JUDGED, str(error))
 
 
-def _tuned(judged: Sequence[tuple[_Work, Verdict]], run: _Run) -> Iterator[tuple[_Work, Verdict]]:
-    """The same with the best of each kernel's variants, where there are several: few are measured, for a limited time.
+def _measured(judged: Sequence[tuple[_Work, Verdict]], run: _Run, pool: Executor) -> Iterator[tuple[_Work, Verdict]]:
+    """The same with their timings, where gain decides, and with the best variant of those that have something to gain.
 
-    The largest kernels come first: it is their variants that differ.
+    The largest kernels come first: it is their variants that differ. Variants are built while others are timed.
     """
-    deadline = time.monotonic() + _TUNING_S
-    for work, verdict in sorted(judged, key=lambda pair: -tuning.bytes_moved(pair[0].sub)):
+    ordered = sorted(judged, key=lambda pair: -tuning.bytes_moved(pair[0].sub))
+    timed: list[tuple[_Work, Verdict]] = []
+    for work, verdict in ordered:
         if verdict.outcome in _FAULTS:
             verdict = _another(work, verdict, run)
-        elif verdict.outcome is Outcome.RIGHT and work.spare and time.monotonic() < deadline and not run.is_late:
+        if verdict.outcome is Outcome.RIGHT and run.options.gate == "profit":
+            verdict = _timed(work, verdict, run)
+            hopeful = verdict.timing and not tuning.has_nothing_to_gain(work.sub, work.target, verdict.timing)
+            if hopeful and not run.is_late:
+                work.spare = [(c, pool.submit(_build, c, work.target, run.store.objects)) for c in work.others]
+        timed.append((work, verdict))
+    deadline = time.monotonic() + _TUNING_S
+    for work, verdict in timed:
+        if work.spare and time.monotonic() < deadline and not run.is_late:
             verdict = _best_variant(work, verdict, run)
         yield work, verdict
 
@@ -341,33 +350,38 @@ def _tuned(judged: Sequence[tuple[_Work, Verdict]], run: _Run) -> Iterator[tuple
 def _best_variant(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
     """Puts the fastest variant that is right in the place of the first guess, which is right; its verdict."""
     assert work.candidate is not None
-    variants = [work.candidate, *(c for c, built in work.spare if built.exception() is None)]
 
     def ask(candidate: Candidate, *, timing: bool = False) -> Verdict:
         work.candidate = candidate
         return _asked(work, run, timing=timing)
 
-    work.candidate, verdict = tuning.fastest(
-        variants,
+    work.candidate, found = tuning.fastest(
+        work.candidate,
         verdict,
+        [c for c, built in work.spare if built.exception() is None],
         time=lambda candidate: ask(candidate, timing=True).timing,
         judge=ask,
-        enough=lambda timing: tuning.has_nothing_to_gain(work.sub, work.target, timing),
     )
-    return verdict
+    return found if found.timing is not None else _timed(work, found, run)
 
 
 def _another(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
     """The verdict on the first of the other variants that is right, if one is."""
     first = work.candidate
-    for candidate, built in work.spare:
-        if built.exception() is None and not run.is_late:
-            work.candidate = candidate
-            found = _asked(work, run)
-            if found.outcome is Outcome.RIGHT:
-                log.warning("of %s one variant is not right, another is: %s", candidate.name, verdict.detail)
-                return found
-    work.candidate = first
+    for candidate in work.others:
+        if run.is_late:
+            break
+        work.candidate = candidate
+        try:
+            _build(candidate, work.target, run.store.objects)
+        except ToolchainError:
+            continue
+        found = _asked(work, run)
+        if found.outcome is Outcome.RIGHT:
+            log.warning("of %s one variant is not right, another is: %s", candidate.name, verdict.detail)
+            work.others = []
+            return found
+    work.candidate, work.others = first, []
     return verdict
 
 

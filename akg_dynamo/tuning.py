@@ -8,7 +8,6 @@ waited for by nobody because calling it takes longer, has nothing to gain.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -22,31 +21,27 @@ _IMPOSSIBLE = 1.1  # more than the memory gives: not all that was counted is rea
 
 
 def fastest(
-    variants: Sequence[Candidate],
+    first: Candidate,
     verdict: Verdict,
+    others: Sequence[Candidate],
     *,
     time: Callable[[Candidate], Timing | None],
     judge: Callable[[Candidate], Verdict],
-    enough: Callable[[Timing], bool],
 ) -> tuple[Candidate, Verdict]:
     """The fastest of the variants that is right, and the verdict on it.
 
-    verdict: on the first, which is right. It comes back with its timing; that of another variant is left to be taken
-    anew, since the one that chose it flatters it.
+    verdict: on the first, which is right and timed. The timing of another is left to be taken anew: the one that chose
+    it flatters it.
     """
-    first, *others = variants
-    timing = time(first)
-    kept = first, replace(verdict, timing=timing)
-    if timing is None or enough(timing):
-        return kept
-    measured = [(other.ratio, candidate) for candidate in others if (other := time(candidate)) is not None]
+    assert verdict.timing is not None
+    measured = [(timing.ratio, candidate) for candidate in others if (timing := time(candidate)) is not None]
     for ratio, candidate in sorted(measured, key=lambda m: -m[0]):
-        if ratio < timing.ratio * NOTICEABLE:
+        if ratio < verdict.timing.ratio * NOTICEABLE:
             break
         found = judge(candidate)
         if found.outcome is Outcome.RIGHT:
             return candidate, found
-    return kept
+    return first, verdict
 
 
 def has_nothing_to_gain(sub: Subgraph, target: Target, timing: Timing) -> bool:

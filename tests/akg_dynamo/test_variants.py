@@ -133,6 +133,12 @@ def test_no_time_for_tuning(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> No
     assert judge.asked == [(256, "values"), (256, "speed")]
 
 
+def test_the_gate_correct_measures_nothing(solve: Solve) -> None:
+    judge = ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2})
+    assert tile_of(solve(judge, gate="correct")) == 256
+    assert judge.asked == [(256, "values")]
+
+
 def test_a_variant_that_does_not_build(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
     write = compiler.by_rules.write
 
