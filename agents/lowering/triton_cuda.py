@@ -82,7 +82,8 @@ def lower(sketch: sk.Sketch, *, sizes: Mapping[str, int] | None = None) -> Trito
 
 
 def _phase(program: Program, phase_plan: PhasePlan, name: str) -> tuple[Phase, str]:
-    emitter = PhaseEmitter(program, phase_plan)
+    options = _launch_options(program.sketch, phase_plan)
+    emitter = PhaseEmitter(program, phase_plan, options["num_stages"])
     emitter.run()
     body = emitter.text()
     words = set(re.findall(r"\w+", body))
@@ -90,7 +91,6 @@ def _phase(program: Program, phase_plan: PhasePlan, name: str) -> tuple[Phase, s
     tensors = tuple(t.name for t in sketch.tensors if f"{t.name}_ptr" in words)
     symbols = tuple(s for s in sketch.symbols if python_name(s) in words)
     parameters = [f"{t}_ptr" for t in tensors] + [f"{python_name(s)}: tl.int64" for s in symbols]
-    options = _launch_options(sketch, phase_plan)
     phase = Phase(
         name,
         emitter.grid,

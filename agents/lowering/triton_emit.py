@@ -26,9 +26,10 @@ _LINE = 120  # characters
 class PhaseEmitter:
     """Writes the body of one launch. `lines`, `tensors` and `grid` are the result."""
 
-    def __init__(self, program: Program, phase: PhasePlan) -> None:
+    def __init__(self, program: Program, phase: PhasePlan, num_stages: int) -> None:
         self.program = program
         self.phase = phase
+        self.num_stages = num_stages
         self.lines: list[str] = []
         self.depth = 1
         self.grid: tuple[str, ...] = ("1",)
@@ -170,8 +171,8 @@ class PhaseEmitter:
         start, stop = int_text(source.start, self.ints), int_text(source.stop, self.ints)
         self.ranges.loops[source.var] = (source.start, source.stop)
         bounds = [start.text, stop.text] if self.step(loop) == 1 else [start.text, stop.text, str(self.step(loop))]
-        hazard = self.phase.hazards and self.touches_hazard(loop.block)
-        function, options = ("tl.range", ", num_stages=1") if hazard else ("range", "")
+        stages = self.stages(loop)
+        function, options = ("range", "") if stages is None else ("tl.range", f", num_stages={stages}")
         high = None if stop.high is None else stop.high - 1
         with self.names.loop():
             name = self.names.fresh(source.var if loop.axis is None else f"{source.var}_start")
@@ -189,6 +190,12 @@ class PhaseEmitter:
                 self.line("pass")
             self.values.offsets.pop()
             self.depth -= 1
+
+    def stages(self, loop: Loop) -> int | None:
+        """How deep Triton may pipeline the loads of a loop; None: as deep as it is told for the launch."""
+        if self.phase.hazards and self.touches_hazard(loop.block):
+            return 1  # an iteration's loads must not run ahead of the stores before them
+        return self.num_stages if "pipeline" in loop.source.hints else None
 
     def touches_hazard(self, block: Block) -> bool:
         """Whether an iteration may read what an earlier one wrote."""

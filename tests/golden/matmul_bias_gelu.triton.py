@@ -10,7 +10,7 @@ def matmul_bias_gelu(a_ptr, b_ptr, bias_ptr, y_ptr):
     m = pid // 32 * 128 + tl.arange(0, 128)
     n = pid % 32 * 128 + tl.arange(0, 128)
     acc = tl.full([128, 128], 0.0, tl.float32)
-    for k_start in range(0, 4096, 64):
+    for k_start in tl.range(0, 4096, 64, num_stages=3):
         k = k_start + tl.arange(0, 64)
         a = tl.load(a_ptr + m[:, None] * 4096 + k[None, :])
         b = tl.load(b_ptr + k[None, :] * 4096 + n[:, None])

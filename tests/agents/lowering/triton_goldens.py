@@ -159,7 +159,7 @@ def goldens() -> dict[str, Golden]:
         "sum_split": Golden(text["sum_split"], {"N": 1 << 24}, 64),
         "transpose_add": Golden(text["transpose_add"], {"M": 4096, "N": 4096}, 64),
         "arg_max": Golden(text["arg_max"], {}, 64),
-        "cumsum": Golden(tiled(program("cumsum"), BN=1024), {"M": 4096, "N": 5000}, 96),
+        "cumsum": Golden(tiled(program("cumsum"), BN=1024), {"M": 4096, "N": 5000}, 128),
         "embedding": Golden(tiled(program("embedding", DType.BF16), BD=256), {"D": 1024}, 64),
         "matmul_bias_gelu": Golden(_matmul(), {"M": 4096, "N": 4096, "K": 4096}, 255),
         "attention": Golden(_attention(), {"H": 32, "D": 64}, 255),

@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,18 +67,30 @@ def torch_dtype_of(array: Array) -> torch.dtype:
     return next(torch_dtype(d) for d in DType if numpy_dtype(d) == array.dtype)
 
 
-def execute(sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int], sizes: dict[str, int]) -> TritonKernel:
-    """Lowers a sketch with `sizes` baked in and runs it on arrays; "tmp" tensors are made here."""
+def execute(
+    sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int], sizes: dict[str, int], *, gpu: bool = False
+) -> TritonKernel:
+    """Lowers a sketch with `sizes` baked in and runs it on arrays, interpreted or on a GPU; "tmp" is made here."""
     kernel = lower(sketch, sizes=sizes)
-    memory = {t.name: storage(tensors[t.name]) if t.name in tensors else _scratch(t, symbols) for t in sketch.tensors}
-    with interpreted():
+    host = {t.name: storage(tensors[t.name]) if t.name in tensors else _scratch(t, symbols) for t in sketch.tensors}
+    memory = {name: t.cuda() for name, t in host.items()} if gpu else host
+    with nullcontext() if gpu else interpreted():
         module = load(kernel)
         for phase in kernel.phases:
             grid = tuple(eval(text, {"min": min, "max": max}, dict(symbols)) for text in phase.grid)
             if min(grid) > 0:
                 arguments = [*(memory[t] for t in phase.tensors), *(symbols[s] for s in phase.symbols)]
-                getattr(module, phase.name)[grid](*arguments)
+                getattr(module, phase.name)[grid](*arguments, **(_options(phase) if gpu else {}))
+    if gpu:
+        for name, tensor in host.items():
+            tensor.copy_(memory[name])
     return kernel
+
+
+def _options(phase: Phase) -> dict[str, int | bool]:
+    """As kernels are compiled for use: denormals are kept, as torch keeps them."""
+    launch: dict[str, int | bool] = {"num_warps": phase.num_warps, "num_stages": phase.num_stages}
+    return launch | {"enable_fp_fusion": True, "enable_reflect_ftz": False, "debug": phase.asserts}
 
 
 def _scratch(decl: TensorDecl, symbols: dict[str, int]) -> torch.Tensor:
@@ -86,8 +99,13 @@ def _scratch(decl: TensorDecl, symbols: dict[str, int]) -> torch.Tensor:
 
 
 def compare(
-    sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int], *, static: bool | None = None
-) -> TritonKernel | None:
+    sketch: Sketch,
+    tensors: dict[str, Array],
+    symbols: dict[str, int],
+    *,
+    static: bool | None = None,
+    gpu: bool = False,
+) -> None:
     """Runs a sketch in the interpreter and as a kernel, and asserts that the outputs agree.
 
     static: with all of its sizes baked in, with none; None: both.
@@ -95,15 +113,13 @@ def compare(
     want = {n: same_strides(t) for n, t in tensors.items()}
     with np.errstate(all="ignore"):
         interpret(sketch, want, symbols)
-    kernel = None
     for sizes in {None: [symbols, {}], True: [symbols], False: [{}]}[static]:
         got = {n: same_strides(t) for n, t in tensors.items()}
         try:
-            kernel = execute(sketch, got, symbols, sizes)
+            execute(sketch, got, symbols, sizes, gpu=gpu)
             assert_agree(sketch, got, want)
         except Exception as e:
             raise AssertionError(f"{to_text(sketch)}\n{symbols}\n{lower(sketch, sizes=sizes).source}") from e
-    return kernel
 
 
 _TYPES = {
@@ -127,9 +143,8 @@ def compile_phase(function: Any, phase: Phase, sketch: Sketch, arch: int) -> Usa
     types = [*(_TYPES[dtypes[t]] for t in phase.tensors), *("i64" for _ in phase.symbols)]
     signature = dict(zip(function.arg_names, types, strict=True))
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(phase.tensors))}
-    options = {"num_warps": phase.num_warps, "num_stages": phase.num_stages, "enable_fp_fusion": True}
     source = ASTSource(function, signature, attrs=aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=_options(phase))
     path = _folder() / f"{phase.name}_{next(_count)}.cubin"
     path.write_bytes(compiled.asm["cubin"])
     command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]

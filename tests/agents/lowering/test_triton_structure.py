@@ -1,0 +1,250 @@
+"""What the generated Triton looks like: launches, masks, widths of integers, loops; and that it still runs right."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from lowered import Array, arrays_for
+from triton_lowered import compare
+
+from akg_dynamo.agents.lowering.triton_cuda import TritonKernel, lower
+from akg_dynamo.agents.sketch import parse
+from akg_dynamo.agents.sketch.ast import Sketch
+from akg_dynamo.core.errors import LoweringError
+
+
+def function(kernel: TritonKernel, phase: int = 0) -> str:
+    """The body of one launch."""
+    found = re.search(rf"def {kernel.phases[phase].name}\(.*?(?=\n\n\n|\Z)", kernel.source, re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def checked(sketch: Sketch, symbols: dict[str, int], **given: Array) -> None:
+    compare(sketch, arrays_for(sketch, symbols, np.random.default_rng(7), **given), symbols)
+
+
+ROWS = parse(
+    """sketch rows {
+  symbols: M, N
+  tensors: x[M, N]: f32 in, y[M, N]: f32 out
+  constexpr: BM = 4, BN = 32
+  @llm_hint("parallel")
+  for i in range(0, M, BM):
+    @llm_hint("parallel")
+    for j in range(0, N, BN):
+      store(load(x[i:i+BM, j:j+BN]) * 2.0 -> y[i:i+BM, j:j+BN])
+}"""
+)
+
+
+def test_nested_parallel_loops_are_one_program_id() -> None:
+    kernel = lower(ROWS)
+    assert kernel.phases[0].grid == ("((M + 3) // 4) * ((N + 31) // 32)",)
+    assert kernel.phases[0].symbols == ("M", "N")
+    assert function(kernel).count("tl.program_id(0)") == 1
+    assert lower(ROWS, sizes={"M": 8, "N": 64}).phases[0].grid == ("2 * 2",)
+    for symbols in ({"M": 1, "N": 1}, {"M": 9, "N": 70}, {"M": 8, "N": 64}):
+        checked(ROWS, symbols)
+
+
+def test_masks_only_where_a_tile_runs_over() -> None:
+    assert "mask" not in lower(ROWS, sizes={"M": 8, "N": 64}).source
+    assert "i_mask" not in lower(ROWS, sizes={"M": 8, "N": 65}).source
+    assert "j_mask" not in lower(ROWS, sizes={"M": 9, "N": 64}).source
+    dynamic = lower(ROWS, sizes={"N": 64})
+    assert "i_mask" in dynamic.source
+    assert "j_mask" not in dynamic.source
+    assert dynamic.phases[0].symbols == ("M",)
+
+
+def test_a_tile_is_no_wider_than_what_it_covers() -> None:
+    source = lower(ROWS, sizes={"M": 4, "N": 20}).source
+    assert "tl.arange(0, 32)" in source
+    assert "tl.arange(0, 8)" in lower(ROWS, sizes={"M": 4, "N": 7}).source
+
+
+def test_integers_are_as_wide_as_sizes_need() -> None:
+    assert "int64" not in lower(ROWS, sizes={"M": 1 << 15, "N": 1 << 15}).source
+    wide = function(lower(ROWS, sizes={"M": 1 << 20, "N": 1 << 15}))  # 2^35 elements, indices below 2^31
+    assert re.search(r"i\.to\(tl\.int64\)|i\[:, None\]\.to\(tl\.int64\) \* 32768", wide)
+    assert "M: tl.int64, N: tl.int64" in function(lower(ROWS))
+    huge = parse(
+        """sketch huge {
+  symbols: N
+  tensors: x[N]: i8 in, y[N]: i8 out
+  @llm_hint("parallel")
+  for i in range(0, N, 1024):
+    store(load(x[i:i+1024]) -> y[i:i+1024])
+}"""
+    )
+    assert "int64" not in lower(huge, sizes={"N": (1 << 31) - 1024}).source
+    assert "int64" in lower(huge, sizes={"N": (1 << 31) + 1024}).source
+
+
+def test_loops_that_run_once_vanish() -> None:
+    sketch = parse(
+        """sketch once {
+  symbols: M, N
+  tensors: x[M, N]: f32 in, y[M]: f32 out
+  @llm_hint("parallel")
+  for i in range(0, M):
+    total = alloc([], f32, init=0.0)
+    for j in range(0, N, 64):
+      total = total + reduce_sum(load(x[i, j:j+64]), j)
+    store(total -> y[i])
+}"""
+    )
+    assert "for " not in function(lower(sketch, sizes={"N": 64}))
+    assert "for j_start in range(0, 65, 64):" in function(lower(sketch, sizes={"N": 65}))
+    for n in (1, 64, 65, 200):
+        checked(sketch, {"M": 3, "N": n})
+
+
+ACCUMULATED = {
+    "through two loops": ("""
+    total = alloc([], f32, init=0.0)
+    for r in range(0, M):
+      for j in range(0, N, 16):
+        total = total + reduce_sum(load(x[r, j:j+16]), j)
+    store(total -> y[i])""", True),
+    "several, with starting values": ("""
+    low = alloc([], f32, init=0.5)
+    high = alloc([], f32, init=-inf)
+    for j in range(0, N, 16):
+      t = load(x[i, j:j+16])
+      low = minimum(reduce_min(t, j), low)
+      high = maximum(high, reduce_max(t * t, j))
+    store(low + high -> y[i])""", True),
+    "read in the loop": ("""
+    top = alloc([], f32, init=-inf)
+    total = alloc([], f32, init=0.0)
+    for j in range(0, N, 16):
+      t = load(x[i, j:j+16])
+      peak = maximum(top, reduce_max(t, j))
+      total = total * exp(top - peak) + reduce_sum(exp(t - peak), j)
+      top = peak
+    store(top + log(total) -> y[i])""", False),
+    "set in the loop around": ("""
+    total = alloc([], f32, init=1.0)
+    for r in range(0, M):
+      total = total * 0.5
+      for j in range(0, N, 16):
+        total = total + reduce_sum(load(x[r, j:j+16]), j)
+    store(total -> y[i])""", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ACCUMULATED)
+def test_lanes_are_reduced_after_the_loop(case: str) -> None:
+    body, carried = ACCUMULATED[case]
+    sketch = parse(
+        f"""sketch accumulated {{
+  symbols: M, N
+  tensors: x[M, N]: f32 in, y[M]: f32 out
+  @llm_hint("parallel")
+  for i in range(0, M):{body}
+}}"""
+    )
+    assert ("_lanes" in function(lower(sketch))) is carried
+    for n in (1, 16, 45):
+        checked(sketch, {"M": 5, "N": n})
+
+
+def test_what_passes_between_loops_in_a_name_runs_in_one_program() -> None:
+    sketch = parse(
+        """sketch joined {
+  symbols: N
+  tensors: x[N]: f32 in, y[N]: f32 out, z[N]: f32 out
+  total = alloc([], f32, init=0.0)
+  for j in range(0, N, 16):
+    total = total + reduce_sum(load(x[j:j+16]), j)
+  @llm_hint("parallel")
+  for j in range(0, N, 16):
+    store(load(x[j:j+16]) - total -> y[j:j+16])
+  @llm_hint("parallel")
+  for j in range(0, N, 16):
+    store(load(y[j:j+16]) * 2.0 -> z[j:j+16])
+}"""
+    )
+    kernel = lower(sketch)
+    assert [p.grid for p in kernel.phases] == [("1",), ("(N + 15) // 16",)]
+    for n in (1, 16, 50):
+        checked(sketch, {"N": n})
+
+
+def test_stores_and_loads_of_one_tensor_are_kept_apart() -> None:
+    sketch = parse(
+        """sketch moved {
+  symbols: M, N
+  tensors: x[M, N]: f32 in, t[M, N]: f32 tmp, y[M, N]: f32 out
+  @llm_hint("parallel")
+  for i in range(0, M):
+    for j in range(0, N, 16):
+      store(load(x[i, j:j+16]) + 1.0 -> t[i, j:j+16])
+    for j in range(0, N, 16):
+      store(load(t[i, j:j+16]) * 2.0 -> y[i, j:j+16])
+}"""
+    )
+    body = function(lower(sketch))
+    assert body.index("tl.store(t_ptr") < body.rindex("tl.debug_barrier()") < body.index("tl.load(t_ptr")
+    checked(sketch, {"M": 3, "N": 37})
+
+
+def test_launch_parameters() -> None:
+    text = """sketch launched {
+  symbols: N
+  tensors: x[N]: f32 in, y[N]: f32 out, z[N]: f32 out
+  constexpr: num_warps = 2, num_stages = 3
+  @llm_hint("parallel", "num_warps=8")
+  for j in range(0, N, 16):
+    store(load(x[j:j+16]) -> y[j:j+16])
+  @llm_hint("parallel")
+  for j in range(0, N, 16):
+    store(load(y[j:j+16]) -> z[j:j+16])
+}"""
+    first, second = lower(parse(text)).phases
+    assert (first.num_warps, first.num_stages) == (8, 3)
+    assert (second.num_warps, second.num_stages) == (2, 3)
+    with pytest.raises(LoweringError, match="num_warps"):
+        lower(parse(text.replace("num_warps=8", "num_warps=6")))
+
+
+def test_checked_indices_are_asserted() -> None:
+    sketch = parse(
+        """sketch taken {
+  symbols: V, N
+  tensors: table[V]: f32 in, places[N]: i64 in, y[N]: f32 out
+  @llm_hint("parallel")
+  for n in range(0, N, 16):
+    place = checked(load(places[n:n+16]), index(V))
+    store(load(table[place]) -> y[n:n+16])
+}"""
+    )
+    kernel = lower(sketch, sizes={"V": 50})
+    assert kernel.phases[0].asserts
+    assert 'tl.device_assert((places >= 0) & (places < 50) | ~n_mask, "index out of range")' in kernel.source
+    places = np.random.default_rng(0).integers(0, 50, 37)
+    checked(sketch, {"V": 50, "N": 37}, places=places)
+
+
+def test_dots_use_the_matrix_unit_from_16_lanes_on() -> None:
+    text = """sketch product {
+  symbols: M, N, K
+  tensors: a[M, K]: f32 in, b[K, N]: f32 in, y[M, N]: f32 out
+  @llm_hint("parallel")
+  for m in range(0, M, 16):
+    for n in range(0, N, BN):
+      acc = alloc([m, n], f32, init=0.0)
+      for k in range(0, K, 16):
+        acc = acc + dot(load(a[m:m+16, k:k+16]), load(b[k:k+16, n:n+BN]), k, precision="PRECISION")
+      store(acc -> y[m:m+16, n:n+BN])
+}"""
+    for size, precision in ((16, "ieee"), (16, "tf32"), (8, "ieee")):
+        sketch = parse(text.replace("BN", str(size)).replace("PRECISION", precision))
+        source = lower(sketch).source
+        assert (f'tl.dot(a, tl.trans(b), input_precision="{precision}")' in source) is (size == 16)
+        if precision == "ieee":
+            checked(sketch, {"M": 20, "N": 19, "K": 37})
