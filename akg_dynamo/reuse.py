@@ -27,7 +27,10 @@ from akg_dynamo.schedule import Region, Step, is_view, step_inputs
 # Lists of what is needed: a schema does not tell, since many operators return their argument where nothing is to do.
 _FRESH = frozenset("mm addmm bmm baddbmm mv addmv".split())  # noqa: SIM905
 """Operators that return contiguous memory of their own."""
-_READERS = _FRESH | {"linear", "convolution", "_scaled_dot_product_flash_attention_for_cpu"}
+_RELAID = frozenset({"linear", "convolution"})
+"""The same, but for the layout, which the forward checks where a kernel reads it."""
+_ATTENTION = "flash_attention flash_attention_for_cpu efficient_attention cudnn_attention"
+_READERS = _FRESH | _RELAID | {f"_scaled_dot_product_{kind}" for kind in _ATTENTION.split()}
 """Operators whose results share nothing with their arguments."""
 
 
@@ -63,6 +66,7 @@ def plan_reuse(
 def _owners(steps: Sequence[Step]) -> dict[fx.Node, fx.Node]:
     """For each tensor in the graph's own memory, the one that memory was allocated for: itself, if it is no view."""
     owner: dict[fx.Node, fx.Node] = {}
+    read_by_kernels = {n for step in steps if isinstance(step, Region) for n in step.inputs}
     for step in steps:
         if isinstance(step, Region):
             owner.update((n, n) for n in step.outputs)
@@ -70,7 +74,7 @@ def _owners(steps: Sequence[Step]) -> dict[fx.Node, fx.Node]:
             sources = step.all_input_nodes
             if sources and sources[0] in owner:
                 owner[step] = owner[sources[0]]
-        elif _is_one_of(step, _FRESH):
+        elif _is_one_of(step, _FRESH) or (step in read_by_kernels and _is_one_of(step, _RELAID)):
             owner[step] = step
     return owner
 

@@ -22,6 +22,7 @@ class ReferenceSolver:
 
     wrap: Callable[[Subgraph, Run], Run] = lambda sub, run: run
     wrap_into: Callable[[Subgraph, Run], Run] = lambda sub, run_into: run_into
+    pairs: tuple[tuple[int, int], ...] = ()  # every kernel's IN_PLACE
     solved: list[Subgraph] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
     calls: int = 0
@@ -39,7 +40,7 @@ class ReferenceSolver:
 
         run_into = self.wrap_into(sub, writing_into(run, len(sub.outputs)))
         candidate = Candidate("fused", "", "cpp")
-        return Kernel("fused", sub.digest, sub.digest, candidate, Verdict(Outcome.RIGHT), run, run_into)
+        return Kernel("fused", sub.digest, sub.digest, candidate, Verdict(Outcome.RIGHT), run, run_into, self.pairs)
 
     def quarantine(self, kernel: Kernel, reason: str, options: Options) -> None:
         self.quarantined.append(kernel.key)

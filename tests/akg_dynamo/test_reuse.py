@@ -208,9 +208,7 @@ def another_size(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return torch.mm(x[:1], w) * x
 
 
-@pytest.mark.parametrize(
-    "f", [both_sides, a_graph_input, a_view_of_a_graph_input, an_output_as_well, another_size]
-)
+@pytest.mark.parametrize("f", [both_sides, a_graph_input, a_view_of_a_graph_input, an_output_as_well, another_size])
 def test_what_must_not_be_written_over(f: Any) -> None:
     made = written(f, X, W, in_place=True)
     assert "_into" not in made.source
@@ -300,14 +298,27 @@ def test_after_a_latch_nothing_is_written_into(solver: ReferenceSolver) -> None:
         assert into == [second]
 
 
-def test_what_a_linear_layer_read_is_taken(solver: ReferenceSolver) -> None:
-    layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.Linear(4, 4), torch.nn.GELU())
-    x = torch.randn(2, 2, 4)
+def test_linear_layers_and_convolutions(solver: ReferenceSolver) -> None:
+    """What they have read is free, and what they returned is the kernel's that reads it."""
+    solver.pairs = ((0, 0),)
+    for layer, x in [
+        (torch.nn.Linear(4, 4), torch.randn(2, 2, 4)),
+        (torch.nn.Conv2d(2, 2, 1), torch.randn(1, 2, 3, 3)),
+    ]:
+        layers = torch.nn.Sequential(torch.nn.SiLU(), layer, torch.nn.GELU(), layer, torch.nn.Softplus())
+        g = torch.compile(layers, backend="akg", options=ALL)
+        with torch.no_grad():
+            for _ in range(2):
+                torch.testing.assert_close(g(x), layers(x))
+        name = "linear_default" if x.dim() == 3 else "convolution"
+        lines = akg_dynamo.explain()[-1].source.splitlines()
+        assert sum(f"_into({name}" in line for line in lines) == 2, lines
+    solver.pairs = ()
+    torch._dynamo.reset()
     g = torch.compile(layers, backend="akg", options=ALL)
     with torch.no_grad():
-        for _ in range(2):
-            torch.testing.assert_close(g(x), layers(x))
-    assert "fused_into(gelu, linear_default_1)" in akg_dynamo.explain()[0].source
+        torch.testing.assert_close(g(x), layers(x))
+    assert "_into(silu" in akg_dynamo.explain()[-1].source
 
 
 def test_the_first_call_of_a_kernel_goes_the_marked_way() -> None:
