@@ -4,9 +4,9 @@
 
 A compiled function of 1, 3 and 20 kernels, static and with dynamic=True, must cost no more per call than Inductor's,
 also where a kernel's size is not that of the one before; the ModelNew of a kernel's own file no more than 1.1 x an
-eager torch.mul. All contenders of a row run interleaved, and a ratio is the median of the rounds' with its 95% interval.
-The file that akg-optimize writes around the kernel checks more, and is shown without a limit. The raw times are kept in
-benchmarks/results.
+eager torch.mul. All contenders of a row run interleaved, and a ratio is the median of the rounds' ratios with its 95%
+interval. The file that akg-optimize writes around the kernel checks more, and is shown without a limit. The raw times
+are kept in benchmarks/results.
 """
 
 from __future__ import annotations
