@@ -226,7 +226,7 @@ def main() -> int:
                         for s in range(asked)
                     ]
                 )
-                ratios = [v.timing.ratio for v in timed if v.timing is not None]
+                ratios = sorted(v.timing.ratio for v in timed if v.timing is not None)
                 wins = sum(v.timing is not None and v.timing.wins() for v in timed)
                 cost = statistics.median(v.judge_s for v in timed)
                 who = "" if trusted else " (not trusted)"
@@ -237,6 +237,12 @@ def main() -> int:
                     f"{n + who:36} won {wins} of {len(timed)}; ratios {min(ratios):.3f} to {max(ratios):.3f}, "
                     f"median {statistics.median(ratios):.3f}; {cost * 1e3:.0f} ms each"
                 )
+                if not trusted:
+                    calls = [v.timing for v in timed if v.timing is not None]
+                    print(
+                        "    eager -> itself, us a call:",
+                        ", ".join(f"{t.eager_us:.1f} -> {t.kernel_us:.1f}" for t in calls),
+                    )
                 if wins > max(1, _ALLOWED_WINS * len(timed)):
                     wrong.append(f"{n}{who}: eager won {wins} of {len(timed)} against itself")
     for text in wrong:

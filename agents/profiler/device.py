@@ -24,8 +24,9 @@ Call = Callable[[int], object]
 """One call, on the data set of that number."""
 
 _SAMPLE_S = 0.0003
-_MOST_DEVICE_CALLS = 8
+_MOST_DEVICE_CALLS = 4
 _MOST_HOST_CALLS = 32
+_WELL_BELOW = 0.65
 _SHORTEST_HOLD_S = 0.0001
 _LONGEST_HOLD_S = 0.008
 _HOLD_PER_CALL_S = 0.00002  # what the marks and the flush take to queue
@@ -160,7 +161,7 @@ class DeviceClock:
 class DeviceMeasure:
     """Eager and a kernel on one device, for `abba.compare`: each sample is what a call costs.
 
-    Where one of device and host time is known to be less than half of the other on both sides, only the other is taken.
+    Where one of device and host time is known to be well below the other on both sides, only the other is taken.
     """
 
     def __init__(self, queue: Queue, eager: Call, kernel: Call, n_sets: int) -> None:
@@ -173,8 +174,8 @@ class DeviceMeasure:
             side.host_s = min(self.clock.host_s(side, 2, i) for i in range(3))
             side.hold_s = max(_SHORTEST_HOLD_S, min(_LONGEST_HOLD_S, 2 * 1.5 * (side.host_s + _HOLD_PER_CALL_S)))
             side.device_s = min(self.clock.device_s(side, 2, i) for i in range(2))
-        self.times_host = any(side.host_s > side.device_s / 2 for side in self.sides.values())
-        self.times_device = any(side.device_s > side.host_s / 2 for side in self.sides.values())
+        self.times_host = any(side.host_s > _WELL_BELOW * side.device_s for side in self.sides.values())
+        self.times_device = any(side.device_s > _WELL_BELOW * side.host_s for side in self.sides.values())
 
     def __call__(self, kernel: bool, n_calls: int, index: int) -> float:
         """Seconds of one call, whatever `n_calls` says: how many make a sample depends on what is measured."""

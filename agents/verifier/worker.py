@@ -248,7 +248,8 @@ class _Worker:
         run: Run = self.references[digest] if message["eager"] else self.modules[digest].run
         memory = self.ground.open(message["where"])
         sets = [self._inputs(memory, case) for case in message["cases"]]
-        self.kept = repeat(run, sets, message["first"], message["count"], message["keep"])
+        with torch.no_grad():  # as eager is called
+            self.kept = repeat(run, sets, message["first"], message["count"], message["keep"])
         if self.device != "cpu":
             torch.cuda.synchronize()
         return {}

@@ -172,10 +172,6 @@ WRONG = {
     "before an input": (BESIDE.format(0, "-1"), "wrote past an end of input 0"),
     "into an input": ("args[0].add_(args[1]); return (torch.relu(args[0]),)", "wrote into input 0"),
     "another answer each time": ("global n; n += 1; return (torch.relu(args[0] + args[1] + n * 1e-3),)", "again"),
-    "allocates without end": (
-        "kept = []\nwhile True: kept.append(torch.zeros(1 << 26, device='cuda'))",
-        "OutOfMemoryError",
-    ),
     "on the host": ("return (torch.relu(args[0] + args[1]).cpu(),)", "device cpu, must be cuda"),
     "raises": ("raise ValueError('no')", "ValueError: no"),
 }
@@ -188,6 +184,14 @@ def test_wrong_kernels_fail_with_their_reason(judge: Judge, name: str, n: int) -
     (verdict,) = judge.judge([job(add_relu(n), body, ADD_RELU + "n = 0")])
     assert verdict.outcome is Outcome.WRONG, verdict
     assert reason in verdict.detail
+
+
+@pytest.mark.parametrize(("trusted", "outcome"), [(True, Outcome.NOT_JUDGED), (False, Outcome.WRONG)])
+def test_who_allocates_without_end_is_stopped(judge: Judge, trusted: bool, outcome: Outcome) -> None:
+    body = "kept = []\nwhile True: kept.append(torch.zeros(1 << 26, device='cuda'))"
+    (verdict,) = judge.judge([job(add_relu(SMALL), body, trusted=trusted)])
+    assert verdict.outcome is outcome
+    assert "OutOfMemoryError" in verdict.detail
 
 
 def test_a_symbolic_kernel_is_judged_at_its_boundaries(judge: Judge) -> None:
