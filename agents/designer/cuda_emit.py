@@ -237,18 +237,18 @@ class _CudaWriter(NestWriter):
         return self._terms(tile) if tile.kind == "count" and self._named(tile) is None else super()._expr(tile, depth)
 
     def _terms(self, tile: Tile) -> TileExpr:
-        """How many terms a chunk has, in f32."""
+        """How many terms a chunk has, as a number."""
         terms = self._counts[tile.attr.prim]
         (index,) = tile.attr.indices
         chunked = terms.chunked
         number = self._number(index)
         if chunked.length is not None:
             length = times(self._whole.size(chunked.length), terms.others)
-            return Cast(IndexValue(length), DType.F32)
+            return Cast(IndexValue(length), tile.dtype)
         if isinstance(number, IndexValue):
             lo, hi = self._range(chunked, terms.extent, terms.grain, number.expr)
-            return Cast(IndexValue(times(minus(hi, lo), terms.others)), DType.F32)
-        return self._lane_terms(terms, number)
+            return Cast(IndexValue(times(minus(hi, lo), terms.others)), tile.dtype)
+        return Cast(self._lane_terms(terms, number), tile.dtype)
 
     def _lane_terms(self, terms: _Terms, number: TileExpr) -> TileExpr:
         """The same for a tile of chunk numbers."""
@@ -264,7 +264,7 @@ class _CudaWriter(NestWriter):
 
         end = Op("minimum", (border(Op("add", (number, Literal(1)))), IndexValue(terms.extent)))
         length = self._let("terms", Op("sub", (end, border(number))))
-        return Cast(Op("mul", (length, IndexValue(terms.others))), DType.F32)
+        return Op("mul", (length, IndexValue(terms.others)))
 
     # ----------------------------------------------------------------------------------------------------------------
     # Passes
@@ -480,7 +480,7 @@ class _CudaWriter(NestWriter):
         op, dtype = member.sink.op, member.tile.dtype
         value = self._value(member.tile)
         if led and led[0].how.kind == "deviation":
-            self._accumulate_deviation(value, names, loop)
+            self._accumulate_deviation(member, value, loop)
             return
         idle = not self._vanishes(member.tile, loop) or op != "sum"
         value = self._masked(value, identity(op[3:] if op.startswith("arg") else op, dtype), dtype, loop, needed=idle)
@@ -646,8 +646,9 @@ class _CudaWriter(NestWriter):
         finite = Op("lt", (Op("abs", (m,)), Literal(float("inf"))))
         self._finished(together.member, Op("where", (finite, total, odd)))
 
-    def _accumulate_deviation(self, value: TileExpr, names: Sequence[str], loop: _Loop) -> None:
+    def _accumulate_deviation(self, member: Member, value: TileExpr, loop: _Loop) -> None:
         """Every lane's mean, and its sum of squared deviations from that (Welford)."""
+        names, dtype = loop.carried[id(member)], member.tile.dtype
         mean, squares = Name(names[0]), Name(names[1])
         v = value
         if self._ragged(loop):
@@ -655,14 +656,14 @@ class _CudaWriter(NestWriter):
             assert live is not None
             seen = Name(names[2])
             v = self._let("v", Op("where", (live, value, mean)))
-            one = Op("where", (live, Literal(1.0, DType.F32), Literal(0.0)))
+            one = Op("where", (live, Literal(1.0, dtype), Literal(0.0)))
             self._add(Assign(seen.name, Op("add", (seen, one))))
             share: TileExpr = Op("div", (Literal(1.0), Op("maximum", (seen, Literal(1.0)))))
         else:
             v = value if isinstance(value, Name) else self._let("v", value)
             if not loop.inverse:
                 assert loop.count is not None
-                count = Cast(IndexValue(loop.count), DType.F32)
+                count = Cast(IndexValue(loop.count), dtype)
                 loop.inverse = self._let("inverse", Op("div", (Literal(1.0), count))).name
             share = Name(loop.inverse)
         off = self._let("off", Op("sub", (v, mean)))
@@ -688,8 +689,8 @@ class _CudaWriter(NestWriter):
                     trips = times(trips, self._tile_count(axis, lo, hi, IntVar(found.tile), found.full))
                 else:
                     trips = times(trips, self._trips.get(axis, minus(hi, lo)))
-            terms = self._let("terms", Cast(IndexValue(trips), DType.F32))
-            whole = self._let("terms", Cast(IndexValue(times(trips, lanes)), DType.F32))
+            terms = self._let("terms", Cast(IndexValue(trips), base.tile.dtype))
+            whole = self._let("terms", Cast(IndexValue(times(trips, lanes)), base.tile.dtype))
         total = self._let("s", self._reduced("sum", Op("mul", (mean, terms)), axes))
         off = self._let("off", Op("sub", (mean, Op("div", (total, whole)))))
         apart = Op("add", (squares, Op("mul", (terms, Op("mul", (off, off))))))

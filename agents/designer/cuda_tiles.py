@@ -25,6 +25,8 @@ TILE_BYTES = 4096  # of one tensor, that a pointwise program reads: 32 per threa
 LOOP = 1 << 12  # elements of a tensor that one trip of a reduction's loop reads; twice that from long rows
 LONG = 1 << 15
 PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
+SHORT = 1 << 10  # elements of a tensor, 4-byte ones: programs that hold no more have more threads for them
+SQUARE_PER_THREAD = 32
 MAX_WARPS = 16
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
 
@@ -124,23 +126,24 @@ class _Planner:
         outer = dict.fromkeys(self.nest.outer, 1)
         total = prod(self._value(a) for a in self.nest.outer)
         if self.nest.across is not None and self.nest.vector is not None:
-            side = self._scaled(32 if self.item >= 4 else 64, 8)
+            side = self._scaled(64, 8)
+            while side > 16 and total < self.device.processors * side * side:
+                side //= 2
             outer[self.nest.across] = min(side, power_of_two(self._value(self.nest.across)))
             rest = side * side // outer[self.nest.across]
             outer[self.nest.vector] = min(rest, power_of_two(self._value(self.nest.vector)))
-        else:
-            budget = max(32, TILE_BYTES // self.item)
-            while budget > 256 and total < 2 * self.device.processors * budget:
-                budget //= 2
-            left = self._scaled(budget, 32)
-            for axis in self._outer():
-                if left > 1:
-                    contiguous = axis is self.nest.vector
-                    most = min(left, max(32, 1024 // self.item)) if contiguous and self._reuses() else left
-                    outer[axis] = self._fitting(self._value(axis), most, contiguous)
-                    left //= outer[axis]
-        elements = prod(outer.values())
-        return NestPlan(outer, {}, self._warps(elements, max(2, 32 // self.item)))
+            return NestPlan(outer, {}, self._warps(prod(outer.values()), SQUARE_PER_THREAD))
+        budget = max(32, TILE_BYTES // self.item)
+        while budget > 256 and total < 2 * self.device.processors * budget:
+            budget //= 2
+        left = self._scaled(budget, 32)
+        for axis in self._outer():
+            if left > 1:
+                contiguous = axis is self.nest.vector
+                most = min(left, max(32, 1024 // self.item)) if contiguous and self._reuses() else left
+                outer[axis] = self._fitting(self._value(axis), most, contiguous)
+                left //= outer[axis]
+        return NestPlan(outer, {}, self._warps(prod(outer.values()), max(2, 32 // self.item)))
 
     def _reuses(self) -> bool:
         """Whether what is read for one row is read again for the next: then a tile has several rows."""
@@ -155,7 +158,7 @@ class _Planner:
         inner = max(prod(b.tiles.values()) for b in found.values())
         outer = dict.fromkeys(self.nest.outer, 1)
         rows = prod(self._value(a) for a in self.nest.outer)
-        left = min(self._scaled(2048) // inner, max(1, rows // (2 * self.device.processors)))
+        left = min(self._scaled(SHORT) // inner, max(1, rows // (2 * self.device.processors)))
         if self.nest.across is not None:
             left = max(left, min(32, WHOLE // inner))
         for axis in self._outer():
@@ -163,7 +166,8 @@ class _Planner:
                 outer[axis] = min(1 << (left.bit_length() - 1), power_of_two(self._value(axis)))
                 left //= outer[axis]
         elements = inner * prod(outer.values())
-        return NestPlan(outer, found, self._warps(elements, PER_THREAD))
+        short = elements <= SHORT and self.item >= 4
+        return NestPlan(outer, found, self._warps(elements, PER_THREAD // 2 if short else PER_THREAD))
 
     def _columns(self) -> NestPlan:
         vector = self.nest.vector
@@ -216,7 +220,7 @@ class _Planner:
         whole = self._whole(inner, None if chunked is None else self._with_grain(chunked, inner, True))
         if whole is not None:
             size, length = prod(whole.values()) * beside, self._length(inner, chunked)
-            fits = size <= limit // max(1, _kept(band)) and len(inner) <= 3
+            fits = size <= limit // _kept(band) and len(inner) <= 3
             tight = len(band) > 1 or size <= 2048 or 3 * size <= 4 * length * beside
             if self.knobs.whole is not None and size <= 2 * limit and len(inner) <= 3:
                 fits = tight = self.knobs.whole and len(band) > 1
@@ -268,25 +272,30 @@ class _Planner:
 
 
 def _kept(band: Sequence[Pass]) -> int:
-    """How many tiles would be kept from one pass to a later one: the largest expressions that both contain."""
+    """How many tiles a program keeps from one pass to the next: the largest expressions that both sides contain."""
     inner = set(band[0].inner)
-    known: set[int] = set()
-    kept: set[int] = set()
-    for group in band:
-        stack = [m.tile for m in group.members]
+    most = 1
+    for k in range(1, len(band)):
+        known = _closure(band[:k])
+        kept: set[int] = set()
+        seen: set[int] = set()
+        stack = [m.tile for p in band[k:] for m in p.members]
         while stack:
             tile = stack.pop()
-            if id(tile) in known and tile.axes & inner and tile.kind != "index":
-                kept.add(id(tile))
-            elif id(tile) not in known:
+            if id(tile) in seen:
+                continue
+            seen.add(id(tile))
+            if id(tile) not in known:
                 stack.extend(tile.below)
-        known |= _closure(group)
-    return len(kept)
+            elif tile.axes & inner and tile.kind != "index":
+                kept.add(id(tile))
+        most = max(most, len(kept))
+    return most
 
 
-def _closure(group: Pass) -> set[int]:
+def _closure(passes: Sequence[Pass]) -> set[int]:
     found: set[int] = set()
-    stack = [m.tile for m in group.members]
+    stack = [m.tile for p in passes for m in p.members]
     while stack:
         tile = stack.pop()
         if id(tile) not in found:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from akg_dynamo.agents.designer.domain import Index, RedRef, Tile, Tiles
 from akg_dynamo.agents.designer.prims import Prim
 from akg_dynamo.agents.designer.sizes import Size
-from akg_dynamo.agents.sketch.ast import DType
 
 
 @dataclass(frozen=True)
@@ -108,5 +107,5 @@ def replaced(tile: Tile, tiles: Tiles, change: Callable[[Tile], Tile | None]) ->
 
 
 def count(prim: Prim, chunk: Index, tiles: Tiles) -> Tile:
-    """How many terms went into one chunk of the partial reduction `prim`, in f32."""
-    return tiles.make("count", DType.F32, (), RedRef(prim, (chunk,)), chunk.axes)
+    """How many terms went into one chunk of the partial reduction `prim`, in its dtype."""
+    return tiles.make("count", prim.dtype, (), RedRef(prim, (chunk,)), chunk.axes)

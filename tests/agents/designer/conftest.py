@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,11 @@ from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.symbols import SymbolSource
 from akg_dynamo.fusion.task import evaluate
 
+sys.path.insert(0, str(Path(__file__).parent))  # `families` is imported by the tests beside it
+
 Tensors = Sequence[torch.Tensor]
+HERE = Target()
+CUDA = Target("cuda", "triton_cuda", "sm_90", "sm_90")
 
 
 def to_subgraph(f: Callable[..., object], args: Tensors, mode: str = "fake") -> tuple[Subgraph, list[int], list[int]]:
@@ -100,10 +105,10 @@ def compare(got: Tensors, want: Tensors, text: str) -> None:
         )
 
 
-def check_design(f: Callable[..., object], *args: torch.Tensor, mode: str = "fake") -> Design:
+def check_design(f: Callable[..., object], *args: torch.Tensor, mode: str = "fake", target: Target = HERE) -> Design:
     """Design `f` for `args`, interpret it, compare with torch; gives the design."""
     sub, order, symbols = to_subgraph(f, args, mode)
-    found = design(sub, Target())
+    found = design(sub, target)
     assert isinstance(found, Design), f"{found}\n{sub.text}"
     text = to_text(found.sketch)
     inputs = [args[i] for i in order]
@@ -133,3 +138,15 @@ def lowered(tmp_path: Path) -> Callable[..., None]:
 def designed() -> Callable[..., Design]:
     """`designed(f, *args)`: design, interpret, compare with torch."""
     return check_design
+
+
+@pytest.fixture
+def designed_for_cuda() -> Callable[..., Design]:
+    """The same for the mapping to GPUs."""
+    return partial(check_design, target=CUDA)
+
+
+@pytest.fixture(name="to_subgraph")
+def to_subgraph_fixture() -> Callable[..., tuple[Subgraph, list[int], list[int]]]:
+    """`to_subgraph(f, args, mode)`."""
+    return to_subgraph
