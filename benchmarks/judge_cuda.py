@@ -16,6 +16,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -103,10 +105,6 @@ SUBGRAPHS = {
     "row_sum 64 MB": row_sum("float32", 4096, 4096),
 }
 
-EAGER = """
-import torch
-{body}
-"""
 GELU = "def run(*args): return (torch.nn.functional.gelu(args[0]) * args[1],)"
 ADD = "def run(*args): return (torch.relu(args[0] + args[1]),)"
 AGAINST_ITSELF = {
@@ -163,6 +161,55 @@ def profile(name: str, target: Target) -> None:
     control.close()
 
 
+def costs(judge: Judge, jobs: Mapping[str, Job]) -> Iterator[str]:
+    """Prints the verdicts of every job and what they took; yields what is wrong."""
+    print("\nfirst verdict of each kernel, and the second (kernels of torch are loaded at their first use)")
+    seconds: list[float] = []
+    for name, job in jobs.items():
+        for again in range(2):
+            verdict = judge.judge([job])[0]
+            print(line(name if not again else "", verdict))
+            if verdict.outcome is not Outcome.RIGHT:
+                yield f"{name}: {verdict.outcome.value}: {verdict.detail}"
+            if again:
+                seconds.append(verdict.judge_s)
+    print(f"median cost of a verdict: {statistics.median(seconds) * 1e3:.0f} ms, largest {max(seconds) * 1e3:.0f} ms")
+
+
+def growth(judge: Judge, jobs: Sequence[Job], free_at_first: int) -> Iterator[str]:
+    """Prints what many verdicts leave behind on the device; yields what is wrong."""
+    free, started = torch.cuda.mem_get_info()[0], time.perf_counter()
+    judge.judge(jobs)
+    seconds = time.perf_counter() - started
+    left = torch.cuda.mem_get_info()[0]
+    grown, held = free - left, free_at_first - left
+    print(f"\n{len(jobs)} verdicts in {seconds:.1f} s; memory grew by {grown >> 20} MB, held {held >> 20} MB")
+    if grown > _ALLOWED_GROWTH_BYTES:
+        yield f"memory grew by {grown >> 20} MB"
+
+
+def against_itself(judge: Judge, name: str, asked: int, *, trusted: bool) -> Iterator[str]:
+    """Prints how often eager wins against itself; yields what is wrong."""
+    itself = Candidate("itself", "import torch\n" + AGAINST_ITSELF[name], "triton_cuda")
+    one = Job(SUBGRAPHS[name], itself, want_values=False, want_timing=True, trusted=trusted)
+    verdicts = judge.judge([replace(one, seed=seed) for seed in range(asked)])
+    timings = [v.timing for v in verdicts if v.timing is not None]
+    who = name if trusted else f"{name} (not trusted)"
+    if not timings:
+        yield f"{who}: {verdicts[0].outcome.value}: {verdicts[0].detail}"
+        return
+    wins, ratios = sum(t.wins() for t in timings), [t.ratio for t in timings]
+    cost = statistics.median(v.judge_s for v in verdicts)
+    print(
+        f"{who:36} won {wins} of {len(timings)}; ratios {min(ratios):.3f} to {max(ratios):.3f}, "
+        f"median {statistics.median(ratios):.3f}; {cost * 1e3:.0f} ms each"
+    )
+    if not trusted:
+        print("    us a call:", ", ".join(f"{t.eager_us:.1f} -> {t.kernel_us:.1f}" for t in timings))
+    if wins > max(1, _ALLOWED_WINS * len(timings)):
+        yield f"{who}: eager won {wins} of {len(timings)} against itself"
+
+
 def main() -> int:
     """Judge, print, and say what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,80 +218,32 @@ def main() -> int:
     parser.add_argument("--against-itself", type=int, default=40, help="timings of eager against itself")
     parser.add_argument("--profile", choices=SUBGRAPHS, help="only show where the time of that verdict goes")
     options = parser.parse_args()
-    if options.profile:
-        profile(options.profile, resolve("triton_cuda", options.arch))
-        return 0
     target = resolve("triton_cuda", options.arch)
+    if options.profile:  # before CUDA is looked for, which a fork would not survive
+        profile(options.profile, target)
+        return 0
+    if not torch.cuda.is_available():
+        parser.error("there is no CUDA device here")
     wrong: list[str] = []
     free_at_first = torch.cuda.mem_get_info()[0]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, Judge() as judge:
         folder = Path(name)
         judge.warm("cuda")
-        built = {n: by_rule(n, sub, target, folder) for n, sub in SUBGRAPHS.items()}
-        candidates = {n: c for n, c in built.items() if c is not None}
+        candidates = {n: by_rule(n, sub, target, folder) for n, sub in SUBGRAPHS.items()}
         jobs = {
-            n: Job(SUBGRAPHS[n], c, build_dir=folder, want_timing=True, timing_budget_s=0.06)
-            for n, c in candidates.items()
+            n: Job(SUBGRAPHS[n], c, build_dir=folder, want_timing=True) for n, c in candidates.items() if c is not None
         }
-        first = judge.judge(
-            [Job(SUBGRAPHS["add_relu 1 KB"], Candidate("warm", EAGER.format(body=ADD), "triton_cuda"))]
-        )[0]
-        print(f"contexts and the first verdict: {time.perf_counter() - started:.1f} s; {line('', first)}")
-
-        print("\nfirst verdict of each kernel, and the second (kernels of torch are loaded at their first use)")
-        costs: list[float] = []
-        for n, job in jobs.items():
-            for again in range(2):
-                verdict = judge.judge([job])[0]
-                print(line(n if not again else "", verdict))
-                if verdict.outcome is not Outcome.RIGHT:
-                    wrong.append(f"{n}: {verdict.outcome.value}: {verdict.detail}")
-                if again:
-                    costs.append(verdict.judge_s)
-        print(f"median cost of a verdict: {statistics.median(costs) * 1e3:.0f} ms, largest {max(costs) * 1e3:.0f} ms")
-
-        free = torch.cuda.mem_get_info()[0]
+        first = judge.judge([Job(SUBGRAPHS["add_relu 1 KB"], Candidate("warm", "import torch\n" + ADD, "triton_cuda"))])
+        print(f"contexts and the first verdict: {time.perf_counter() - started:.1f} s; {line('', first[0])}")
+        wrong += costs(judge, jobs)
         small = [job for n, job in jobs.items() if "GB" not in n]
-        started = time.perf_counter()
-        verdicts = judge.judge([small[i % len(small)] for i in range(options.verdicts)])
-        seconds = time.perf_counter() - started
-        grown = free - torch.cuda.mem_get_info()[0]
-        held = free_at_first - torch.cuda.mem_get_info()[0]
-        print(f"\n{len(verdicts)} verdicts in {seconds:.1f} s; memory grew by {grown >> 20} MB, held {held >> 20} MB")
-        if grown > _ALLOWED_GROWTH_BYTES:
-            wrong.append(f"memory grew by {grown >> 20} MB")
-
+        wrong += growth(judge, [small[i % len(small)] for i in range(options.verdicts)], free_at_first)
         print("\neager against itself")
         for trusted in (True, False):
-            for n, body in AGAINST_ITSELF.items():
-                itself = Candidate("itself", EAGER.format(body=body), "triton_cuda")
-                asked = options.against_itself if trusted else max(1, options.against_itself // 8)
-                timed = judge.judge(
-                    [
-                        Job(SUBGRAPHS[n], itself, want_values=False, want_timing=True, seed=s, trusted=trusted)
-                        for s in range(asked)
-                    ]
-                )
-                ratios = sorted(v.timing.ratio for v in timed if v.timing is not None)
-                wins = sum(v.timing is not None and v.timing.wins() for v in timed)
-                cost = statistics.median(v.judge_s for v in timed)
-                who = "" if trusted else " (not trusted)"
-                if not ratios:
-                    wrong.append(f"{n}{who}: {timed[0].outcome.value}: {timed[0].detail}")
-                    continue
-                print(
-                    f"{n + who:36} won {wins} of {len(timed)}; ratios {min(ratios):.3f} to {max(ratios):.3f}, "
-                    f"median {statistics.median(ratios):.3f}; {cost * 1e3:.0f} ms each"
-                )
-                if not trusted:
-                    calls = [v.timing for v in timed if v.timing is not None]
-                    print(
-                        "    eager -> itself, us a call:",
-                        ", ".join(f"{t.eager_us:.1f} -> {t.kernel_us:.1f}" for t in calls),
-                    )
-                if wins > max(1, _ALLOWED_WINS * len(timed)):
-                    wrong.append(f"{n}{who}: eager won {wins} of {len(timed)} against itself")
+            asked = options.against_itself if trusted else max(1, options.against_itself // 8)
+            for n in AGAINST_ITSELF:
+                wrong += against_itself(judge, n, asked, trusted=trusted)
     for text in wrong:
         print(f"WRONG: {text}")
     return 1 if wrong else 0
