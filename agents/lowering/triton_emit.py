@@ -5,14 +5,30 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from akg_dynamo.agents.lowering.index import Ranges
-from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
+from akg_dynamo.agents.lowering.index import Ranges, is_const, strides_of
+from akg_dynamo.agents.lowering.ir import (
+    Access,
+    Axis,
+    Block,
+    IndexAt,
+    IndexGather,
+    IndexSpan,
+    Loop,
+    Program,
+    Segment,
+    SetVariable,
+    StoreTo,
+    Value,
+    Variable,
+    access_axes,
+)
 from akg_dynamo.agents.lowering.triton_accumulate import Accumulator, accumulators
 from akg_dynamo.agents.lowering.triton_ints import ATOM, COMPARISON, SUM, Int, combine, int_text, number, python_text
 from akg_dynamo.agents.lowering.triton_memory import Lanes
 from akg_dynamo.agents.lowering.triton_names import Names, python_name
 from akg_dynamo.agents.lowering.triton_ops import TYPES, Tile, literal, native
 from akg_dynamo.agents.lowering.triton_phases import PhasePlan, trips
+from akg_dynamo.agents.lowering.triton_precision import rough
 from akg_dynamo.agents.lowering.triton_values import ValueWriter
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
@@ -21,6 +37,8 @@ from akg_dynamo.agents.sketch.intexpr import linear, simplify
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
 _CALL = re.compile(r"( *)((?:\w+(?:, \w+)* = )?[\w.]+)\((.*)\)")
 _LINE = 120  # characters
+_TWICE = 64  # values that a body may have which is written twice
+_VECTORS = 16  # what Triton calls divisible: sizes and addresses that are multiples allow the widest vectors
 
 
 class PhaseEmitter:
@@ -41,6 +59,7 @@ class PhaseEmitter:
         self.ranges = Ranges(program.constexprs)
         self.axes = {a for v in phase.users for a in v.axes} | {a for s in phase.sinks for a in s.axes}
         self.values = ValueWriter(phase, self.ints, self.ranges, self.names, self.line)
+        self.values.rough = rough(program)
         found = [a for a in accumulators(phase) if self.repeats(a.loop)]
         self.around: dict[Loop, list[Accumulator]] = {}
         for accumulator in found:
@@ -144,7 +163,10 @@ class PhaseEmitter:
     def loop(self, loop: Loop) -> None:
         """A loop: of the nest, gone because it runs once, or a `for`."""
         if loop in self.phase.nest:
-            self.block(loop.block)
+            if loop is self.phase.nest[-1]:
+                self.innermost(loop.block)
+            else:
+                self.block(loop.block)
             return
         if not self.repeats(loop):
             if trips(loop, self.step(loop)) == sk.IntConst(1):
@@ -160,6 +182,56 @@ class PhaseEmitter:
         for accumulator in carried:
             self.assign(accumulator.variable, self.values.finish(accumulator))
 
+    def innermost(self, block: Block) -> None:
+        """The body of the nest: twice where a mask would keep whole tiles from being read and written as vectors."""
+        axis = self.tail(block)
+        if axis is None:
+            self.block(block)
+            return
+        lanes = self.values.lanes[axis]
+        assert lanes.mask is not None
+        last = combine("+", self.ints[axis.name], number(lanes.width))
+        stop = int_text(axis.stop, self.ints)
+        full = f"if {last.text} <= {stop.text}:  # a full tile: without a mask its accesses are vectors"
+        for header, mask in ((full, None), ("else:", lanes.mask)):
+            self.line(header)
+            self.depth += 1
+            self.values.lanes[axis] = replace(lanes, mask=mask)
+            with self.values.branch(), self.names.loop():
+                self.block(block)
+            self.depth -= 1
+
+    def tail(self, block: Block) -> Axis | None:
+        """The axis along which accesses are vectors but for a mask: one that ends anywhere, in a simple body."""
+        sinks = [s for item in block.items if isinstance(item, Segment) for s in item.sinks]
+        stores = [s for s in sinks if isinstance(s, StoreTo)]
+        simple = len(stores) == len(sinks) and not block.axes and len(self.phase.users) <= _TWICE
+        if not simple or any(isinstance(item, Loop) for item in block.items):
+            return None
+        for loop in self.phase.nest:
+            axis = loop.axis
+            if axis is None or axis not in self.values.lanes or self.values.lanes[axis].mask is None:
+                continue
+            ends = linear(sk.IntBin("-", axis.stop, axis.start))
+            if axis.size >= _VECTORS and any(factor % _VECTORS for factor in ends.values()):
+                accesses = [s.access for s in stores] + [v.access for v in self.phase.users if v.access is not None]
+                if all(self.vectors(access, axis) for access in accesses if axis in access_axes(access)):
+                    return axis
+        return None
+
+    @staticmethod
+    def vectors(access: Access, axis: Axis) -> bool:
+        """Whether only the mask of an axis keeps an access from being vectors along it."""
+        for index, stride in zip(access.indices, strides_of(access.tensor), strict=True):
+            if isinstance(index, IndexSpan) and index.axis is axis:
+                if stride != sk.IntConst(1) or not is_const(index.shift, 0):
+                    return False
+            elif isinstance(index, IndexGather):
+                return False
+            elif any(factor % _VECTORS for factor in linear(stride).values()) and not _is_first(index):
+                return False
+        return True
+
     def repeats(self, loop: Loop) -> bool:
         """Whether a loop may run more than once."""
         count = trips(loop, self.step(loop))
@@ -170,7 +242,7 @@ class PhaseEmitter:
         source = loop.source
         start, stop = int_text(source.start, self.ints), int_text(source.stop, self.ints)
         self.ranges.loops[source.var] = (source.start, source.stop)
-        bounds = [start.text, stop.text] if self.step(loop) == 1 else [start.text, stop.text, str(self.step(loop))]
+        bounds = [_bound(start), _bound(stop), *([str(self.step(loop))] if self.step(loop) > 1 else [])]
         stages = self.stages(loop)
         function, options = ("range", "") if stages is None else ("tl.range", f", num_stages={stages}")
         high = None if stop.high is None else stop.high - 1
@@ -341,6 +413,15 @@ class PhaseEmitter:
                 if word.search(line):
                     return True
         return False
+
+
+def _is_first(index: IndexAt | IndexSpan) -> bool:
+    return isinstance(index, IndexAt) and is_const(index.expr, 0)
+
+
+def _bound(value: Int) -> str:
+    """A bound of a range. (To Triton a literal from 2^31 to 2^32 is unsigned.)"""
+    return f"tl.cast({value.text}, tl.int64)" if value.literal and value.wide else value.text
 
 
 def _indent(line: str) -> int:

@@ -186,6 +186,7 @@ _LIBDEVICE = {
     "hypot": "hypot", "copysign": "copysign", "nextafter": "nextafter",
 }  # fmt: skip
 _TL = {"floor": "tl.floor", "ceil": "tl.ceil", "abs": "tl.abs", "fma": "tl.fma"}
+_ROUGH = {"exp": "tl.exp", "exp2": "tl.exp2", "sigmoid": "tl.sigmoid", "sqrt": "tl.sqrt", "rsqrt": "tl.rsqrt"}
 _OWN = {"sigmoid": "sigmoid", "mod": "float_mod", "floordiv": "float_floor_div"}
 _NAN = ", propagate_nan=tl.PropagateNan.ALL"
 _EXTREMES = {
@@ -194,8 +195,8 @@ _EXTREMES = {
 }  # fmt: skip
 
 
-def operation(name: str, args: list[Tile], out: DType) -> Tile:
-    """One elementwise operation."""
+def operation(name: str, args: list[Tile], out: DType, *, rough: bool = False) -> Tile:
+    """One elementwise operation. rough: in f32, the hardware's approximation of it will do."""
     if name == "where":
         return _select(args, out)
     dtype = args[0].dtype
@@ -215,7 +216,7 @@ def operation(name: str, args: list[Tile], out: DType) -> Tile:
         return infix(_COMPARE[name], tiles[0], tiles[1], Kind(DType.BOOL, DType.BOOL, axes))
     if not dtype.is_float:
         return _integer(name, tiles, Kind(out, out, axes))
-    return _float(name, tiles, out, axes)
+    return _float(name, tiles, out, axes, rough and tiles[0].held is DType.F32)
 
 
 def typed_float(x: Tile) -> Tile:
@@ -230,14 +231,15 @@ def rounded(x: Tile) -> Tile:
     return replace(x, text=f"{x.at(ATOM)}.to({TYPES[x.dtype]})", level=ATOM, held=x.dtype)
 
 
-def _float(name: str, t: list[Tile], out: DType, axes: tuple[Axis, ...]) -> Tile:
+def _float(name: str, t: list[Tile], out: DType, axes: tuple[Axis, ...], rough: bool) -> Tile:
     held = t[0].held
     if out is DType.BOOL:
         return _test(name, t[0], axes)
     if name == "nextafter" and out in HALVES:
         halves = [native(typed_float(x) if x.literal else x) for x in t]
         return call("next_half", halves, Kind(out, out, axes), f", {0x7C00 if out is DType.F16 else 0x7F80}")
-    result = _wide_float(name, t, Kind(out, held, axes))
+    kind = Kind(out, held, axes)
+    result = (_approximate(name, t, kind) if rough else None) or _wide_float(name, t, kind)
     return result if name in _EXACT else rounded(result)
 
 
@@ -268,6 +270,15 @@ def _wide_float(name: str, t: list[Tile], kind: Kind) -> Tile:
     if name in _OWN:
         return call(_OWN[name], [typed_float(x) if x.literal else x for x in t], kind)
     raise LoweringError(f"no Triton for {name} of {kind.dtype.value}")
+
+
+def _approximate(name: str, t: list[Tile], kind: Kind) -> Tile | None:
+    """Of a few ulp, where the hardware has one."""
+    if name in _ROUGH:
+        return call(_ROUGH[name], [typed(x) for x in t], kind)
+    if name in ("div", "reciprocal"):
+        return infix("/", *((t[0], t[1]) if name == "div" else (literal(1.0, kind.dtype), t[0])), kind)
+    return None
 
 
 def _divide(a: Tile, b: Tile, kind: Kind) -> Tile:

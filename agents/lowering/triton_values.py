@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,7 @@ from akg_dynamo.agents.sketch.ast import DType
 
 _LONG = 16  # characters of an integer expression that is worth a name
 _INLINE = 72  # characters of an expression that need no statement of its own
+_MANY = 512  # lanes
 _DOT_FROM = 16  # lanes that a matrix unit takes
 _NARROW = (DType.I16, DType.I8, DType.U8)
 _POSITIONAL = {"argmax": "first_largest", "argmin": "first_smallest"}
@@ -53,6 +55,7 @@ class ValueWriter:
         self, phase: PhasePlan, ints: Mapping[str, Int], ranges: Ranges, names: Names, line: Callable[[str], None]
     ) -> None:
         self.phase = phase
+        self.rough: frozenset[Value] = frozenset()
         self.ints = ints
         self.names = names
         self.line = line
@@ -155,6 +158,15 @@ class ValueWriter:
                 todo.extend(value.args)
         return False
 
+    @contextmanager
+    def branch(self) -> Iterator[None]:
+        """What is written inside is known inside only: the same values will be written again."""
+        tiles, dead = dict(self.tiles), dict(self.dead)
+        self.offsets.append({})
+        yield
+        self.offsets.pop()
+        self.tiles, self.dead = tiles, dead
+
     # ------------------------------------------------------------------------------------------------------ expressions
 
     def written(self, value: Value) -> Tile:
@@ -197,7 +209,11 @@ class ValueWriter:
             return self.broadcast(args[0], value.axes)
         if value.name == "checked":
             return self.checked(args[0], args[1], value.hint or "index")
-        return operation(value.name, args, value.dtype)
+        return operation(value.name, args, value.dtype, rough=value in self.rough and self.many(value))
+
+    def many(self, value: Value) -> bool:
+        """Whether it has so many lanes that what an operation costs counts."""
+        return math.prod(self.lanes[a].width for a in value.axes) >= _MANY
 
     def checked(self, index: Tile, size: Tile, wanted: str) -> Tile:
         """An index that must be in range: as torch's own kernels do, an assertion ends the program where it is not."""

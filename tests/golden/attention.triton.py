@@ -36,7 +36,7 @@ def attention(q_ptr, k_ptr, v_ptr, scale_ptr, o_ptr, T: tl.int64, S: tl.int64):
         )
         safe = tl.where(peak == float("-inf"), 0.0, peak)
         rescale = libdevice.exp(top - safe)
-        weight = libdevice.exp(score_1 - safe[:, None])
+        weight = tl.exp(score_1 - safe[:, None])
         total = total * rescale + tl.sum(tl.where(s_mask[None, :], weight, 0.0), axis=1)
         v = tl.load(v_ptr + h * (S * 64) + s[None, :] * 64 + d[:, None], mask=s_mask[None, :], other=0.0)
         t36 = tl.dot(tl.where(s_mask[None, :], weight.to(tl.float16), 0.0), tl.trans(v))
@@ -44,6 +44,6 @@ def attention(q_ptr, k_ptr, v_ptr, scale_ptr, o_ptr, T: tl.int64, S: tl.int64):
         top = peak
     tl.store(
         o_ptr + h * (T * 64) + t[:, None] * 64 + d[None, :],
-        tl.div_rn(acc, total[:, None]).to(tl.float16),
+        (acc / total[:, None]).to(tl.float16),
         mask=t_mask[:, None],
     )

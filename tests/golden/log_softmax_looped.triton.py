@@ -24,7 +24,7 @@ def log_softmax_looped(x_ptr, y_ptr):
         j = j_start + tl.arange(0, 4096)
         j_mask = j < 128256
         x = tl.load(x_ptr + i * 128256 + j, mask=j_mask)
-        total_lanes = total_lanes + tl.where(j_mask, libdevice.exp(x.to(tl.float32) - top), 0.0)
+        total_lanes = total_lanes + tl.where(j_mask, tl.exp(x.to(tl.float32) - top), 0.0)
     total = tl.sum(total_lanes, axis=0)
     shift = top + libdevice.log(total)
     for j_start in range(0, 128256, 4096):

@@ -18,7 +18,8 @@ from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.agents.sketch.numerics import numpy_dtype
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-FEW_ULPS = {"pow": 16, "lgamma": 1e4}  # libdevice's own error; lgamma near its zeros is relative to what it sums
+# libdevice's own error; near lgamma's zeros it is relative to what is summed; exp(-x) overflows where sigmoid is tiny
+FEW_ULPS = {"pow": 16, "lgamma": 1e4, "sigmoid": 4}
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.value)

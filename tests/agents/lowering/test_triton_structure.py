@@ -248,3 +248,51 @@ def test_dots_use_the_matrix_unit_from_16_lanes_on() -> None:
         assert (f'tl.dot(a, tl.trans(b), input_precision="{precision}")' in source) is (size == 16)
         if precision == "ieee":
             checked(sketch, {"M": 20, "N": 19, "K": 37})
+
+
+def test_full_tiles_of_odd_sizes_are_not_masked() -> None:
+    sketch = parse(
+        """sketch odd {
+  symbols: N
+  tensors: x[N]: bf16 in, y[N]: bf16 out, z[N]: bf16 out
+  @llm_hint("parallel")
+  for i in range(0, N, 32):
+    t = cast(load(x[i:i+32]), f32) * 2.0
+    store(cast(t, bf16) -> y[i:i+32])
+    store(cast(t + 1.0, bf16) -> z[i:i+32])
+}"""
+    )
+    assert function(lower(sketch)).count("if ") == 1
+    assert "if " not in function(lower(sketch, sizes={"N": 80}))
+    body = function(lower(sketch, sizes={"N": 81}))
+    full, rest = body.split("else:")
+    assert "mask=" not in full
+    assert rest.count("mask=") == 3
+    for n in (1, 32, 64, 81, 95):
+        checked(sketch, {"N": n})
+    assert "if " not in function(lower(ROWS, sizes={"M": 8, "N": 65}))  # its rows begin anywhere: no vectors
+
+
+def test_approximations_where_16_bits_are_all_that_remains() -> None:
+    text = """sketch rough {
+  symbols: M, N
+  tensors: x[M, N]: bf16 in, y[M, N]: DT out, n[M]: i64 out
+  @llm_hint("parallel")
+  for i in range(0, M):
+    axis j = range(0, N, 1024)
+    v = cast(load(x[i, j:j+1024]), f32)
+    e = exp(v)
+    s = reduce_sum(e, j)
+    store(cast(e / s, DT) -> y[i, j:j+1024])
+    store(WHERE -> n[i])
+}"""
+
+    def source(dtype: str, where: str) -> str:
+        return lower(parse(text.replace("DT", dtype).replace("WHERE", where)), sizes={"N": 1000}).source
+
+    fast = source("bf16", "reduce_argmax(v, j)")
+    assert "tl.exp(v)" in fast
+    assert "tl.div_rn" not in fast
+    assert "libdevice.exp(v)" in source("f32", "reduce_argmax(v, j)")  # stored at 32 bits
+    assert "libdevice.exp(v)" in source("bf16", "reduce_argmax(e, j)")  # e decides which
+    checked(parse(text.replace("DT", "bf16").replace("WHERE", "reduce_argmax(v, j)")), {"M": 3, "N": 1000})
