@@ -224,11 +224,11 @@ class PhaseEmitter:
         """Whether only the mask of an axis keeps an access from being vectors along it."""
         for index, stride in zip(access.indices, strides_of(access.tensor), strict=True):
             if isinstance(index, IndexSpan) and index.axis is axis:
-                if stride != sk.IntConst(1) or not is_const(index.shift, 0):
-                    return False
-            elif isinstance(index, IndexGather):
-                return False
-            elif any(factor % _VECTORS for factor in linear(stride).values()) and not _is_first(index):
+                moves = stride != sk.IntConst(1) or not is_const(index.shift, 0)
+            else:
+                first = isinstance(index, IndexAt) and is_const(index.expr, 0)
+                moves = not first and any(factor % _VECTORS for factor in linear(stride).values())
+            if moves or isinstance(index, IndexGather):
                 return False
         return True
 
@@ -413,10 +413,6 @@ class PhaseEmitter:
                 if word.search(line):
                     return True
         return False
-
-
-def _is_first(index: IndexAt | IndexSpan) -> bool:
-    return isinstance(index, IndexAt) and is_const(index.expr, 0)
 
 
 def _bound(value: Int) -> str:
