@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from akg_dynamo.agents.sketch.in_place import in_place
@@ -44,16 +44,21 @@ def is_static(*dims: Dim) -> bool:
     return all(isinstance(d, int) for d in dims)
 
 
-def in_place_pairs(sub: Subgraph, design: Design) -> list[tuple[int, int]]:
-    """Pairs (output, input) of the subgraph, by position, that may be one tensor: what a module says as IN_PLACE."""
+def in_place_pairs(
+    sub: Subgraph, design: Design, shareable: Iterable[tuple[str, str]] | None = None
+) -> list[tuple[int, int]]:
+    """Pairs (output, input) of the subgraph, by position, that may be one tensor: what a module says as IN_PLACE.
+
+    shareable: the sketch's tensors that the lowering lets be one; by default those that are used element by element.
+    """
     whole = {b.tensor: b for b in design.tensors if b.offset == 0}
     pairs: list[tuple[int, int]] = []
-    for output, source in in_place(design.sketch):
+    for output, source in in_place(design.sketch) if shareable is None else shareable:
         if output not in whole or source not in whole:
             continue
         o, i = whole[output].index, whole[source].index
-        names = [b.tensor for b in design.tensors if b.role is Role.INPUT and b.index == i]
-        if names == [source] and sub.output_specs[o] == sub.inputs[i]:
+        same = [b.tensor for b in design.tensors if (b.role, b.index) in ((Role.OUTPUT, o), (Role.INPUT, i))]
+        if sorted(same) == sorted((output, source)) and sub.output_specs[o] == sub.inputs[i]:
             pairs.append((o, i))
     return sorted(pairs)
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from akg_dynamo.agents.coder.describe import checks, describe, fits, tuple_text
+from akg_dynamo.agents.coder.describe import checks, describe, fits, in_place_pairs, tuple_text
 from akg_dynamo.agents.lowering.index import strides_of
-from akg_dynamo.agents.sketch.ast import DType, Sketch
+from akg_dynamo.agents.sketch.ast import DType, For, Sketch
 from akg_dynamo.agents.sketch.intexpr import evaluate, variables
+from akg_dynamo.agents.sketch.overwrite import overwritable
 from akg_dynamo.agents.sketch.printer import to_text
 from akg_dynamo.core.types import Candidate, Design, Dim, Role, Subgraph, TensorBinding
 
@@ -56,6 +57,7 @@ def render(sub: Subgraph, design: Design, kernel: TritonKernel, name: str, *, fp
         launches=" + ".join(f"{v.name}.launches" for v in versions),
         inputs_and_sizes=writer.parameters,
         allocations=writer.allocations(),
+        in_place=in_place_pairs(sub, design, _shareable(design.sketch, kernel)),
         body=writer.body(versions),
         device_of=f"{writer.inputs[0]}.device" if writer.inputs else "torch.cuda.current_device()",
         realigned=", ".join([*(f"_aligned({x})" for x in writer.inputs), *writer.parameters[len(writer.inputs) :]]),
@@ -65,6 +67,13 @@ def render(sub: Subgraph, design: Design, kernel: TritonKernel, name: str, *, fp
         checks=checks(writer.inputs, sub.inputs),
     )
     return Candidate(name, source, "triton_cuda", to_text(design.sketch), kernel.source)
+
+
+def _shareable(sketch: Sketch, kernel: TritonKernel) -> frozenset[tuple[str, str]]:
+    """The sketch's outputs and inputs that may be one tensor in this kernel."""
+    if sum(isinstance(s, For) for s in sketch.body) != len(kernel.phases):
+        return frozenset()  # what runs at the same time is not what the sketch shows
+    return overwritable(sketch, [phase.num_warps for phase in kernel.phases])
 
 
 def known_sizes(design: Design) -> dict[str, int]:

@@ -4,13 +4,16 @@
       t = load(x[i, k:k+BK])                    writes the same element of y, before it does, and by no other
       store(t / reduce_sum(t, k) -> y[i, k:k+BK])
 
-"Before" must hold between the threads of a GPU's program too, which run on their own between barriers. What a store
-depends on has happened before it; so every read of x in that phase must be among what the store's value is made of.
+"Before" must hold between the threads that work on one iteration, too. What a store depends on has happened before it,
+so every read of x in that phase must be among what the store's value is made of. That says nothing of reads that the
+threads do each for themselves, such as a scalar's: one of them may be late. But where a tile is spread over all of
+them, what is made of all of it (a sum) is known only when all have read. So what is read elsewhere than written must be
+a tile of at least one lane per thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -24,6 +27,10 @@ from akg_dynamo.agents.sketch.ast import (
     For,
     Gather,
     Index,
+    IntBin,
+    IntConst,
+    IntExpr,
+    IntVar,
     Load,
     Name,
     Op,
@@ -37,20 +44,28 @@ from akg_dynamo.agents.sketch.ast import (
     TensorRef,
     TileExpr,
 )
-from akg_dynamo.agents.sketch.intexpr import variables
+from akg_dynamo.agents.sketch.intexpr import linear, variables
 
 Binder = For | AxisDecl
+Tiles = Mapping[str, IntConst]
 
 
-def overwritable(sketch: Sketch) -> frozenset[tuple[str, str]]:
-    """Pairs (output, input) of one dtype and one layout where the output may be the input's own memory."""
+WARP = 32
+
+
+def overwritable(sketch: Sketch, warps: Sequence[int] = ()) -> frozenset[tuple[str, str]]:
+    """Pairs (output, input) of one dtype and one layout where the output may be the input's own memory.
+
+    warps: for each phase, how many groups of threads work on one iteration; none where one thread does, or one group
+        whose threads keep in step.
+    """
     outputs = [t for t in sketch.tensors if t.kind == "out"]
     inputs = [t for t in sketch.tensors if t.kind == "in"]
     pairs = [(y, x) for y in outputs for x in inputs if _alike(y, x)]
     if not pairs:
         return frozenset()
     walk = _Walk(sketch)
-    return frozenset((y.name, x.name) for y, x in pairs if _may_share(walk, y.name, x.name))
+    return frozenset((y.name, x.name) for y, x in pairs if _may_share(walk, y.name, x.name, warps))
 
 
 def _alike(y: TensorDecl, x: TensorDecl) -> bool:
@@ -90,8 +105,10 @@ class _Walk:
 
     def __post_init__(self) -> None:
         self._made: dict[str, frozenset[Place]] = {}
-        for phase, statement in enumerate(self.sketch.body):
-            self._statement(statement, _Where(phase if isinstance(statement, For) else -1, (), {}, (phase,)))
+        phases = count()
+        for i, statement in enumerate(self.sketch.body):
+            phase = next(phases) if isinstance(statement, For) else -1
+            self._statement(statement, _Where(phase, (), {}, (i,)))
 
     def _statement(self, statement: Stmt, at: _Where) -> None:
         if isinstance(statement, For):
@@ -148,73 +165,105 @@ def _operands(e: TileExpr) -> Iterator[TileExpr]:
         yield e.where
 
 
-def _may_share(walk: _Walk, y: str, x: str) -> bool:
+def _may_share(walk: _Walk, y: str, x: str, warps: Sequence[int]) -> bool:
     stores = [s for s in walk.stores if s.ref.name == y]
     loads = {place: a for place, a in walk.loads.items() if a.ref.name == x}
     if len(stores) != 1 or any(a.ref.name == y for a in walk.loads.values()):
         return False
     (store,) = stores
-    if store.at.phase < 0 or any(isinstance(i, Gather) for i in store.ref.indices) or not _each_once(store):
+    tiles = {c.name: IntConst(c.value) for c in walk.sketch.constexprs}
+    if store.at.phase < 0 or not _each_once(store, tiles):
         return False
+    groups = warps[store.at.phase] if warps else 1
     for place, load in loads.items():
         if not 0 <= load.at.phase <= store.at.phase:
             return False
-        if load.at.phase == store.at.phase and (place not in store.made_of or not _same_elements(load, store)):
+        if load.at.phase < store.at.phase:
+            continue
+        if place not in store.made_of or not _apart(load, store, tiles):
+            return False
+        elsewhere = len(_alike_indices(load, store)) < len(store.ref.indices)
+        if elsewhere and groups > 1 and _lanes(load, tiles) < WARP * groups:
             return False
     return True
 
 
-def _each_once(store: _Access) -> bool:
+def _lanes(load: _Access, tiles: Tiles) -> int:
+    """How many elements one load reads."""
+    lanes = 1
+    for index in load.ref.indices:
+        if isinstance(index, Span):
+            binder = load.at.scope[index.axis]
+            size = binder.size if isinstance(binder, AxisDecl) else binder.step
+            lanes *= tiles[size].value if isinstance(size, str) else size or 1
+    return lanes
+
+
+def _each_once(store: _Access, tiles: Tiles) -> bool:
     """Whether no iteration of a sequential loop writes what another has written (of parallel loops, none may)."""
-    plain = {_only_variable(i) for i in store.ref.indices}
-    return all(loop.parallel or loop.var in plain for loop in store.at.loops)
+    loops = [loop for loop in store.at.loops if not loop.parallel]
+    return all(any(_tells(index, loop, store.at, tiles) for index in store.ref.indices) for loop in loops)
 
 
-def _only_variable(index: Index) -> str | None:
-    """The variable that an index consists of, but for a shift."""
-    if isinstance(index, Span):
-        return index.axis
-    found = list(variables(index.index)) if isinstance(index, At) else []
-    return found[0] if len(found) == 1 else None
+def _apart(load: _Access, store: _Access, tiles: Tiles) -> bool:
+    """Whether an iteration reads no element that another one writes, of a parallel loop, or has written, of another.
 
-
-def _same_elements(load: _Access, store: _Access) -> bool:
-    """Whether an iteration reads no element that another one writes, and none that it has written before.
-
-    An index is the store's; or it runs along an axis of its own over the very range that the store's runs over, in a
-    loop that has ended when the store's begins.
+    In a dim that both index alike, iterations that the index tells apart are apart; in any other, all may be read.
     """
-    shared: set[str | None] = set()
-    for ours, theirs in zip(load.ref.indices, store.ref.indices, strict=True):
-        if ours == theirs and all(load.at.scope.get(v) is store.at.scope.get(v) for v in _names(ours)):
-            shared.add(_only_variable(ours))
-        elif not (isinstance(ours, Span) and isinstance(theirs, Span) and _follows(load, ours, store, theirs)):
-            return False
-    common = [loop for loop in load.at.loops if _within(loop, store.at.loops)]
-    return all(loop.parallel or loop.var in shared for loop in common)
+    alike = _alike_indices(load, store)
+    others = [loop for loop in load.at.loops if not loop.parallel and any(loop is s for s in store.at.loops)]
+    if len(alike) < len(store.ref.indices):
+        others += [loop for loop in store.at.loops if loop.parallel]
+    return all(any(_tells(index, loop, store.at, tiles) for index in alike) for loop in others)
 
 
-def _follows(load: _Access, ours: Span, store: _Access, theirs: Span) -> bool:
-    ended, running = load.at.scope[ours.axis], store.at.scope[theirs.axis]
-    same_range = (ended.start, ended.stop, ours.shift) == (running.start, running.stop, theirs.shift)
-    named = {v for e in (ended.start, ended.stop, ours.shift) for v in variables(e)}
-    return (
-        same_range
-        and all(load.at.scope.get(v) is store.at.scope.get(v) for v in named)
-        and not (_is_parallel(ended) or _is_parallel(running))
-        and not (_within(ended, store.at.loops) or _within(running, load.at.loops))
-    )
+def _alike_indices(load: _Access, store: _Access) -> list[Index]:
+    """The indices that are the same in both."""
+    return [
+        ours
+        for ours, theirs in zip(load.ref.indices, store.ref.indices, strict=True)
+        if ours == theirs
+        and not isinstance(ours, Gather)
+        and all(load.at.scope.get(v) is store.at.scope.get(v) for v in _names(ours))
+    ]
 
 
-def _within(binder: Binder, loops: tuple[For, ...]) -> bool:
-    return any(binder is loop for loop in loops)
+def _tells(index: Index, loop: For, at: _Where, tiles: Tiles) -> bool:
+    """Whether an index takes other values in each iteration of a loop, whatever else goes on in it."""
+    if isinstance(index, At):
+        return abs(_step(index.index, loop, at, tiles)) > 0
+    if isinstance(index, Gather):
+        return False
+    binder = at.scope[index.axis]
+    if any(v in at.scope for v in variables(index.shift)):
+        return False
+    if binder is loop:
+        return True
+    size = tiles.get(binder.size) if isinstance(binder, AxisDecl) and isinstance(binder.size, str) else None
+    lanes = size.value if size is not None else binder.size if isinstance(binder, AxisDecl) else None
+    return isinstance(lanes, int) and abs(_step(binder.start, loop, at, tiles)) >= lanes
+
+
+def _step(expr: IntExpr, loop: For, at: _Where, tiles: Tiles) -> int:
+    """How far an expression moves from one iteration to the next; 0 if it depends on other loops, or not evenly."""
+    if {v for v in variables(expr) if v in at.scope} != {loop.var} or at.scope[loop.var] is not loop:
+        return 0
+    terms = linear(_with(expr, tiles))
+    if any(loop.var in variables(term) for term in terms if term != IntVar(loop.var)):
+        return 0
+    return terms.get(IntVar(loop.var), 0)
+
+
+def _with(expr: IntExpr, tiles: Tiles) -> IntExpr:
+    """With tile sizes as numbers."""
+    if isinstance(expr, IntVar):
+        return tiles.get(expr.name, expr)
+    if isinstance(expr, IntBin):
+        return IntBin(expr.op, _with(expr.a, tiles), _with(expr.b, tiles))
+    return expr
 
 
 def _names(index: Index) -> list[str]:
     if isinstance(index, At):
         return list(variables(index.index))
     return [index.axis, *variables(index.shift)] if isinstance(index, Span) else []
-
-
-def _is_parallel(binder: Binder) -> bool:
-    return isinstance(binder, For) and binder.parallel

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
 
 from akg_dynamo.agents.coder import by_rules, triton_module, triton_toolchain
+from akg_dynamo.agents.designer.variants import variants
 from akg_dynamo.agents.lowering.triton_interpreter import interpreted
 from akg_dynamo.agents.sketch import parse
 from akg_dynamo.core.errors import ToolchainError
@@ -27,6 +32,9 @@ from akg_dynamo.core.types import (
     TensorBinding,
     TensorSpec,
 )
+from akg_dynamo.fusion.extract import extract
+from akg_dynamo.fusion.partition import plan
+from akg_dynamo.options import Options
 
 H200 = Target("cuda", "triton_cuda", "sm_90", "sm_90")
 
@@ -241,6 +249,13 @@ def test_outputs_may_be_given(driver: Driver, tmp_path: Path) -> None:
     assert driver.launched[1]["args"][2] == dead.data_ptr()
 
 
+def test_what_may_be_given_twice(tmp_path: Path) -> None:
+    """A row is read before it is written, by the program that writes it: but not where other rows are, by offset."""
+    assert triton_module.load(candidate(30, 48), tmp_path).IN_PLACE == ((0, 0),)
+    assert triton_module.load(candidate("s0", "s1", DYNAMIC), tmp_path).IN_PLACE == ((0, 0),)
+    assert triton_module.load(candidate(30, 48, offset=96, rows=32), tmp_path).IN_PLACE == ()
+
+
 def test_sizes_choose_the_version_and_the_grid(driver: Driver, tmp_path: Path) -> None:
     module = loaded(candidate("s0", "s1", DYNAMIC), tmp_path)
     for rows, columns in ((30, 48), (31, 48), (30, 47)):
@@ -298,3 +313,68 @@ def test_kernels_that_need_scratch_go_through_triton(driver: Driver, tmp_path: P
     assert calls[1][0] == (30, 1, 1)
     assert calls[1][1] == (x.data_ptr(), calls[0][1][1], y.data_ptr())
     assert calls[1][2] == 5
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# In place, by the interpreter: programs one after the other, so that one that reads what another wrote is seen
+
+
+def traced(f: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Subgraph:
+    """f as one subgraph of a CUDA graph."""
+    with FakeTensorMode():
+        graph = make_fx(f)(*(torch.empty(x.shape, device="cuda") for x in inputs))
+    (cut,) = extract(graph, plan(graph, target=H200, options=Options(gate="correct")))
+    return cut.subgraph
+
+
+IN_PLACE: dict[str, tuple[Callable[..., torch.Tensor], tuple[tuple[int, ...], ...], set[tuple[int, int]]]] = {
+    "two inputs": (lambda x, y: F.silu(x) * y, ((40, 100), (40, 100)), {(0, 0), (0, 1)}),
+    "a row": (lambda x, w: F.layer_norm(x, (100,), w), ((40, 100), (100,)), {(0, 0)}),
+    "a long row": (lambda x: torch.softmax(x, -1), ((3, 40_000),), {(0, 0)}),
+    "channels": (lambda x, w: F.relu(x * w.unsqueeze(1)), ((4, 8, 90), (8,)), {(0, 0)}),
+    "a group": (lambda x: F.group_norm(x, 2), ((4, 8, 90),), {(0, 0)}),
+    "a broadcast row": (lambda x, y: x * y, ((40, 100), (100,)), {(0, 0)}),
+    "columns": (lambda x: torch.softmax(x, 0), ((70, 50),), {(0, 0)}),
+    "turned": (lambda x, y: x + y.t(), ((64, 64), (64, 64)), {(0, 0)}),
+    "a sum": (lambda x: x.sum(-1), ((40, 100),), set()),
+    "rolled": (lambda x: torch.roll(x, 1, 0) * 2, ((40, 100),), set()),
+    "flipped": (lambda x: torch.flip(x, [0]) + x, ((40, 100),), set()),
+}
+
+
+@pytest.mark.parametrize("case", IN_PLACE)
+def test_values_in_place(case: str, tmp_path: Path) -> None:
+    f, shapes, expected = IN_PLACE[case]
+    inputs = [torch.randn(shape) for shape in shapes]
+    sub = traced(f, *inputs)
+    designs = variants(sub, H200)
+    assert isinstance(designs, list)
+    for design in designs:
+        with interpreted():
+            module = triton_module.load(by_rules.write(sub, design, H200, "case"), tmp_path)
+            found = set(module.IN_PLACE)
+            assert found <= expected, "what was not expected needs a look"
+            (fresh,) = module.run(*inputs)
+            for output, source in found:
+                given = [x.clone() for x in inputs]
+                module.__dict__["torch"] = Torch(given[source])
+                (shared,) = module.run(*given)
+                module.__dict__["torch"] = torch
+                assert output == 0
+                assert shared is given[source]
+                assert torch.equal(shared, fresh)
+    assert found == expected
+
+
+class Torch:
+    """torch, for a module whose next output is to lie in a given tensor."""
+
+    def __init__(self, memory: torch.Tensor) -> None:
+        self.memory: torch.Tensor | None = memory
+
+    def empty_strided(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        memory, self.memory = self.memory, None
+        return torch.empty_strided(*args, **kwargs) if memory is None else memory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)

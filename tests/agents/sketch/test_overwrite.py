@@ -167,6 +167,35 @@ def test_may_not_share(case: str) -> None:
     assert ("y", "x") not in pairs(*BAD[case])
 
 
+@pytest.mark.parametrize(
+    ("body", "warps", "shares"),
+    [
+        (POINTWISE, 8, True),  # a lane's thread reads what it writes, or gets it from one that has read it
+        (ROW_HELD, 8, True),
+        (ROW_LOOPED.replace("j in range(0, N, B)", "j in range(0, N, 64)").replace("j:j+B", "j:j+64"), 2, True),
+        (ROW_LOOPED.replace("j in range(0, N, B)", "j in range(0, N, 64)").replace("j:j+B", "j:j+64"), 4, False),
+        (ROW_LOOPED, 1, True),
+        (ROW_LOOPED, 2, False),  # every warp reads the tile for itself
+        (POINTWISE.replace("2.0", "load(x[i, 0])"), 1, False),  # a part of the row is another program's
+        (TURNED.replace("-> y", "* load(x[i, 0]) -> y"), 1, False),  # the loop has written it
+    ],
+)
+def test_threads_that_do_not_wait(body: str, warps: int, shares: bool) -> None:
+    sketch = parse(HEAD.format(tensors=XY, body=body))
+    assert (("y", "x") in overwritable(sketch, [warps])) is shares
+
+
+def test_a_scalar_is_read_by_each_thread_for_itself() -> None:
+    body = """
+  @llm_hint("parallel")
+  for i in range(0, M):
+    axis k = range(0, N, R)
+    store(load(x[i, k:k+R]) * load(x[i, 0]) -> y[i, k:k+R])"""
+    sketch = parse(HEAD.format(tensors=XY, body=body))
+    assert overwritable(sketch, [1])
+    assert not overwritable(sketch, [2])
+
+
 def test_one_object_in_two_places_is_two_loads() -> None:
     """Designers share expressions between statements."""
     sketch = parse(HEAD.format(tensors=XY + ", z[M, N]: f32 out strides(1, M)", body=POINTWISE))
