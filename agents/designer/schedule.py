@@ -37,7 +37,7 @@ from akg_dynamo.agents.designer.nests import (
     same_access,
     substitute,
 )
-from akg_dynamo.agents.designer.prims import Prim, Shape, Storage, contiguous_strides, mem
+from akg_dynamo.agents.designer.prims import Prim, Shape, Storage, apply, const, contiguous_strides, expand, mem
 from akg_dynamo.agents.designer.prims import reduce as reduce_prim
 from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, product
 from akg_dynamo.agents.sketch.ast import DType
@@ -46,6 +46,7 @@ from akg_dynamo.agents.sketch.ast import DType
 MIN_SPLIT_ELEMENTS = 1 << 16
 CHUNK_ELEMENTS = 1 << 14
 MAX_CHUNKS = 128
+_NOWHERE = (1 << 63) - 1  # a position after every other
 
 
 @dataclass
@@ -143,18 +144,53 @@ class Scheduler:
             chunks = self._chunks(sink)
             if chunks is None:
                 result.append(sink)
-                continue
-            partial, op = sink, sink.op
-            chunk = Axis(chunks)
-            storage = self._new_scratch((chunks, *sink.prim.shape), sink.prim.dtype)
-            combine = Sink.of(sink.prim, None)
-            stage = reduce_prim(op, mem(storage), (0,))
-            combine.operand, combine.dims = stage.args[0], (0,)
-            combine.factors = [[chunks], *[list(partial.factors[d]) for d in partial.kept_dims]]
-            partial.prim, partial.target, partial.chunk = stage, storage, chunk
-            trace_sink(combine, self.tiles, self.facts, self._forced.get)
-            result += [partial, combine]
+            elif sink.op.startswith("arg"):
+                result += self._first_in_chunks(sink, chunks)
+            else:
+                storage = self._new_scratch((chunks, *sink.prim.shape), sink.prim.dtype)
+                combine = self._combine_chunks(sink, sink.prim, sink.op, mem(storage))
+                result += [self._in_chunks(sink, sink.op, storage, Axis(chunks)), combine]
         return result
+
+    def _in_chunks(self, sink: Sink, op: str, storage: Storage, chunk: Axis) -> Sink:
+        """The sink's reduction, or another of the same values, with a result for each chunk."""
+        partial = Sink(
+            reduce_prim(op, mem(storage), (0,)),
+            sink.operand,
+            storage,
+            op,
+            sink.dims,
+            chunk,
+            [list(f) for f in sink.factors],
+        )
+        trace_sink(partial, self.tiles, self.facts, self._forced.get)
+        return partial
+
+    def _combine_chunks(self, sink: Sink, prim: Prim, op: str, parts: Prim) -> Sink:
+        """The sink that computes `prim` from the parts for each chunk."""
+        kept = [list(sink.factors[d]) for d in sink.kept_dims]
+        combine = Sink(prim, parts, None, op, (0,), factors=[[parts.shape[0]], *kept])
+        trace_sink(combine, self.tiles, self.facts, self._forced.get)
+        return combine
+
+    def _first_in_chunks(self, sink: Sink, chunks: int) -> list[Sink]:
+        """Every chunk's extreme and where it is; then the first of the places that have the best of them."""
+        extreme, shape = sink.op[3:], (chunks, *sink.prim.shape)
+        values, places = self._new_scratch(shape, sink.operand.dtype), self._new_scratch(shape, DType.I64)
+        theirs = mem(values)
+        best = reduce_prim(extreme, theirs, (0,))
+        whole = expand(best, shape)
+        same = apply("eq", (theirs, whole), DType.BOOL)
+        if best.dtype.is_float:
+            both = apply("and", (apply("isnan", (theirs,), DType.BOOL), apply("isnan", (whole,), DType.BOOL)))
+            same = apply("or", (same, both))
+        place = apply("where", (same, mem(places), const(_NOWHERE, DType.I64, shape)))
+        return [
+            self._in_chunks(sink, extreme, values, Axis(chunks)),
+            self._in_chunks(sink, sink.op, places, Axis(chunks)),
+            self._combine_chunks(sink, best, extreme, theirs),
+            self._combine_chunks(sink, sink.prim, "min", place),
+        ]
 
     def _rows(self, sink: Sink, of: Mapping[Prim, Sink]) -> list[int]:
         """The dims over which to reduce last: those of the rows whose own reductions it reads (a loss over softmaxes).
@@ -193,7 +229,7 @@ class Scheduler:
 
     def _chunks(self, sink: Sink) -> int | None:
         """How many chunks to reduce in, when one pass would leave cores idle."""
-        if not sink.is_reduction or sink.op.startswith("arg") or not sink.reduced_axes():
+        if not sink.is_reduction or not sink.reduced_axes():
             return None
         value = self.facts.value
         kept = value(product(a.extent for a in sink.kept_axes()))
