@@ -31,8 +31,10 @@ _BURST = 3.0  # samples of one side in one quad that differ so many times: the m
 _MOST_PALINDROMES = 8  # in one quad, on a busy machine
 _PROMISING = 1.05
 _PATIENCE = 3.0
-_LONG_S = 0.004  # a call that lasts longer is dear, and long enough for a burst not to change what it takes much
+_LONG_S = 0.004
+_LOPSIDED = 1.5  # the least of two samples is less than one by a few per cent: far less than this
 _PATIENT_QUADS = 15  # of long calls: their intervals leave out the extremes
+_LONG_PATIENCE_S = 3.0
 
 
 def interval(logs: Sequence[float]) -> tuple[float, float, float]:
@@ -52,10 +54,20 @@ def interval(logs: Sequence[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class _Pace:
-    """How many calls make a sample; and whether one call is so long that a pair of samples must do for a quad."""
+    """How many calls make a sample. `long`: a call lasts long enough to be counted. `once`: the side (the kernel's, or
+    eager's) that takes so much longer than the other that one sample of it will do in a quad.
+    """
 
     n_calls: int
     long: bool = False
+    once: bool | None = None
+
+    def order(self, first: bool) -> tuple[bool, ...]:
+        """Who is measured, in a quad."""
+        if self.once is None:
+            return first, not first, not first, first
+        other = not self.once
+        return (self.once, other, other) if first == self.once else (other, other, self.once)
 
 
 def _pace(measure: Measure) -> _Pace:
@@ -63,11 +75,15 @@ def _pace(measure: Measure) -> _Pace:
     count = 1
     while True:
         # Twice, and the faster one: a burst must not make samples of a single call.
-        slowest = max(min(measure(who, count, i) for i in range(2)) for who in (False, True))
+        took = {who: min(measure(who, count, i) for i in range(2)) for who in (False, True)}
+        slower = took[True] > took[False]
+        slowest = took[slower]
         if slowest >= _SAMPLE_S / 2 or count >= 1 << 14:
             break
         count *= 4
-    return _Pace(max(1, min(1 << 15, round(count * _SAMPLE_S / max(slowest, 1e-9)))), slowest / count > _LONG_S)
+    n_calls = max(1, min(1 << 15, round(count * _SAMPLE_S / max(slowest, 1e-9))))
+    long = slowest / count > _LONG_S
+    return _Pace(n_calls, long, slower if long and slowest > _LOPSIDED * took[not slower] else None)
 
 
 def sample(
@@ -103,8 +119,7 @@ def _series(measure: Measure, budget_s: float, threshold: float, pace: _Pace, *,
         times: dict[bool, list[float]] = {True: [], False: []}
         for half in range(palindromes):
             outer = first ^ (half % 2 == 1)
-            # Of long calls two quads make the palindrome, A B and then B A: a drift has either sign in turn.
-            for who in (outer, not outer) if pace.long else (outer, not outer, not outer, outer):
+            for who in pace.order(outer):
                 times[who].append(max(measure(who, n_calls, quad), 1e-12))
         eager, kernel = typical(times[False]), typical(times[True])
         burst = max(times[False]) > _BURST * eager or max(times[True]) > _BURST * kernel
@@ -123,7 +138,12 @@ def _series(measure: Measure, budget_s: float, threshold: float, pace: _Pace, *,
                 break
             # On a busy machine a gain needs more samples to show; what looks like none gets no more time.
             patient = busy or middle > math.log(_PROMISING)
-            if patient and pace.long and len(logs) < _PATIENT_QUADS:
+            if (
+                patient
+                and pace.long
+                and len(logs) < _PATIENT_QUADS
+                and time.perf_counter() < deadline + _LONG_PATIENCE_S
+            ):
                 continue
             if time.perf_counter() > deadline + (_PATIENCE * budget_s if patient else 0.0):
                 break

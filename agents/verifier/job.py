@@ -10,6 +10,14 @@ from akg_dynamo.core.types import Candidate, Subgraph
 
 
 @dataclass(frozen=True)
+class Relative:
+    """A smaller subgraph with the same operators, and a candidate that runs the very device code of the job's."""
+
+    subgraph: Subgraph
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
 class Job:
     """One candidate against the subgraph it claims to compute.
 
@@ -20,6 +28,7 @@ class Job:
     trusted: written by rules. Trusted candidates share a warm process and are timed in it; any other gets a fresh one.
     threads: how many threads torch uses where the kernel will run; 0 is torch's default in the judge.
     flags: the switches under which eager runs; None: as they are in the process that submits the job.
+    relatives: smaller ones of a large subgraph: what sizes do not change is judged on these.
     ordinal: which CUDA device, for a subgraph on one; None: the current one of the process that submits the job.
     """
 
@@ -38,6 +47,7 @@ class Job:
     timing_budget_s: float = 0.06
     flags: EagerFlags | None = None
     ordinal: int | None = None
+    relatives: tuple[Relative, ...] = ()
 
     @property
     def device(self) -> str:

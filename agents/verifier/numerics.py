@@ -42,7 +42,7 @@ FLOOR_WIDE = 4.0
 FLOOR_NARROW = 1.0
 # What a cache holds, and no more than torch computes on one thread: thousands of small operations that each wait for
 # another thread take many times as long on a busy machine. On a device, what its memory can spare.
-_CHUNK = {"cpu": 1 << 14, "cuda": 1 << 24}
+CHUNK = {"cpu": 1 << 14, "cuda": 1 << 24}
 # Of the second look: what is compared, and by what factor. A maximum of heavy tails is a single draw, so it gets twice.
 _QUANTILES = (("median", 0.5, FACTOR), ("90%", 0.9, FACTOR), ("99%", 0.99, FACTOR), ("largest", 1.0, 2 * FACTOR))
 
@@ -114,7 +114,8 @@ class Expected:
 class _Elements:
     """An output's elements in the order in which eager's lie in memory."""
 
-    def __init__(self, eager: torch.Tensor) -> None:
+    def __init__(self, eager: torch.Tensor, first_row: int = 0) -> None:
+        self.first_row = first_row
         order = shapes.memory_order(eager.shape, eager.stride())
         self.order = tuple(range(eager.dim())) if order is None else order
         self.shape = eager.shape
@@ -128,7 +129,27 @@ class _Elements:
         where = [0] * len(self.order)
         for d in reversed(self.order):
             position, where[d] = divmod(position, self.shape[d])
-        return where
+        return [w + self.first_row if d == 0 else w for d, w in enumerate(where)]
+
+
+def furthest(kernel: torch.Tensor, eager: torch.Tensor) -> list[int]:
+    """Where the two differ most, or in kind: an element of theirs."""
+    among = _Elements(eager)
+    a, b = among.flat(kernel), among.flat(eager)
+    worst, at = -1.0, 0
+    for start in range(0, a.numel(), CHUNK[a.device.type]):
+        x, y = (t[start : start + CHUNK[a.device.type]] for t in (a, b))
+        apart = (x - y).abs_() if x.is_floating_point() else (x != y).float()
+        most = float(apart.max())
+        if not math.isfinite(most):
+            other_kind = ~_same_kind(x, y)
+            if bool(other_kind.any()):
+                return among.index(start + int(other_kind.nonzero()[0]))
+            apart = apart.nan_to_num_(0.0, 0.0, 0.0)
+            most = float(apart.max())
+        if most > worst:
+            worst, at = most, start + int(apart.argmax())
+    return among.index(at)
 
 
 class Contract:
@@ -151,13 +172,15 @@ class Contract:
         expected: Expected,
         case: str,
         absolute: Callable[[], torch.Tensor] | None = None,
+        *,
+        first_row: int = 0,
     ) -> str | None:
-        """Take in one output of one case; a reason if it is wrong whatever the other cases say.
+        """Take in one output of one case, or a slice of it; a reason if it is wrong whatever the other cases say.
 
         `absolute` evaluates the oracle on absolute values: only called if the case would not pass without.
         """
         name = f"output {output} on {case}"
-        among = _Elements(expected.eager)
+        among = _Elements(expected.eager, first_row)
         kernel, expected = among.flat(kernel), expected.map(among.flat)
         if kernel.dtype == torch.bool and bool((kernel.view(torch.uint8) > 1).any()):
             return f"{name}: bytes of a bool that are neither 0 nor 1"
@@ -206,7 +229,7 @@ class Contract:
     def _pieces(self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements) -> tuple[Error, Error]:
         """The kernel's errors above the floor and eager's errors, in one case."""
         kernels, eagers = Error(), Error()
-        for start in range(0, kernel.numel(), _CHUNK[kernel.device.type]):
+        for start in range(0, kernel.numel(), CHUNK[kernel.device.type]):
             found = _errors(*_chunk(kernel, expected, start), self.slack)
             error_k, error_e = found.kernel_counted, found.eager_counted
             worst = ""
@@ -264,7 +287,7 @@ def _relative(kernel: torch.Tensor, expected: Expected, slack: float) -> tuple[t
     """The kernel's errors above the floor and eager's errors, each relative to its element's magnitude."""
     kernels: list[torch.Tensor] = []
     eagers: list[torch.Tensor] = []
-    for start in range(0, kernel.numel(), _CHUNK[kernel.device.type]):
+    for start in range(0, kernel.numel(), CHUNK[kernel.device.type]):
         piece = _chunk(kernel, expected, start)
         found = _errors(*piece, slack)
         scale = piece[1].oracle.double().abs()
@@ -285,7 +308,7 @@ def _chunk(kernel: torch.Tensor, expected: Expected, start: int) -> tuple[torch.
     """A piece of an output: the comparison makes a dozen passes over it, and as many copies."""
 
     def piece(t: torch.Tensor) -> torch.Tensor:
-        return t[start : start + _CHUNK[kernel.device.type]]
+        return t[start : start + CHUNK[kernel.device.type]]
 
     part = expected.map(piece)
     return piece(kernel), part, part.absolute

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
 from akg_dynamo.agents.verifier import shapes
-from akg_dynamo.core.types import Subgraph
+from akg_dynamo.core.types import Subgraph, TensorSpec
+from akg_dynamo.fusion.reference import refs
 
 SMALL_OUTPUT = 1024  # fewer elements than this are too few to compare two errors statistically
 POOLED_SEEDS = 32  # for outputs of a few elements; larger ones get as many as make up SMALL_OUTPUT
@@ -19,6 +20,10 @@ _WORKING_BYTES_PER_ELEMENT = 64  # inputs twice, outputs, eager, fp64 oracle and
 _WORKING_BYTES_PER_ELEMENT_ON_DEVICE = 40  # the oracle's intermediates are freed as they die
 _CANDIDATE_BYTES_PER_BYTE = 8  # of inputs and outputs: eager beside the kernel, with all of its intermediates
 _LEAST_CANDIDATE_BYTES = 1 << 30
+LARGE_ELEMENTS = 1 << 20  # of a case on the host: smaller members of its class are judged in its stead
+RELATIVE_ELEMENTS = 1 << 17
+SAMPLED_ELEMENTS = 1 << 22
+_POOLED_ELEMENTS = 1 << 23
 _TIMES_A_CORE = 16
 _STORAGE_BYTES_PER_ELEMENT = 16  # of slices, which are held with what they were cut from
 
@@ -33,6 +38,7 @@ class Group:
     slack: float = 1.0
     misaligned: bool = False
     repeat: bool = False
+    sampled: bool = False  # so large that slices of it stand for the whole before fp64
 
     def __str__(self) -> str:
         size = ",".join(f"{k}={v}" for k, v in self.sizes.items())
@@ -53,6 +59,7 @@ class Means:
     """What judging may take.
 
     limit_elements: inputs and outputs together.
+    limit_bytes: all that a case needs, where the memory is the host's and the sizes are known.
     times_a_core: how many times the elements that a core of the host is given.
     candidate_bytes: what a candidate may allocate on its device.
     """
@@ -60,12 +67,14 @@ class Means:
     limit_elements: int
     times_a_core: int = 1
     candidate_bytes: int = 0
+    limit_bytes: int | None = None
 
 
 def means(sub: Subgraph, device: str) -> Means:
     """What there is now; on a device, beside what its user has there."""
     if device == "cpu":
-        return Means(free_bytes() // 4 // _WORKING_BYTES_PER_ELEMENT)
+        free = free_bytes()
+        return Means(free // 4 // _WORKING_BYTES_PER_ELEMENT, limit_bytes=free // 4)
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     limit = free // 2 // _WORKING_BYTES_PER_ELEMENT_ON_DEVICE
     largest = max((shapes.storage_bytes(sub, sizes) for sizes in shapes.members(sub, limit, 0)), default=0)
@@ -73,26 +82,98 @@ def means(sub: Subgraph, device: str) -> Means:
     return Means(limit, _TIMES_A_CORE, min(free // 4, wanted))
 
 
-def groups(sub: Subgraph, seed: int, given: Means | None = None) -> list[Group]:
-    """The cases, the telling ones first. Empty: the task is too big for the memory there is."""
-    given = given or means(sub, "cpu")
+def traced(sub: Subgraph, seed: int, given: Means) -> Mapping[str, int] | None:
+    """The sizes it was traced at, or smaller ones of its class; None: it is too big for the memory there is."""
+    if not sub.symbols and given.limit_bytes is not None:
+        return {} if working_bytes(sub, {}, with_oracle=False) <= given.limit_bytes else None
     members = shapes.members(sub, given.limit_elements, seed)
     if not members or shapes.elements(sub, members[0]) > given.limit_elements:
-        return []
+        return None
     if shapes.storage_bytes(sub, members[0]) > _STORAGE_BYTES_PER_ELEMENT * given.limit_elements:
+        return None
+    return members[0]
+
+
+def groups(sub: Subgraph, seed: int, given: Means | None = None, *, brief: bool = False) -> list[Group]:
+    """The cases, the telling ones first. Empty: the task is too big for the memory there is.
+
+    brief: smaller relatives are judged on inputs of every kind, and this one only on what its size may change.
+    """
+    given = given or means(sub, "cpu")
+    sizes = traced(sub, seed, given)
+    if sizes is None:
         return []
-    found = _at(sub, members[0], given, full=True)
-    for sizes in members[1:]:
-        found += _at(sub, sizes, given, full=False)
+    on_host = given.times_a_core == 1
+    medium: Mapping[str, int] | None = sizes
+    found: list[Group] = []
+    if brief or (sub.symbols and on_host and shapes.elements(sub, sizes) > LARGE_ELEMENTS):
+        slack = UNPOOLED_SLACK if _smallest_output(sub, sizes) < SMALL_OUTPUT else 1.0
+        found.append(Group(sizes, "normal", 1, slack, repeat=True, sampled=True))
+        medium = shapes.within(sub, sizes, RELATIVE_ELEMENTS) if sub.symbols else None
+    if medium is not None:
+        found += _at(sub, medium, given, full=True)
+    for other in shapes.members(sub, given.limit_elements, seed)[1:]:
+        found += _at(sub, other, given, full=False)
     return found
+
+
+def _smallest_output(sub: Subgraph, sizes: Mapping[str, int]) -> int:
+    return min((math.prod(shapes.values(s.shape, sizes)) for s in sub.output_specs), default=1)
+
+
+def working_bytes(sub: Subgraph, sizes: Mapping[str, int], *, with_oracle: bool) -> int:
+    """What judging one case takes: inputs twice, outputs three times, and the most that eager holds at once; or, beside
+    eager's outputs, the most that the oracle holds, widened inputs among them.
+    """
+
+    def n_bytes(spec: TensorSpec, *, wide: bool) -> int:
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        width = 8 if wide and dtype.is_floating_point else dtype.itemsize
+        return int(math.prod(shapes.values(spec.shape, sizes))) * width
+
+    outputs = sum(n_bytes(s, wide=False) for s in sub.output_specs)
+    computed = _most_at_once(sub, lambda spec: n_bytes(spec, wide=False))
+    if with_oracle:
+        widened = sum(n_bytes(s, wide=True) for s in sub.inputs)
+        computed = outputs + widened + _most_at_once(sub, lambda spec: n_bytes(spec, wide=True))
+    return 2 * (shapes.storage_bytes(sub, sizes) - outputs) + 3 * outputs + computed
+
+
+def _most_at_once(sub: Subgraph, n_bytes: Callable[[TensorSpec], int]) -> int:
+    """The most bytes of computed values that are alive at the same time."""
+    first = len(sub.inputs)
+    last_use: dict[int, int] = {}
+    for i, node in enumerate(sub.nodes):
+        for value in refs((node.args, tuple(v for _, v in node.kwargs))):
+            last_use[value] = i
+    most = 0
+    held: dict[int, int] = {}
+    for i, node in enumerate(sub.nodes):
+        outs = node.out if isinstance(node.out, tuple) else (node.out,)
+        held[first + i] = 0 if node.target == "getitem" else sum(n_bytes(s) for s in outs if s is not None)
+        most = max(most, sum(held.values()))
+        for value in [v for v in held if last_use.get(v, -1) <= i and v not in sub.outputs]:
+            del held[value]
+    return most
 
 
 def _at(sub: Subgraph, sizes: Mapping[str, int], given: Means, *, full: bool) -> list[Group]:
     total = shapes.elements(sub, sizes) // given.times_a_core
-    smallest = min((math.prod(shapes.values(s.shape, sizes)) for s in sub.output_specs), default=1)
-    small = smallest < SMALL_OUTPUT
+    smallest = _smallest_output(sub, sizes)
     pooled = POOLED_SEEDS if smallest < _FEW_ELEMENTS else -(-SMALL_OUTPUT // smallest)
-    slack = UNPOOLED_SLACK if small else 1.0
+    slack = UNPOOLED_SLACK if smallest < SMALL_OUTPUT else 1.0
+    affordable = 1 + _POOLED_ELEMENTS // max(total, 1)
+    found = _of_kinds(sub, sizes, total, min(pooled, affordable), slack, full=full)
+    if pooled > affordable:
+        found = [replace(g, slack=slack) for g in found]
+    sampled = given.times_a_core == 1 and total > SAMPLED_ELEMENTS
+    return [replace(g, sampled=sampled) for g in found]
+
+
+def _of_kinds(
+    sub: Subgraph, sizes: Mapping[str, int], total: int, pooled: int, slack: float, *, full: bool
+) -> list[Group]:
+    small = slack > 1.0
     if not full:
         found = [Group(sizes, "normal", 1, slack, repeat=True)]
         return [*found, Group(sizes, "nan", 1, slack)] if total <= 1 << 16 else found

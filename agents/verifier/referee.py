@@ -10,7 +10,7 @@ import contextlib
 import os
 import pickle
 import time
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 import torch
@@ -133,17 +133,34 @@ class Referee:
         means = plan.means(job.subgraph, job.device)
         # One thread, unless there is much to do: the worker's threads are busy on the same cores, and two pools that
         # spin while they wait for each other took forty times as long.
-        large = max((elements(job.subgraph, g.sizes) for g in plan.groups(job.subgraph, job.seed, means)), default=0)
-        many = job.device == "cpu" and large > _MANY_ELEMENTS
-        torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
+        sizes = plan.traced(job.subgraph, job.seed, means)
+        many = job.device == "cpu" and sizes is not None and elements(job.subgraph, sizes) > _MANY_ELEMENTS
         judgement.build_s = self._load(worker, job, means)
         if job.want_values:
+            torch.set_num_threads(1)
+            kind = self._judge_relatives(job, worker, means, judgement)
+            torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
             with torch.no_grad(), self._device_lock(job, alone=False):
-                Values(self.drawer, worker, job, means, judgement.checked).check()
+                Values(self.drawer, worker, job, means, judgement.checked, kind=kind).check()
         if job.want_timing:
             with self._device_lock(job, alone=True):
                 values = Values(self.drawer, worker, job, means, [])
                 judgement.timing = Stopwatch(self.workers, worker, job, values).measure()
+
+    def _judge_relatives(self, job: Job, worker: Worker, means: plan.Means, judgement: _Judgement) -> str:
+        """Inputs of every kind on the smaller subgraphs; which kind is the ordinary one."""
+        kind = "normal"
+        for relative in job.relatives:
+            smaller = replace(job, subgraph=relative.subgraph, candidate=relative.candidate, relatives=())
+            judgement.build_s += self._load(worker, smaller, means)
+            dims = ", ".join(f"{s.dtype}{list(s.shape)}" for s in relative.subgraph.inputs[:2])
+            checked: list[str] = []
+            values = Values(self.drawer, worker, smaller, means, checked)
+            with torch.no_grad():
+                values.check()
+            judgement.checked.append(f"{', '.join(checked)}: by the same code on smaller tensors ({dims}, …)")
+            kind = values.kind
+        return kind
 
     def _device_lock(self, job: Job, *, alone: bool) -> contextlib.AbstractContextManager[object]:
         if job.device == "cpu":

@@ -88,13 +88,9 @@ def members(
     if not sub.symbols:
         return [{}]
     rng = random.Random(seed)
-    hint = {s.name: _limited(s, s.hint) for s in sub.symbols}
-    while elements(sub, hint) > limit_elements:
-        largest = max(sub.symbols, key=lambda s: hint[s.name] / max(s.lo, 1))
-        smaller = _limited(largest, hint[largest.name] // 2)
-        if smaller == hint[largest.name]:
-            return []
-        hint[largest.name] = smaller
+    hint = within(sub, {s.name: _limited(s, s.hint) for s in sub.symbols}, limit_elements)
+    if hint is None:
+        return []
     lowest = {s.name: s.lo for s in sub.symbols}
     least = elements(sub, lowest)
     room = min(limit_elements, max(member_elements, 4 * least))
@@ -110,6 +106,18 @@ def members(
         if sizes not in unique and elements(sub, sizes) <= (limit_elements if sizes == lowest else room):
             unique.append(sizes)
     return unique[:at_most]
+
+
+def within(sub: Subgraph, sizes: Mapping[str, int], limit_elements: int) -> dict[str, int] | None:
+    """Those sizes, the larger ones halved until there are no more elements than that; None if they cannot be so few."""
+    found = dict(sizes)
+    while elements(sub, found) > limit_elements:
+        largest = max(sub.symbols, key=lambda s: found[s.name] / max(s.lo, 1))
+        smaller = _limited(largest, found[largest.name] // 2)
+        if smaller == found[largest.name]:
+            return None
+        found[largest.name] = smaller
+    return found
 
 
 def _largest(

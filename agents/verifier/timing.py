@@ -42,23 +42,22 @@ class Stopwatch:
     """Times one job on the first of the sizes it is judged on."""
 
     def __init__(self, workers: Workers, worker: Worker, job: Job, values: Values) -> None:
-        groups = plan.groups(job.subgraph, job.seed, values.means)
-        if not groups:
+        sizes = plan.traced(job.subgraph, job.seed, values.means)
+        if sizes is None:
             raise Failed(Outcome.NOT_JUDGED, "too big to be timed in the memory there is")
         self.workers = workers
         self.worker = worker
         self.job = job
         self.values = values
         self.rng = random.Random(job.seed)
-        self.group = plan.Group(groups[0].sizes, "normal", 1, plan.UNPOOLED_SLACK)
-        sizes = self.group.sizes
+        self.group = plan.Group(sizes, "normal", 1, plan.UNPOOLED_SLACK)
         self.n_bytes = max(4 * elements(job.subgraph, sizes), storage_bytes(job.subgraph, sizes))
 
     def measure(self) -> Timing:
         """The verdict on speed."""
         if not self.job.trusted and self.values.device != "cpu":
             return self._apart_on_device()
-        n_sets = 4 if self.n_bytes < 4 << 20 else 2 if self.n_bytes < 256 << 20 else 1
+        n_sets = 4 if self.n_bytes < 4 << 20 else 2 if self.n_bytes < 64 << 20 else 1
         cases, where = self._lay_out(n_sets, with_outputs=False)
         if self.job.trusted:
             request = {"op": "time", "cases": [c.message for c in cases], "where": where}
@@ -128,7 +127,7 @@ class Stopwatch:
         def eager(count: int, index: int) -> float:
             torch.cuda.synchronize()
             start = time.perf_counter()
-            kept = repeat(self.values.eager, sets, index, count, keep)
+            kept = repeat(self.values.truth.run_eager, sets, index, count, keep)
             torch.cuda.synchronize()
             seconds = time.perf_counter() - start
             kept.clear()

@@ -12,36 +12,45 @@ from __future__ import annotations
 import ctypes
 import functools
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
 
 from akg_dynamo.agents.verifier import plan
 from akg_dynamo.agents.verifier.arena import Buffers, typed
-from akg_dynamo.agents.verifier.decomposed import by_decomposition
-from akg_dynamo.agents.verifier.evaluate import Evaluator, is_float, jumps, variants
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Contract, Expected
 from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_bytes, values
+from akg_dynamo.agents.verifier.slices import Slicing, slicing
+from akg_dynamo.agents.verifier.truth import REFUSALS, Truth, nth
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
 from akg_dynamo.fusion.reference import reference
 
 _BATCH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # by where the arena is
 _SMALL_BYTES = 1 << 18  # of a case that is compared on the host
-_LARGE_ELEMENTS = 1 << 26  # of a case whose intermediates do not all fit into a device
+_LARGE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}  # of a case whose intermediates had better be freed early
 _MOST_TRIED_ELEMENTS = 1 << 24  # of a case whose indices are tried on the host
 _SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
 _OUT_OF_RANGE = 20_000
 _SECOND_LOOK_ELEMENTS = 1 << 22
 _BYTE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
-_REFUSALS = (RuntimeError, IndexError, ValueError, ZeroDivisionError)
 
-_T = TypeVar("_T")
+@dataclass(frozen=True)
+class Sliced:
+    """Eager's outputs of a large case, and how it can be cut."""
+
+    eager: tuple[torch.Tensor, ...]
+    views: list[torch.Tensor]
+    cut: Slicing
+
+
+_Wanted: TypeAlias = "list[Expected] | Sliced | Exception"
+"""What each output should be near; or what eager raises on these inputs."""
 
 
 @dataclass
@@ -66,7 +75,16 @@ class Case:
 class Values:
     """The values of one job."""
 
-    def __init__(self, drawer: Drawer, worker: Worker, job: Job, means: plan.Means, checked: list[str]) -> None:
+    def __init__(
+        self,
+        drawer: Drawer,
+        worker: Worker,
+        job: Job,
+        means: plan.Means,
+        checked: list[str],
+        *,
+        kind: str = "normal",
+    ) -> None:
         self.drawer = drawer
         self.worker = worker
         self.job = job
@@ -74,13 +92,11 @@ class Values:
         self.device = job.device
         self.sub: Subgraph = job.subgraph
         self.checked = checked
-        self.jumps = jumps(self.sub)
-        self.eager = reference(self.sub)
-        self.oracle = reference(self.sub, upcast=True)
-        self.frugal_oracle = Evaluator(self.sub, torch.float64)
-        self.single = Evaluator(self.sub, torch.float32)
+        self.truth = Truth(self.sub, job.numerics)
         self.specs = self.sub.output_specs
         self.narrowing = 0
+        self.kind = kind  # of ordinary inputs
+        self.slices: dict[str, str] = {}  # by kind, what of a large case was compared with fp64
         self.constant_passes = True
 
     # -- laying out ---------------------------------------------------------------------------------------------------
@@ -145,10 +161,13 @@ class Values:
 
     def check(self) -> None:
         """Raise `Failed` unless the candidate is right on every case."""
-        groups = plan.groups(self.sub, self.job.seed, self.means)
+        groups = plan.groups(self.sub, self.job.seed, self.means, brief=bool(self.job.relatives))
         if not groups:
             raise Failed(Outcome.NOT_JUDGED, "too big to be judged in the memory that is free")
-        self._find_inputs(groups)
+        if self.job.relatives:  # which have found what eager takes
+            groups = [replace(g, kind=self.kind) if g.kind == "normal" else g for g in groups]
+        else:
+            self._find_inputs(groups)
         contracts: dict[int, Contract] = {}
         zeros: dict[int, Contract] = {}
         batch: list[tuple[int, Case]] = []
@@ -175,11 +194,19 @@ class Values:
                 reason = f"{reason}; on fresh inputs, {second}" if second is not None else None
             if reason is not None:
                 raise Failed(Outcome.WRONG, reason)
-            self.checked.append(str(group))
+            self.checked.append(self._text(group))
             self.constant_passes &= zeros[g].finish() is None
         self._check_refusals(groups[0])
         if not self.job.trusted and self.constant_passes and self.sub.inputs:
             raise Failed(Outcome.DEGENERATE, "outputs of all zeros pass")
+
+    def _text(self, group: plan.Group) -> str:
+        """What was tried, as the report states it."""
+        if not group.sampled:
+            return str(group)
+        slices = self.slices.get(group.kind)
+        how = f"all of it against eager, {slices} against fp64" if slices else "all of it against fp64"
+        return f"{group} in full size ({how})"
 
     def _check_refusals(self, first: plan.Group) -> None:
         """Indices out of range: eager raises for them on the CPU, and the kernel must not return anything either."""
@@ -233,19 +260,20 @@ class Values:
 
     def _find_inputs(self, groups: list[plan.Group]) -> None:
         """Draw integers eager accepts; replace normal values by positive ones where eager gives mostly NaN."""
+        first = min(groups, key=lambda g: elements(self.sub, g.sizes) if g.sampled else 0)
         while True:
-            case = self.lay_out(groups[0], 0, with_outputs=False)
+            case = self.lay_out(first, 0, with_outputs=False)
             try:
                 self._try_indices(case)
                 outputs = self._eager(case)
                 break
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 self.narrowing += 1
                 if self.narrowing > 3 or not any(s.dtype.startswith(("int", "uint")) for s in self.sub.inputs):
                     raise Failed(Outcome.DEGENERATE, f"eager accepts none of the inputs drawn: {error}") from None
         if any(o.is_floating_point() and o.numel() and float(o.isnan().float().mean()) > 0.2 for o in outputs):
-            first = groups[0]
-            groups.insert(0, plan.Group(first.sizes, "positive", first.seeds, repeat=True))
+            self.kind = "positive"
+            groups.insert(0, replace(first, kind="positive", repeat=True))
 
     def _try_indices(self, case: Case) -> None:
         """Raise for an index out of range, as eager does on a host: on a device it takes the context down."""
@@ -275,26 +303,26 @@ class Values:
         return [*self._views(case), *self._symbols(case)]
 
     def _eager(self, case: Case) -> tuple[torch.Tensor, ...]:
-        return self.eager(*self.arguments(case))
+        return self.truth.eager(self._views(case), case.group.sizes)
 
-    def _oracle(self, case: Case, views: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        if elements(self.sub, case.group.sizes) > _LARGE_ELEMENTS and case.arena.device.type != "cpu":
-            return self.frugal_oracle(views, case.group.sizes)
-        wide = [t.double() if t.is_floating_point() else t for t in views]
-        return self.oracle(*wide, *self._symbols(case))
+    def _is_frugal(self, case: Case) -> bool:
+        return elements(self.sub, case.group.sizes) > _LARGE_ELEMENTS[case.arena.device.type]
 
     def _run(self, batch: list[tuple[int, Case]], contracts: dict[int, Contract], zeros: dict[int, Contract]) -> None:
         cases = [case for _, case in batch]
         where = self.fill(cases)
         messages = [c.message for c in cases]
         self.worker.send({"op": "run", "digest": self.job.candidate.digest, "cases": messages, "where": where})
-        expected: list[list[Expected] | Exception] = []
+        expected: list[_Wanted] = []
         broken: Exception | None = None
+        large = any(case.group.sampled for case in cases)
+        answer = self.worker.answer(self.job.timeout_s) if large else {}  # both would want all cores
         try:
             expected = [self._expected(case) for case in cases]
         except Exception as error:  # noqa: BLE001 - the worker's answer must be read before this is raised again
             broken = error
-        answer = self.worker.answer(self.job.timeout_s)
+        if not large:
+            answer = self.worker.answer(self.job.timeout_s)
         if broken is not None:
             raise broken
         if "error" in answer:
@@ -318,79 +346,90 @@ class Values:
                 return Failed(Outcome.NOT_JUDGED, f"too little device memory: {text}")
         return Failed(Outcome.WRONG, f"{where}run() raised {text}")
 
-    def _expected(self, case: Case) -> list[Expected] | Exception:
+    def _expected(self, case: Case) -> _Wanted:
         """What each output should be near; or what eager raises on these inputs."""
         try:
             eager = self._eager(case)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise  # it says nothing of the inputs
-        except _REFUSALS as refusal:
+        except REFUSALS as refusal:
             return refusal
-        if self.job.numerics == "eager" or not any(is_float(s) for s in self.specs):
-            oracle = eager
-        else:
-            oracle = self._oracle(case, self._views(case))
-        moved: list[tuple[torch.Tensor, ...]] = []
-        if self.jumps and self.job.numerics != "eager":
-            still, moved = variants(self.sub, self._views(case), case.group.sizes, self.jumps)
-            oracle = still if oracle is not eager or moved else oracle
-
-        @functools.cache
-        def decomposed() -> tuple[torch.Tensor | None, ...]:
-            wide = [t.double() if t.is_floating_point() else t for t in self._views(case)]
-            return by_decomposition(self.oracle, [*wide, *self._symbols(case)]) or (None,) * len(self.specs)
-
-        found = []
-        for i, (e, o) in enumerate(zip(eager, oracle, strict=True)):
-            found.append(Expected(e, o, [m[i] for m in moved], decomposed=_nth(decomposed, i)))
-        if any(s.dtype == "float64" for s in self.specs) and self.job.numerics != "eager":
-            self._double_errors(case, found)
+        views, sizes = self._views(case), case.group.sizes
+        if case.group.sampled:
+            cut = slicing(self.sub, self.job.numerics, sizes, views, eager)
+            if cut is not None:
+                return Sliced(eager, views, cut)
+            limit = self.means.limit_bytes
+            if limit is not None and plan.working_bytes(self.sub, sizes, with_oracle=True) > limit:
+                raise Failed(Outcome.NOT_JUDGED, "too big to be judged as a whole in the memory that is free")
+        found = self.truth.expected(eager, views, sizes, frugal=self._is_frugal(case))
         return [wanted.to(case.arena.device) for wanted in found]
 
-    def _double_errors(self, case: Case, found: list[Expected]) -> None:
-        """Eager's error in float64: from the same program in float32, and from its own on reversed inputs."""
-        original = self._views(case)
-        backwards = self.eager(*[t.flip(tuple(range(t.dim()))) for t in original], *self._symbols(case))
-        views = [t.float().double() if t.dtype == torch.float64 else t for t in original]
-        single = self.single(views, case.group.sizes)
-        double = self._oracle(case, views)
-        for i, (wanted, s, d) in enumerate(zip(found, single, double, strict=True)):
-            if wanted.eager.dtype == torch.float64:
-                wanted.oracle = wanted.eager
-                error = (s.double() - d).abs() * 2.0**-29
-                other = (backwards[i].flip(tuple(range(s.dim()))) - wanted.eager).abs()
-                bound = 1e-9 * wanted.eager.abs().nan_to_num(0.0, 0.0, 0.0).amax() if s.numel() else 0.0
-                if bool((other.nan_to_num(0.0) <= bound).all()):  # else its values depend on positions
-                    error = torch.fmax(error, other)
-                wanted.eager_error = 1.5 * error
-
-    def _absolute(self, case: Case) -> tuple[torch.Tensor, ...]:
-        views = [t.abs() if t.is_floating_point() else t for t in self._views(case)]
-        return self._oracle(case, views)
-
     def _compare(
-        self, case: Case, wanted: list[Expected], calls: list[dict[str, Any]], contract: Contract, zeros: Contract
+        self,
+        case: Case,
+        wanted: list[Expected] | Sliced,
+        calls: list[dict[str, Any]],
+        contract: Contract,
+        zeros: Contract,
     ) -> None:
         for call in calls:
             self._form(case, call)
         self._inputs_untouched(case)
 
+        kernel = [self._output(case, 0, i, spec) for i, spec in enumerate(self.specs)]
+        if len(calls) > 1:
+            self._same_again(case, kernel)
+        if isinstance(wanted, Sliced):
+            self._compare_slices(case, kernel, wanted, (contract, zeros))
+            return
+
         @functools.cache
         def absolute() -> tuple[torch.Tensor, ...]:
-            return tuple(t.to(case.arena.device) for t in self._absolute(case))
+            found = self.truth.absolute(self._views(case), case.group.sizes, frugal=self._is_frugal(case))
+            return tuple(t.to(case.arena.device) for t in found)
 
-        for i, spec in enumerate(self.specs):
-            kernel = self._output(case, 0, i, spec)
-            if len(calls) > 1:
-                again = self._output(case, 1, i, spec)
-                same = kernel.view(_BYTE[kernel.element_size()]) == again.view(_BYTE[kernel.element_size()])
-                if not bool((same | (kernel.isnan() & again.isnan())).all()):
-                    raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again")
-            reason = contract.add(i, kernel, wanted[i], str(case), _nth(absolute, i))
+        self._hold_to(kernel, wanted, str(case), absolute, (contract, zeros))
+
+    def _compare_slices(
+        self, case: Case, kernel: list[torch.Tensor], wanted: Sliced, contracts: tuple[Contract, Contract]
+    ) -> None:
+        cut = wanted.cut
+        starts = cut.starts(kernel, wanted.eager, random.Random(self.job.seed))
+        self.slices[case.group.kind] = f"{len(starts)} slices of {cut.rows} of its {cut.extent} rows"
+        for start in starts:
+            views = cut.inputs(wanted.views, start)
+            expected = cut.truth.expected(cut.outputs(wanted.eager, start), views, cut.sizes)
+            absolute = functools.cache(functools.partial(cut.truth.absolute, views, cut.sizes))
+            self._hold_to(cut.outputs(kernel, start), expected, str(case), absolute, contracts, first_row=start)
+
+    def _hold_to(
+        self,
+        kernel: Sequence[torch.Tensor],
+        wanted: list[Expected],
+        where: str,
+        absolute: Callable[[], tuple[torch.Tensor, ...]],
+        contracts: tuple[Contract, Contract],
+        *,
+        first_row: int = 0,
+    ) -> None:
+        contract, zeros = contracts
+        for i, (k, w) in enumerate(zip(kernel, wanted, strict=True)):
+            reason = contract.add(i, k, w, where, nth(absolute, i), first_row=first_row)
             if reason is not None:
                 raise Failed(Outcome.WRONG, reason)
             if not self.job.trusted and self.constant_passes:
-                self.constant_passes = zeros.add(i, torch.zeros_like(kernel), wanted[i], "") is None
+                self.constant_passes = zeros.add(i, torch.zeros_like(k), w, "") is None
+
+    def _same_again(self, case: Case, kernel: list[torch.Tensor]) -> None:
+        for i, (first, spec) in enumerate(zip(kernel, self.specs, strict=True)):
+            again = self._output(case, 1, i, spec)
+            a, b = (case.places[n][i] for n in (0, 1))
+            if _same_bytes(*(case.arena.bytes[at : at + n_bytes] for at, n_bytes in (a, b))):
+                continue
+            same = first.view(_BYTE[first.element_size()]) == again.view(_BYTE[first.element_size()])
+            if not bool((same | (first.isnan() & again.isnan())).all()):
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again")
 
     def _form(self, case: Case, call: dict[str, Any]) -> None:
         """Number, dtype, shape, strides and device of the outputs, strictly; and whose memory they are."""
@@ -448,10 +487,6 @@ class Values:
 def _is_for_index(refusal: Exception) -> bool:
     """Whether eager refused an index, which a kernel must refuse too: all else is known before a kernel is launched."""
     return isinstance(refusal, IndexError) or "out of bounds" in str(refusal)
-
-
-def _nth(outputs: Callable[[], tuple[_T, ...]], i: int) -> Callable[[], _T]:
-    return lambda: outputs()[i]
 
 
 _memcmp = ctypes.CDLL(None).memcmp

@@ -1,0 +1,144 @@
+"""Large tensors: slices against fp64, everything against eager, smaller relatives for what sizes do not change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from akg_dynamo.agents.verifier import Judge, plan
+from akg_dynamo.agents.verifier.job import Relative
+from akg_dynamo.agents.verifier.numerics import furthest
+from akg_dynamo.agents.verifier.shapes import elements
+from akg_dynamo.agents.verifier.slices import slicing
+from akg_dynamo.core.types import Outcome, Ref, Subgraph, TensorSpec
+from akg_dynamo.fusion.reference import reference
+
+from .kernels import add_relu, candidate, contiguous, dynamic_softmax, job, op, single
+
+N = 2_000_003
+RIGHT = "return (torch.relu(args[0] + args[1]),)"
+
+
+def centred(rows: int, columns: int) -> Subgraph:
+    """x - x.mean(0): no row of it can be computed without the others."""
+    x, mean = contiguous("float32", rows, columns), contiguous("float32", 1, columns)
+    nodes = (op("aten.mean.dim", mean, Ref(0), (0,), True), op("aten.sub.Tensor", x, Ref(0), Ref(1)))
+    return Subgraph((x,), (), nodes, (2,))
+
+
+def transposed(n: int) -> Subgraph:
+    across, along = TensorSpec("float32", (n, n), (1, n)), contiguous("float32", n, n)
+    return Subgraph((across, along), (), (op("aten.add.Tensor", across, Ref(0), Ref(1)),), (2,))
+
+
+def test_a_large_case_is_compared_with_eager_everywhere_and_with_fp64_in_slices(judge: Judge) -> None:
+    assert elements(add_relu(N), {}) > plan.SAMPLED_ELEMENTS
+    (verdict,) = judge.judge([job(add_relu(N), RIGHT)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+    assert any("in full size (all of it against eager, " in c and "slices of" in c for c in verdict.checked)
+
+
+WRONG = {
+    "an element": (add_relu(N), "x = torch.relu(args[0] + args[1]); x[1234567] += 0.001; return (x,)", "1234567"),
+    "the last one": (add_relu(N), "x = torch.relu(args[0] + args[1]); x[-1] += 0.001; return (x,)", ""),
+    "NaN": (add_relu(N), "return (torch.relu(args[0] + args[1]).nan_to_num(0.0),)", "nan"),
+    "all a little": (add_relu(N), "return (torch.relu(args[0] + args[1]) * 1.000001,)", "largest error"),
+    "from call to call": (
+        add_relu(N),
+        "x = torch.relu(args[0] + args[1]); x[7] = torch.rand(()); return (x,)",
+        "again",
+    ),
+    "an integer": (
+        single("aten.gt.Tensor", contiguous("bool", N), contiguous("float32", N), contiguous("float32", N)),
+        "y = args[0] > args[1]; y[765432] ^= True; return (y,)",
+        "765432",
+    ),
+    "what no slice can tell": (centred(3001, 1001), "return (args[0] - args[0][:-1].mean(0, keepdim=True),)", ""),
+    "a corner of a transposed output": (
+        transposed(1501),
+        "y = args[0] + args[1]; y[1500, 3] += 0.01; return (y,)",
+        "[1500, 3]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_large_case_that_is_wrong_somewhere(judge: Judge, name: str) -> None:
+    sub, body, reason = WRONG[name]
+    (verdict,) = judge.judge([job(sub, body)])
+    assert verdict.outcome is Outcome.WRONG, verdict
+    assert reason in verdict.detail
+
+
+def test_what_rows_share_is_judged_as_a_whole(judge: Judge) -> None:
+    (verdict,) = judge.judge([job(centred(3001, 1001), "return (args[0] - args[0].mean(0, keepdim=True),)")])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+    assert "in full size (all of it against fp64)" in verdict.checked[0]
+
+
+@pytest.mark.parametrize("sub", [add_relu(N), transposed(1501), centred(3001, 1001)], ids=["rows", "turned", "shared"])
+def test_slices_are_what_eager_computes_alone(sub: Subgraph) -> None:
+    storages = [torch.randn(torch.Size(s.shape).numel()) for s in sub.inputs]  # type: ignore[arg-type]
+    views = [t.as_strided(s.shape, s.stride) for t, s in zip(storages, sub.inputs, strict=True)]  # type: ignore[arg-type]
+    eager = reference(sub)(*views)
+    cut = slicing(sub, "bounded", {}, views, eager)
+    if sub == centred(3001, 1001):
+        assert cut is None
+        return
+    assert cut is not None
+    start = cut.extent // 3
+    (alone,) = cut.truth.eager(cut.inputs(views, start), cut.sizes)
+    torch.testing.assert_close(alone, cut.outputs(eager, start)[0])
+
+
+def test_the_place_where_two_differ_most() -> None:
+    eager = torch.randn(301, 257).t()
+    kernel = eager.clone()
+    kernel[3, 299] += 0.5
+    kernel[200, 1] -= 0.25
+    assert furthest(kernel, eager) == [3, 299]
+    kernel[100, 100] = float("nan")
+    assert furthest(kernel, eager) == [100, 100]
+    both = torch.full((5,), float("inf"))
+    assert furthest(both, both.clone()) == [0]
+
+
+def test_relatives_stand_for_it_on_inputs_of_every_kind(judge: Judge) -> None:
+    small = add_relu(5003)
+
+    def judged(body: str, of_small: str) -> tuple[Outcome, str, tuple[str, ...]]:
+        with_relative = job(add_relu(N), body, relatives=(Relative(small, candidate(of_small)),))
+        (verdict,) = judge.judge([with_relative])
+        return verdict.outcome, verdict.detail, verdict.checked
+
+    outcome, detail, checked = judged(RIGHT, RIGHT)
+    assert outcome is Outcome.RIGHT, detail
+    assert checked[0].startswith("normal x1, nan x1 misaligned, ")
+    assert "by the same code on smaller tensors (float32[5003], float32[5003], …)" in checked[0]
+    assert checked[1].startswith("normal x1 in full size")
+    assert len(checked) == 2
+    no_nan = "return (torch.relu(args[0] + args[1]).nan_to_num(0.0),)"
+    assert judged(RIGHT, no_nan)[0] is Outcome.WRONG
+    assert judged("return (torch.relu(args[0] + args[1]).roll(1),)", RIGHT)[0] is Outcome.WRONG
+
+
+def test_a_large_member_of_a_class_is_judged_once() -> None:
+    sub = dynamic_softmax()
+    small = plan.groups(sub, 0)
+    assert not any(g.sampled for g in small)
+    rows, columns = sub.symbols
+    large = Subgraph(sub.inputs, (type(rows)("s0", 2, None, 20_000), columns), sub.nodes, sub.outputs)
+    groups = plan.groups(large, 0)
+    assert [g.kind for g in groups if g.sizes == groups[0].sizes] == ["normal"]
+    assert groups[0].sampled
+    kinds = {g.kind for g in groups if elements(large, g.sizes) <= plan.RELATIVE_ELEMENTS}
+    assert kinds == {"normal", "nan", "dyadic", "inf", "wide", "offset"}
+
+
+def test_what_judging_takes_is_counted() -> None:
+    sub = add_relu(1 << 20)
+    inputs, output = 8 << 20, 4 << 20
+    # the sum and its relu at once
+    assert plan.working_bytes(sub, {}, with_oracle=False) == 2 * inputs + 3 * output + 2 * output
+    assert plan.working_bytes(sub, {}, with_oracle=True) == 2 * inputs + 4 * output + 2 * inputs + 2 * (8 << 20)
+    assert plan.groups(sub, 0, plan.Means(1 << 40, limit_bytes=1 << 20)) == []
