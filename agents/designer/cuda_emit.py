@@ -272,7 +272,12 @@ class _CudaWriter(NestWriter):
     def _pass(self, group: Pass) -> None:
         if not group.inner:
             for member in group.members:
-                self._store(member, self._value(member.tile), member.tile.dtype)
+                if not member.sink.is_reduction:
+                    self._store(member, self._value(member.tile), member.tile.dtype)
+                elif member.sink.op.startswith("arg"):  # of one element each
+                    self._finished(member, Literal(0, DType.I64))
+                else:
+                    self._finished(member, self._value(member.tile))
         elif self._plan.band(group).whole:
             self._straight(group)
         else:

@@ -14,6 +14,8 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from akg_dynamo.agents.coder.module import load, render
+from akg_dynamo.agents.designer import cuda, cuda_schedule, cuda_tiles
+from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.rules import design
 from akg_dynamo.agents.lowering.cpp import lower
 from akg_dynamo.agents.sketch import interpret, to_text
@@ -150,3 +152,29 @@ def designed_for_cuda() -> Callable[..., Design]:
 def to_subgraph_fixture() -> Callable[..., tuple[Subgraph, list[int], list[int]]]:
     """`to_subgraph(f, args, mode)`."""
     return to_subgraph
+
+
+# What a program holds whole, what a loop's trip reads, and whether reductions are split: small enough for small inputs.
+LIMITS = {"held": None, "looped": (16, 16, False), "split": (16, 32, True), "split and held": (64, 128, True)}
+
+
+@pytest.fixture(params=LIMITS)
+def limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mapping to GPUs under every set of limits."""
+    chosen = LIMITS[request.param]
+    if chosen is not None:
+        whole, loop, split = chosen
+        monkeypatch.setattr(cuda_tiles, "WHOLE", whole)
+        monkeypatch.setattr(cuda_schedule, "WHOLE", whole)
+        monkeypatch.setattr(cuda_tiles, "LOOP", loop)
+        monkeypatch.setattr(cuda_tiles, "TILE_BYTES", 256)
+        if split:
+            monkeypatch.setattr(cuda_schedule, "MIN_CHUNK_BYTES", 16)
+            slow = Device(2, 1e9, program_bytes_s=1e8, phase_s=1e-7)
+            monkeypatch.setattr(cuda, "device", lambda arch: slow)
+
+
+@pytest.fixture(name="compare")
+def compare_fixture() -> Callable[[Tensors, Tensors, str], None]:
+    """`compare(got, want, text)`."""
+    return compare

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from families import BACKWARD, FORWARD, gradients, ints, rand
 
-from akg_dynamo.agents.designer import cuda, cuda_schedule, cuda_tiles
-from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.core.types import Design
 
 Designed = Callable[..., Design]
-
-# What a program holds whole, what a loop's trip reads, and whether reductions are split: small enough for small inputs.
-LIMITS = {"held": None, "looped": (16, 16, False), "split": (16, 32, True), "split and held": (64, 128, True)}
-
-
-@pytest.fixture(params=LIMITS)
-def limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The mapping under every set of limits."""
-    chosen = LIMITS[request.param]
-    if chosen is not None:
-        whole, loop, split = chosen
-        monkeypatch.setattr(cuda_tiles, "WHOLE", whole)
-        monkeypatch.setattr(cuda_schedule, "WHOLE", whole)
-        monkeypatch.setattr(cuda_tiles, "LOOP", loop)
-        monkeypatch.setattr(cuda_tiles, "TILE_BYTES", 256)
-        if split:
-            monkeypatch.setattr(cuda_schedule, "MIN_CHUNK_BYTES", 16)
-            slow = Device(2, 1e9, program_bytes_s=1e8, phase_s=1e-7)
-            monkeypatch.setattr(cuda, "device", lambda arch: slow)
-    return
 
 
 @pytest.mark.usefixtures("limits")

@@ -85,8 +85,7 @@ class _Graph:
         return torch.sigmoid(x)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_random_graph(seed: int, designed: Callable[..., Design]) -> None:
+def _tensors(seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     rng = random.Random(-seed - 1)
     shape = [rng.choice([1, 3, 4, 6, 17]) for _ in range(rng.randint(1, 4))]
@@ -95,4 +94,15 @@ def test_random_graph(seed: int, designed: Callable[..., Design]) -> None:
     full = torch.randn(shape, generator=generator)
     thin = torch.randn([s if rng.random() < 0.5 else 1 for s in shape], generator=generator)
     strided = torch.randn([2 * s for s in shape], generator=generator)[tuple(slice(0, 2 * s, 2) for s in shape)]
-    designed(_Graph(seed), full, thin, strided)
+    return [full, thin, strided]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_graph(seed: int, designed: Callable[..., Design]) -> None:
+    designed(_Graph(seed), *_tensors(seed))
+
+
+@pytest.mark.usefixtures("limits")
+@pytest.mark.parametrize("seed", range(60, 100))
+def test_random_graph_on_cuda(seed: int, designed_for_cuda: Callable[..., Design]) -> None:
+    designed_for_cuda(_Graph(seed), *_tensors(seed))

@@ -1,0 +1,79 @@
+"""The way to the GPU without one: designs lowered to Triton, run in its interpreter, and compiled ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from families import FORWARD
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from akg_dynamo.agents.coder import by_rules, triton_module, triton_toolchain
+from akg_dynamo.agents.designer.rules import design
+from akg_dynamo.agents.lowering.triton_interpreter import interpreted
+from akg_dynamo.core.types import Design, Subgraph, Target
+from akg_dynamo.fusion.reference import reference
+
+H200 = Target("cuda", "triton_cuda", "sm_90", "sm_90")
+
+
+def _candidate(sub: Subgraph) -> Any:
+    found = design(sub, H200)
+    assert isinstance(found, Design)
+    return by_rules.write(sub, found, H200, "kernel")
+
+
+@pytest.mark.usefixtures("limits")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "softmax", "layer_norm", "column sum", "full sum", "argmax of everything", "argmin of columns", "logsumexp",
+        "group_norm", "batch_norm", "a value and its transpose", "cross entropy", "cat", "heads to rows",
+        "rows and columns of one read",
+    ],
+)  # fmt: skip
+def test_values(name: str, to_subgraph: Callable[..., Any], compare: Callable[..., None], tmp_path: Path) -> None:
+    f, args = FORWARD[name]
+    sub, order, symbols = to_subgraph(f, args, "fake")
+    candidate = _candidate(sub)
+    inputs = [args[i] for i in order]
+    with interpreted():
+        got = triton_module.load(candidate, tmp_path).run(*inputs)
+    compare(got, reference(sub)(*inputs, *symbols), candidate.source)
+
+
+LARGE: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
+    "pointwise": (lambda x, y: F.gelu(x) * y, ((4096, 4096), (4096, 4096))),
+    "transposition": (lambda x, y: x.t() + y, ((4096, 8192), (8192, 4096))),
+    "softmax": (lambda x: torch.softmax(x, -1), ((4096, 16384),)),
+    "softmax of long rows": (lambda x: torch.softmax(x, -1), ((4096, 50257),)),
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (8192,), w, b), ((4096, 8192), (8192,), (8192,))),
+    "layer_norm of long rows": (lambda x: F.layer_norm(x, (65536,)), ((2048, 65536),)),
+    "channel softmax": (lambda x: torch.softmax(x, 1), ((16, 64, 256, 256),)),
+    "group_norm": (lambda x: F.group_norm(x, 8), ((32, 64, 256, 256),)),
+    "batch_norm": (lambda x: F.batch_norm(x, None, None, training=True), ((64, 128, 56, 56),)),
+    "column sum": (lambda x: x.sum(0), ((16384, 4096),)),
+    "arg-max": (lambda x: x.argmax(), ((1 << 26,),)),
+    "arg-max of long rows": (lambda x: x.argmax(1), ((4096, 50257),)),
+}
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LARGE)
+def test_nothing_spills(
+    name: str, dtype: torch.dtype, arch: str, to_subgraph: Callable[..., Any], tmp_path: Path
+) -> None:
+    f, shapes = LARGE[name]
+    with FakeTensorMode():
+        sub = to_subgraph(f, [torch.empty(s, dtype=dtype) for s in shapes], "real")[0]
+    target = Target("cuda", "triton_cuda", arch, arch)
+    module = triton_toolchain.load(_candidate(sub), tmp_path)
+    triton_toolchain.build(module, target)
+    for kernel in triton_toolchain.resources(module, target):
+        assert kernel.spilled_bytes == 0, kernel
+        assert kernel.registers * 32 * kernel.num_warps <= 65536, kernel
