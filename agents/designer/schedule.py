@@ -46,6 +46,9 @@ from akg_dynamo.agents.sketch.ast import DType
 MIN_SPLIT_ELEMENTS = 1 << 16
 CHUNK_ELEMENTS = 1 << 14
 MAX_CHUNKS = 128
+_ARG_PHASES = (
+    16  # how much more work an arg-extreme needs: its chunks leave two results each, which are looked at twice
+)
 _NOWHERE = (1 << 63) - 1  # a position after every other
 
 
@@ -234,7 +237,7 @@ class Scheduler:
         value = self.facts.value
         kept = value(product(a.extent for a in sink.kept_axes()))
         reduced = value(product(a.extent for a in sink.reduced_axes()))
-        if kept * reduced < MIN_SPLIT_ELEMENTS:
+        if kept * reduced < MIN_SPLIT_ELEMENTS * (_ARG_PHASES if sink.op.startswith("arg") else 1):
             return None
         accesses = [self._resolve(r) for r in sink.reds] + sink.loads
         vector = best_vector(accesses, [*sink.kept_axes(), *sink.reduced_axes()], self.facts)

@@ -121,6 +121,14 @@ def test_what_costs_much_is_computed_once_in_a_row_that_stays_in_cache(columns: 
     assert to_text(found.sketch).count("exp(") == times
 
 
+def test_arg_extremes_of_few_long_rows_in_chunks(designed: Callable[..., Design]) -> None:
+    x = rand(2, 530_001)
+    x[1] = -float("inf")
+    x[0, [400_000, 500_000]] = float("nan")
+    found = designed(lambda x: (x.argmax(1), x.round().argmin(1), (x * 3).argmin(), x.amin()), x)
+    assert sum(d.kind == "tmp" for d in found.sketch.tensors) > 2
+
+
 @pytest.mark.parametrize(
     ("f", "loops"),
     [
