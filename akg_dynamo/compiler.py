@@ -303,7 +303,7 @@ def _then(built: Future[None], start: Callable[[], Future[Verdict]]) -> Future[V
         if error is None:
             try:
                 start().add_done_callback(judged)
-            except AkgError as failure:  # a callback's exception would be swallowed, and the verdict awaited for ever
+            except Exception as failure:  # noqa: BLE001 - a callback's exception is swallowed: the verdict would never come
                 error = failure
         if error is not None:
             verdict.set_exception(error)
