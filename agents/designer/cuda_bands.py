@@ -41,6 +41,12 @@ def dependent(band: Sequence[Pass]) -> Iterator[tuple[Member, Member, Recurrence
                 yield base, member, how
 
 
+def reads(band: Sequence[Pass]) -> int:
+    """How often a loop would go through the elements: passes whose reductions are all done earlier do not count."""
+    led = {id(member) for _, member, _ in dependent(band)}
+    return sum(1 for group in band if any(id(m) not in led for m in group.members))
+
+
 def carried(band: Sequence[Pass]) -> int:
     """How many tiles the loop of the busiest pass carries from one trip to the next."""
     follows = list(dependent(band))

@@ -53,7 +53,7 @@ COLUMNS = 128  # how many neighbouring columns a program of a column reduction t
 MIN_CHUNK_BYTES = 1 << 15
 CHUNK_BYTES = 1 << 18
 SMALL = 1 << 16  # elements: reductions up to this share a phase that they would not fill
-WHOLE = 1 << 14  # elements of a tensor that a program may hold at once
+WHOLE = 1 << 15  # elements of a tensor that a program may hold at once
 LAST = (1 << 63) - 1  # a position after every other
 
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from akg_dynamo.agents.designer.cuda_bands import bands, carried
+from akg_dynamo.agents.designer.cuda_bands import bands, carried, reads
 from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, chunked_axis, power_of_two
 from akg_dynamo.agents.designer.device import Device
-from akg_dynamo.agents.designer.domain import Access, Axis
+from akg_dynamo.agents.designer.domain import Access, Axis, leaves
 from akg_dynamo.agents.designer.nests import Nest, Pass, coefficients, nest_accesses
 from akg_dynamo.agents.designer.sizes import SizeFacts, product
 
@@ -113,7 +113,7 @@ class _Planner:
     def _warps(self, elements: int, per_thread: int) -> int:
         found = power_of_two(-(-elements // (32 * per_thread)))
         found = found << self.knobs.warps if self.knobs.warps >= 0 else found >> -self.knobs.warps
-        return max(1, min(found, 2 * MAX_WARPS if elements > WHOLE or self.knobs.warps > 0 else MAX_WARPS))
+        return max(1, min(found, 2 * MAX_WARPS if self.knobs.warps > 0 else MAX_WARPS))
 
     def _outer(self) -> Iterator[Axis]:
         """The outer axes that may be tiled, best first: a chunk's number is always a scalar."""
@@ -175,12 +175,12 @@ class _Planner:
         others = prod(self._value(a) for a in self.nest.outer if a is not vector)
         columns = min(self._scaled(COLUMNS, 16), power_of_two(self._value(vector)))
         line, sector = min(columns, 128 // self.item), min(columns, 32 // self.item)
-        while columns > line and any(len(b) > 1 and not self._band(b, columns, WHOLE // 2).whole for b in self.bands):
+        while columns > line and any(len(b) > 1 and not self._band(b, columns, WHOLE // 4).whole for b in self.bands):
             columns //= 2
         for least, programs in ((line, 2 * self.device.processors), (sector, self.device.processors // 4)):
             while columns > least and others * -(-self._value(vector) // columns) < programs:
                 columns //= 2
-        found = {id(b[0].inner): self._band(b, columns, WHOLE // 2) for b in self.bands}
+        found = {id(b[0].inner): self._band(b, columns, WHOLE // 4) for b in self.bands}
         inner = max(prod(b.tiles.values()) for b in found.values()) * columns
         outer = dict.fromkeys(self.nest.outer, 1)
         outer[vector] = columns
@@ -217,13 +217,17 @@ class _Planner:
         """Whole, if it fits beside so many lanes of outer axes, else in a loop over tiles of one or two axes."""
         inner = band[0].inner
         chunked = self._chunked(band)
+        if chunked is not None:
+            limit = min(limit, WHOLE // 4)  # there are many of them: they need not be long
         whole = self._whole(inner, None if chunked is None else self._with_grain(chunked, inner, True))
         if whole is not None:
             size, length = prod(whole.values()) * beside, self._length(inner, chunked)
-            fits = size <= limit // _kept(band) and len(inner) <= 3
-            tight = len(band) > 1 or size <= 2048 or 3 * size <= 4 * length * beside
+            again = reads(band) > 1
+            fits = size <= (limit if again else min(limit, WHOLE // 4)) // _kept(band) and len(inner) <= 3
+            fits = fits and (size <= WHOLE // 2 or self._loaded(band) <= 1.5)
+            tight = again or size <= 2048 or 3 * size <= 4 * length * beside
             if self.knobs.whole is not None and size <= 2 * limit and len(inner) <= 3:
-                fits = tight = self.knobs.whole and len(band) > 1
+                fits = tight = self.knobs.whole and again
             if fits and tight:
                 return BandPlan(True, whole, None if chunked is None else self._with_grain(chunked, inner, True))
         long = self.item <= 2 or (beside == 1 and self._length(inner, chunked) >= LONG)
@@ -249,6 +253,14 @@ class _Planner:
         inner = band[0].inner
         k = chunked_axis([self._value(a) for a in inner], self._value(chunk), self.nest.vector is None)
         return Chunked(inner[k], chunk, 1)
+
+    def _loaded(self, band: Sequence[Pass]) -> float:
+        """How many registers per element the loads of a band take."""
+        inner = set(band[0].inner)
+        loads = {
+            a.storage: a for p in band for m in p.members for a in leaves(m.tile)[1] if inner & coefficients(a).keys()
+        }
+        return sum(min(4, storage.dtype.size_bytes) / 4 for storage in loads)
 
     def _with_grain(self, chunked: Chunked, inner: Sequence[Axis], whole: bool) -> Chunked:
         row = whole and self.nest.vector is None and chunked.axis is inner[-1]

@@ -114,7 +114,7 @@ def test_a_transposition_is_a_square(phases: Phases) -> None:
     assert phase.programs == (4096 // 64) * (8192 // 64)
 
 
-@pytest.mark.parametrize("columns", [1000, 4096, 16384])
+@pytest.mark.parametrize("columns", [1000, 4096, 16384, 32000])
 def test_a_row_that_fits_is_read_once(columns: int, phases: Phases) -> None:
     for f in (
         lambda x: torch.softmax(x, -1),
