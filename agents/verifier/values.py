@@ -267,6 +267,8 @@ class Values:
                 self._try_indices(case)
                 outputs = self._eager(case)
                 break
+            except (torch.OutOfMemoryError, torch.AcceleratorError):
+                raise  # it says nothing of the inputs
             except REFUSALS as error:
                 self.narrowing += 1
                 if self.narrowing > 3 or not any(s.dtype.startswith(("int", "uint")) for s in self.sub.inputs):
