@@ -10,6 +10,9 @@ program id, the innermost moving fastest; a parallel tiled loop gives each progr
 Sizes that are known are baked in: masks that a multiple makes needless fall away, loops that run once vanish, offsets
 have 32 bits where that suffices. A run-time symbol is an int64 parameter, so what is computed from it cannot overflow.
 
+It writes no eviction policies and no pipelining of its own: measured on an H200 neither made a kernel that moves bytes
+faster, and evict_first made most of them 3 to 5% slower.
+
 Tensors of bool are pointers to int1 (what Triton makes of torch's bool), stored as bytes.
 """
 
@@ -19,18 +22,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from akg_dynamo.agents.lowering.ir import Loop, Program, build
+from akg_dynamo.agents.lowering.ir import Program, build
 from akg_dynamo.agents.lowering.triton_emit import PhaseEmitter
 from akg_dynamo.agents.lowering.triton_helpers import helpers
 from akg_dynamo.agents.lowering.triton_names import python_name
-from akg_dynamo.agents.lowering.triton_phases import PhasePlan, plan
+from akg_dynamo.agents.lowering.triton_phases import PhasePlan, launch_options, plan
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.substitute import with_sizes
-from akg_dynamo.core.errors import LoweringError
-
-_WARPS, _STAGES = 4, 2
-_HINT = re.compile(r"(num_warps|num_stages)=(\d+)\Z")
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -82,7 +80,7 @@ def lower(sketch: sk.Sketch, *, sizes: Mapping[str, int] | None = None) -> Trito
 
 
 def _phase(program: Program, phase_plan: PhasePlan, name: str) -> tuple[Phase, str]:
-    options = _launch_options(program.sketch, phase_plan)
+    options = launch_options(program.sketch, phase_plan)
     emitter = PhaseEmitter(program, phase_plan, options["num_stages"])
     emitter.run()
     body = emitter.text()
@@ -101,18 +99,3 @@ def _phase(program: Program, phase_plan: PhasePlan, name: str) -> tuple[Phase, s
         asserts="tl.device_assert(" in body,
     )
     return phase, f"@triton.jit\ndef {name}({', '.join(parameters)}):\n{body}\n"
-
-
-def _launch_options(sketch: sk.Sketch, phase_plan: PhasePlan) -> dict[str, int]:
-    """num_warps and num_stages: the sketch's reserved constexprs, or hints on the phase's first loop."""
-    options = {"num_warps": _WARPS, "num_stages": _STAGES}
-    options |= {c.name: c.value for c in sketch.constexprs if c.name in options}
-    for loop in [unit for unit in phase_plan.units if isinstance(unit, Loop)][:1]:
-        for hint in loop.source.hints:
-            found = _HINT.match(hint)
-            if found:
-                options[found[1]] = int(found[2])
-    warps = options["num_warps"]
-    if warps & (warps - 1) or not 1 <= warps <= 32:
-        raise LoweringError(f"num_warps must be a power of two up to 32, not {warps}")
-    return options

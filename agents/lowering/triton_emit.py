@@ -27,12 +27,12 @@ from akg_dynamo.agents.lowering.triton_ints import ATOM, COMPARISON, SUM, Int, c
 from akg_dynamo.agents.lowering.triton_memory import Lanes
 from akg_dynamo.agents.lowering.triton_names import Names, python_name
 from akg_dynamo.agents.lowering.triton_ops import TYPES, Tile, literal, native
-from akg_dynamo.agents.lowering.triton_phases import PhasePlan, trips
+from akg_dynamo.agents.lowering.triton_phases import PhasePlan, always_full, lane_count, trips
 from akg_dynamo.agents.lowering.triton_precision import rough
 from akg_dynamo.agents.lowering.triton_values import ValueWriter
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
-from akg_dynamo.agents.sketch.intexpr import linear, simplify
+from akg_dynamo.agents.sketch.intexpr import simplify
 
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
 _CALL = re.compile(r"( *)((?:\w+(?:, \w+)* = )?[\w.]+)\((.*)\)")
@@ -175,7 +175,7 @@ class PhaseEmitter:
             return
         carried = self.around.get(loop, [])
         for accumulator in carried:
-            self.values.start(accumulator, [self.width(a) for a in accumulator.axes])
+            self.values.start(accumulator, [lane_count(a) for a in accumulator.axes])
         outer, self.values.looping = self.values.looping, True
         self.repeat(loop)
         self.values.looping = outer
@@ -297,13 +297,13 @@ class PhaseEmitter:
         self.ints[axis.name] = start
         if axis not in self.axes:
             return
-        width = self.width(axis)
+        width = lane_count(axis)
         lanes = combine("+", start, Int(f"tl.arange(0, {width})", ATOM, 0, width - 1, wide=False))
         name = self.names.fresh(axis.name)
         self.line(f"{name} = {lanes.text}")
         lanes = Int(name, ATOM, lanes.low, lanes.high, lanes.wide)
         mask: Tile | None = None
-        if not self.full(axis, width, declared=not entered):
+        if not always_full(axis, width, declared=not entered):
             stop = int_text(axis.stop, self.ints)
             if width > axis.size:
                 stop = combine("min", stop, combine("+", start, number(axis.size)))
@@ -315,21 +315,6 @@ class PhaseEmitter:
             0,
         )
         self.values.lanes[axis] = Lanes(lanes, width, mask, never_empty)
-
-    @staticmethod
-    def width(axis: Axis) -> int:
-        """The lanes of its tile: a power of two, no more than its extent calls for."""
-        extent = linear(sk.IntBin("-", axis.stop, axis.start))
-        known = extent.get(sk.IntConst(1), 0) if set(extent) <= {sk.IntConst(1)} else axis.size
-        return 1 << (max(1, min(axis.size, known)) - 1).bit_length()
-
-    @staticmethod
-    def full(axis: Axis, width: int, *, declared: bool) -> bool:
-        """Whether every lane of its tiles is certainly live."""
-        extent = linear(sk.IntBin("-", axis.stop, axis.start))
-        if extent == {sk.IntConst(1): width}:
-            return True
-        return not declared and width == axis.size and all(factor % width == 0 for factor in extent.values())
 
     # ---------------------------------------------------------------------------------------------------- statements
 

@@ -6,13 +6,17 @@ between: such phases become one launch of a single program, which runs them in o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from akg_dynamo.agents.lowering.ir import Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
+from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
 from akg_dynamo.agents.sketch import ast as sk
-from akg_dynamo.agents.sketch.intexpr import simplify, variables
+from akg_dynamo.agents.sketch.intexpr import linear, simplify, variables
+from akg_dynamo.core.errors import LoweringError
 
+_WARPS, _STAGES = 4, 2
+_HINT = re.compile(r"(num_warps|num_stages)=(\d+)\Z")
 Unit = StoreTo | SetVariable | Loop
 
 
@@ -126,6 +130,36 @@ def trips(loop: Loop, step: int) -> sk.IntExpr:
     return simplify(sk.IntBin("//", sk.IntBin("+", extent, sk.IntConst(step - 1)), sk.IntConst(step)))
 
 
+def lane_count(axis: Axis) -> int:
+    """The lanes of its tile on a GPU: a power of two, no more than its extent calls for."""
+    extent = linear(sk.IntBin("-", axis.stop, axis.start))
+    known = extent.get(sk.IntConst(1), 0) if set(extent) <= {sk.IntConst(1)} else axis.size
+    return 1 << (max(1, min(axis.size, known)) - 1).bit_length()
+
+
+def always_full(axis: Axis, width: int, *, declared: bool) -> bool:
+    """Whether every lane of its tiles is certainly live. declared: by an `axis`, not by a loop."""
+    extent = linear(sk.IntBin("-", axis.stop, axis.start))
+    if extent == {sk.IntConst(1): width}:
+        return True
+    return not declared and width == axis.size and all(factor % width == 0 for factor in extent.values())
+
+
+def launch_options(sketch: sk.Sketch, phase_plan: PhasePlan) -> dict[str, int]:
+    """num_warps and num_stages: the sketch's reserved constexprs, or hints on the phase's first loop."""
+    options = {"num_warps": _WARPS, "num_stages": _STAGES}
+    options |= {c.name: c.value for c in sketch.constexprs if c.name in options}
+    for loop in [unit for unit in phase_plan.units if isinstance(unit, Loop)][:1]:
+        for hint in loop.source.hints:
+            found = _HINT.match(hint)
+            if found:
+                options[found[1]] = int(found[2])
+    warps = options["num_warps"]
+    if warps & (warps - 1) or not 1 <= warps <= 32:
+        raise LoweringError(f"num_warps must be a power of two up to 32, not {warps}")
+    return options
+
+
 def _groups(units: list[Unit]) -> list[list[Unit]]:
     """Units cut between loops, where nothing but tensors passes."""
     ends = list(range(len(units)))  # the last unit that each must run together with
@@ -192,4 +226,4 @@ def _keep_old_reads(units: list[Unit], stores: dict[str, list[int]], ends: list[
                 ends[start] = max(ends[start], i)
 
 
-__all__ = ["PhasePlan", "Unit", "plan", "trips"]
+__all__ = ["PhasePlan", "Unit", "always_full", "lane_count", "launch_options", "plan", "trips"]

@@ -85,6 +85,21 @@ def test_every_operation(dtype: DType) -> None:
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.parametrize("size", [1, 1024, 5001, 70003])
+def test_odd_sizes(size: int) -> None:
+    """Full tiles without a mask, the last one with it."""
+    sketch = parse(
+        """sketch odd {
+  symbols: N
+  tensors: x[N]: bf16 in, y[N]: bf16 out
+  @llm_hint("parallel")
+  for i in range(0, N, 1024):
+    store(cast(exp(cast(load(x[i:i+1024]), f32)) + 1.0, bf16) -> y[i:i+1024])
+}"""
+    )
+    compare(sketch, arrays_for(sketch, {"N": size}, np.random.default_rng(size)), {"N": size}, gpu=True)
+
+
 @pytest.mark.parametrize("static", [True, False])
 def test_more_than_2_to_31_elements(static: bool) -> None:
     sketch = parse(
