@@ -23,15 +23,17 @@ def c_name(name: str) -> str:
 
 
 _GENERATED = re.compile(r"t\d+|by\d|\w+_\d+|\w+_(block|end|held|lane|tile|v|new)|[fiu]\d+v|u?int\d+_t")
-_KEYWORDS = """
+_KEYWORD_TEXT = """
     and asm auto bitand bitor bool break case catch char class compl const continue default delete do double else enum
     explicit export extern false float for friend goto if inline int long mutable namespace new not operator or private
     protected public register return short signed sizeof static struct switch template this throw true try typedef
     typename union unsigned using virtual void volatile while xor
 """
 _MACROS = "EVEN_HALVES INLINE LANES MASKED_MOVES MOVE ODD_HALVES PICK ROUND TURNS"
+KEYWORDS = frozenset(_KEYWORD_TEXT.split())
+"""Of C++."""
 _OTHERS = "TURN V W at best main n out_of_range u"
-_RESERVED = frozenset(f"{_KEYWORDS} {_MACROS} {_OTHERS}".split()) | frozenset(definitions())
+_RESERVED = KEYWORDS | frozenset(f"{_MACROS} {_OTHERS}".split()) | frozenset(definitions())
 
 
 def c_text(expr: sk.IntExpr, renamed: Mapping[str, str], outer: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""The helpers that generated C++ may use: sections of `prelude*.h`, of which a file gets only what it needs."""
+"""The helpers that generated C++ and CUDA C may use: sections of headers, of which a file gets only what it needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from functools import cache
 from pathlib import Path
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_DEFINES = re.compile(r"^(?:template <[^\n]*> )?(?:INLINE inline [^\n({]*?(\w+)\(|struct (\w+))", re.MULTILINE)
+_DEFINES = re.compile(
+    r"^(?:template <[^\n]*> )?(?:(?:INLINE inline|DEVICE) [^\n({]*?(\w+)\(|struct (\w+))", re.MULTILINE
+)
+CPP = ("prelude.h", "prelude_math.h")
+CUDA = ("cuda_prelude.h",)
 
 
 @cache
-def _sections() -> dict[str, str]:
+def _sections(files: tuple[str, ...]) -> dict[str, str]:
     """Section name -> code, in the order in which they must stand."""
     here = Path(__file__).parent
-    text = "".join((here / name).read_text(encoding="utf-8") for name in ("prelude.h", "prelude_math.h"))
+    text = "".join((here / name).read_text(encoding="utf-8") for name in files)
     sections: dict[str, str] = {}
     for piece in text.split("//@ ")[1:]:
         name, _, code = piece.partition("\n")
@@ -23,19 +27,19 @@ def _sections() -> dict[str, str]:
 
 
 @cache
-def definitions() -> dict[str, str]:
+def definitions(files: tuple[str, ...] = CPP) -> dict[str, str]:
     """Function or struct -> the section that defines it."""
     out: dict[str, str] = {}
-    for name, code in _sections().items():
+    for name, code in _sections(files).items():
         out[name] = name
         for function, struct in _DEFINES.findall(code):
             out.setdefault(function or struct, name)
     return out
 
 
-def prelude(body: str) -> str:
+def prelude(body: str, files: tuple[str, ...] = CPP) -> str:
     """The sections that `body` uses, and those that they use."""
-    sections, defined = _sections(), definitions()
+    sections, defined = _sections(files), definitions(files)
     used = {"core"}
     todo = [body, sections["core"]]
     while todo:

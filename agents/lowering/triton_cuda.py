@@ -30,6 +30,7 @@ from akg_dynamo.agents.lowering.triton_phases import PhasePlan, launch_options, 
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.substitute import with_sizes
 
+
 @dataclass(frozen=True)
 class Phase:
     """One launch.

@@ -32,7 +32,7 @@ from akg_dynamo.agents.lowering.triton_precision import rough
 from akg_dynamo.agents.lowering.triton_values import ValueWriter
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
-from akg_dynamo.agents.sketch.intexpr import simplify
+from akg_dynamo.agents.sketch.intexpr import linear, simplify
 
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
 _CALL = re.compile(r"( *)((?:\w+(?:, \w+)* = )?[\w.]+)\((.*)\)")
