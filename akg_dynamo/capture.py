@@ -20,6 +20,7 @@ from torch import fx
 from akg_dynamo.background import SwappableForward, background
 from akg_dynamo.core.errors import AkgError, UserError
 from akg_dynamo.core.types import Kernel, SplitReason, SplitReasonType, Subgraph
+from akg_dynamo.dedupe import dedupe
 from akg_dynamo.executor import BoxedForward, Outputs, write_forward
 from akg_dynamo.explanation import Fallback, GraphReport, KernelUse, LeftNode, records
 from akg_dynamo.fusion.extract import Cut, extract
@@ -41,7 +42,8 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
     """The backend proper: a callable that computes what `gm` does, its backward included."""
     from torch._dynamo.backends.common import aot_autograd
     from torch._functorch import config
-    from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+    from akg_dynamo.rematerialise import partition
 
     reports: list[GraphReport] = []
 
@@ -59,7 +61,7 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
             bw_compiler=compiler_for("backward"),
             inference_compiler=compiler_for("inference"),
             decompositions={},
-            partition_fn=min_cut_rematerialization_partition,
+            partition_fn=partition,
             keep_inference_input_mutations=True,
         )(gm, example_inputs)
     if _nothing_gained(reports):
@@ -83,6 +85,7 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     with _no_new_guards(gm):
         recompose(gm)
         _plain_casts(gm)
+        dedupe(gm)
         return graph.compile()
 
 

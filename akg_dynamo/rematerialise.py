@@ -1,0 +1,66 @@
+"""How a training graph is cut in two: AOTAutograd's minimum cut, told which composite operators kernels can compute.
+
+What a forward pass saves for its backward pass is chosen by what would be cheap to compute again: operators that fuse.
+AOTAutograd's list names those that remain after Inductor's decompositions. Here the composites remain; unlisted, they
+count as operators that need their operands in memory, and a tanh is saved because `tanh_backward` reads it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+from torch._functorch import partitioners
+
+_lock = threading.Lock()
+
+# Elementwise: cheap to compute again, and read their operands where those are computed.
+_POINTWISE = """
+    celu elu elu_backward glu glu_backward hardshrink hardshrink_backward hardsigmoid hardsigmoid_backward hardswish
+    hardswish_backward hardtanh hardtanh_backward leaky_relu leaky_relu_backward log_sigmoid_backward
+    log_sigmoid_forward logit logit_backward masked_fill mish mish_backward native_dropout_backward selu
+    sigmoid_backward silu_backward softplus_backward softshrink softshrink_backward square tanh_backward
+""".split()  # noqa: SIM905 -- a table is read as words
+# Over rows: not computed again, but what they read may be.
+_ROWS = """
+    _fused_rms_norm _fused_rms_norm_backward _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data
+    linalg_vector_norm mse_loss mse_loss_backward native_group_norm native_group_norm_backward native_layer_norm
+    native_layer_norm_backward nll_loss_backward nll_loss_forward smooth_l1_loss smooth_l1_loss_backward
+""".split()  # noqa: SIM905
+
+
+def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The forward and the backward graph of a joint graph."""
+    with _composites_listed():
+        forward, backward = partitioners.min_cut_rematerialization_partition(joint, inputs, **options)
+    return forward, backward
+
+
+@contextmanager
+def _composites_listed() -> Iterator[None]:
+    """AOTAutograd asks a function of its module for the list, and has no other way to be told."""
+    pointwise = {getattr(torch.ops.aten, name) for name in _POINTWISE}
+    rows = {getattr(torch.ops.aten, name) for name in _ROWS}
+    views = {torch.ops.aten.detach}  # autograd's, around every value that it saves
+    with _lock:
+        original = partitioners.get_default_op_list
+
+        def extended() -> partitioners.OpTypes:
+            types = original()
+            return replace(
+                types,
+                fusible_ops=types.fusible_ops | pointwise | rows | views,
+                recomputable_ops=types.recomputable_ops | pointwise | views,
+                view_ops=types.view_ops | views,
+            )
+
+        partitioners.get_default_op_list = extended
+        try:
+            yield
+        finally:
+            partitioners.get_default_op_list = original

@@ -1,0 +1,82 @@
+"""What a forward pass saves: no more than Inductor's, though composite operators are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch import config, partitioners
+from torch._functorch._aot_autograd.utils import make_boxed_func
+from torch._inductor.decomposition import select_decomp_table
+from torch.nn import functional as F
+
+from akg_dynamo.rematerialise import partition
+
+N = 64
+
+
+def saved_bytes(f: Callable[..., Tensor], partition_fn: Any, decompositions: Mapping[Any, Any]) -> tuple[int, Tensor]:
+    """What is kept for the backward pass beside the inputs, and the gradient."""
+    torch._dynamo.reset()
+    kept = 0
+
+    def forward(gm: fx.GraphModule, _inputs: object) -> Any:
+        nonlocal kept
+        (outputs,) = next(n for n in reversed(gm.graph.nodes) if n.op == "output").args
+        values = {n: n.meta["val"] for n in outputs[1:] if isinstance(n, fx.Node) and n.op != "placeholder"}
+        kept = sum(v.numel() * v.element_size() for v in values.values() if isinstance(v, Tensor))
+        return make_boxed_func(gm.forward)
+
+    def backward(gm: fx.GraphModule, _inputs: object) -> Any:
+        return make_boxed_func(gm.forward)
+
+    torch.manual_seed(0)
+    x, w = torch.randn(N, N, requires_grad=True), torch.randn(N, N, requires_grad=True)
+    compiler = aot_autograd(
+        fw_compiler=forward, bw_compiler=backward, decompositions=decompositions, partition_fn=partition_fn
+    )
+    with config.patch(enable_autograd_cache=False):
+        torch.compile(f, backend=compiler)(x, w).sum().backward()
+    assert x.grad is not None
+    return kept, x.grad
+
+
+def gelu(h: Tensor) -> Tensor:
+    """As some models write it."""
+    return 0.5 * h * (1 + torch.tanh(0.8 * (h + 0.04 * h.pow(3))))
+
+
+CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "tanh": lambda x, w: torch.tanh(torch.mm(x, w) * 2) @ w,
+    "gelu by hand": lambda x, w: gelu(x @ w) @ w,
+    "silu": lambda x, w: (F.silu(x @ w) * (x @ w.t())) @ w,
+    "sigmoid": lambda x, w: (torch.sigmoid(x @ w) * x) @ w,
+    "elu": lambda x, w: (F.elu(x @ w) + 1) @ w,
+    "hardswish": lambda x, w: (F.hardswish(x @ w) * 2) @ w,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_more_than_inductor_saves(case: str) -> None:
+    f = CASES[case]
+    theirs, want = saved_bytes(f, partitioners.min_cut_rematerialization_partition, select_decomp_table())
+    ours, got = saved_bytes(f, partition, {})
+    assert ours <= theirs
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+
+
+def test_the_list_is_needed() -> None:
+    without, _ = saved_bytes(CASES["gelu by hand"], partitioners.min_cut_rematerialization_partition, {})
+    with_list, _ = saved_bytes(CASES["gelu by hand"], partition, {})
+    assert with_list < without
+
+
+def test_torchs_own_list_stays_as_it_is() -> None:
+    before = partitioners.get_default_op_list
+    saved_bytes(CASES["tanh"], partition, {})
+    assert partitioners.get_default_op_list is before
+    assert torch.ops.aten.tanh_backward not in before().recomputable_ops
