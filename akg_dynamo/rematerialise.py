@@ -1,8 +1,9 @@
-"""How a training graph is cut in two: AOTAutograd's minimum cut, told which composite operators kernels can compute.
+"""How a training graph is cut in two: AOTAutograd's minimum cut, told what it would see after Inductor's decompositions.
 
 What a forward pass saves for its backward pass is chosen by what would be cheap to compute again: operators that fuse.
-AOTAutograd's list names those that remain after Inductor's decompositions. Here the composites remain; unlisted, they
-count as operators that need their operands in memory, and a tanh is saved because `tanh_backward` reads it.
+AOTAutograd's list has what Inductor leaves of a graph. Here composites remain, and the detach() that autograd puts
+around each value it saves: unlisted, both count as operators that need their operands in memory, and a tanh is saved
+because `tanh_backward` reads it by way of a detach.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from torch._functorch import partitioners
 
 _lock = threading.Lock()
 
-# Elementwise: cheap to compute again, and read their operands where those are computed.
+# Elementwise, and not tagged so: cheap to compute again, and read their operands where those are computed.
 _POINTWISE = """
-    celu elu elu_backward glu glu_backward hardshrink hardshrink_backward hardsigmoid hardsigmoid_backward hardswish
-    hardswish_backward hardtanh hardtanh_backward leaky_relu leaky_relu_backward log_sigmoid_backward
-    log_sigmoid_forward logit logit_backward masked_fill mish mish_backward native_dropout_backward selu
-    sigmoid_backward silu_backward softplus_backward softshrink softshrink_backward square tanh_backward
+    elu_backward glu glu_backward hardshrink_backward hardsigmoid_backward hardswish hardswish_backward
+    hardtanh_backward leaky_relu_backward log_sigmoid_backward log_sigmoid_forward mish_backward softplus_backward
+    softshrink_backward
 """.split()  # noqa: SIM905 -- a table is read as words
 # Over rows: not computed again, but what they read may be.
 _ROWS = """
