@@ -25,19 +25,13 @@ class Facts:
     expensive: bool
 
 
-@dataclass(frozen=True)
-class Smallest:
-    """Below these the profit gate does not even try: what a kernel saves would not pay for calling it.
+LEAST_ELEMENTS = 64
+"""Of one or two operators, for the profit gate to try a kernel.
 
-    single_elements: that one composite operator works on. pair_bytes: that two operators move, or need not move.
-    """
-
-    single_elements: int
-    pair_bytes: int
-
-
-# A GPU's small operators cost what calling them costs, many times what a call costs on the CPU: one call less pays.
-SMALLEST = {"cpu": Smallest(16_384, 65_536), "cuda": Smallest(4_096, 0)}
+Calling a kernel costs less than calling one of torch's operators, on the CPU and on a GPU: however little they compute,
+one call less may pay, and the judge finds out. Below this it is bookkeeping (a step counter, a flag), where building a
+kernel costs more than a program ever saves.
+"""
 
 
 def bytes_of(value: object) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from akg_dynamo.core.types import SplitReason, SplitReasonType, Target
-from akg_dynamo.fusion.cost import SMALLEST, Facts, Pattern, Smallest, bytes_of, facts_of, line_up
+from akg_dynamo.fusion.cost import LEAST_ELEMENTS, Facts, Pattern, bytes_of, facts_of, line_up
 from akg_dynamo.fusion.ops import (
     HANDLED_DTYPES,
     OpKind,
@@ -69,7 +69,7 @@ def plan(gm: fx.GraphModule, *, target: Target, options: PlanOptions) -> FusionP
     """Partitions a graph, in time linear in its nodes and edges."""
     grower = _Grower(gm.graph, target.backend)
     grower.grow()
-    return _Finisher(grower, None if options.gate == "correct" else SMALLEST[target.backend]).finish()
+    return _Finisher(grower, gated=options.gate != "correct").finish()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -434,11 +434,11 @@ def _no_constant(value: torch.Tensor, device: str) -> bool:
 
 
 class _Finisher:
-    """Turns regions into tags, copies and reasons. smallest: what is kept; None keeps everything."""
+    """Turns regions into tags, copies and reasons. gated: without those that cannot pay; otherwise every region."""
 
-    def __init__(self, grower: _Grower, smallest: Smallest | None) -> None:
+    def __init__(self, grower: _Grower, *, gated: bool) -> None:
         self.g = grower
-        self.smallest = smallest
+        self.gated = gated
         self.tags: dict[fx.Node, int] = {}
         self.copies: dict[fx.Node, tuple[int, ...]] = {}
         self.reasons: dict[fx.Node, SplitReason] = {}
@@ -471,20 +471,14 @@ class _Finisher:
         return plan
 
     def _keep(self, region: _Group) -> bool:
-        smallest = self.smallest
-        if smallest is None:
+        """Whether the profit gate lets it be tried; simple operators by themselves are as fast as they can be."""
+        if not self.gated or len(region.members) > 2:
             return True
-        nodes = region.members
-        kinds = {self.g.kind[n] for n in nodes}
-        saved = 0
-        inside = set(nodes)
-        for n in nodes:
-            readers = [u for u in n.users if u in inside]
-            saved += self.g.facts[n].out_bytes * len(readers)
-        if len(nodes) == 1:
-            whole = bool(kinds & {OpKind.NORM, OpKind.REDUCTION}) or self.g.facts[nodes[0]].expensive
-            return (whole or _mixes_layouts(nodes[0])) and region.domain >= smallest.single_elements
-        return len(nodes) > 2 or saved >= smallest.pair_bytes or region.domain * 4 >= smallest.pair_bytes
+        if region.domain < LEAST_ELEMENTS:
+            return False
+        first, *others = region.members
+        whole = self.g.kind[first] in (OpKind.NORM, OpKind.REDUCTION) or self.g.facts[first].expensive
+        return bool(others) or whole or _mixes_layouts(first)
 
     def _pull_in(self) -> None:
         """Constants, and views of a region's values, go into the regions that read them."""

@@ -98,8 +98,11 @@ def test_a_tensor_on_the_host_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 4096])
-def test_on_a_gpu_a_call_less_pays_at_any_size(rows: int) -> None:
+def test_a_call_less_pays_at_any_size(rows: int) -> None:
     found, _ = planned(lambda x: x * 2 + 1, (rows, 8), options=PROFIT)
     assert found.count == 1
-    on_cpu = plan(graph(lambda x: x * 2 + 1, (8, 8), device="cpu"), target=Target(), options=PROFIT)
-    assert on_cpu.count == 0
+    for device, target in (("cpu", Target()), ("cuda", H200)):
+        softmax = graph(lambda x: torch.ops.aten._softmax(x, -1, False), (rows, 8), device=device)
+        assert plan(softmax, target=target, options=PROFIT).count == 1
+        counter = plan(graph(lambda x: x * 2 + 1, (1,), device=device), target=target, options=PROFIT)
+        assert counter.count == 0
