@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cpp_ops import HELD, Reg
 from akg_dynamo.agents.lowering.cpp_reduce import combine, held_as, identity
-from akg_dynamo.agents.lowering.cuda_c_layout import WARP, Along, Layout
-from akg_dynamo.agents.lowering.cuda_c_tiles import Axes, Tiles, position
+from akg_dynamo.agents.lowering.cuda_c_layout import WARP, Layout
+from akg_dynamo.agents.lowering.cuda_c_tiles import Axes, Held, Tiles, position
 from akg_dynamo.agents.lowering.cuda_c_values import Values
 from akg_dynamo.agents.lowering.ir import Axis, Value
 from akg_dynamo.agents.sketch.ast import DType
+
+Names = tuple[str, str]
+"""Of the variables with a thread's part of a reduction, and with its place; the second may be "" """
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A factor of a product in shared memory: `tile`, whose rows leave `pad` elements empty, of C++ type `c_type`."""
+
+    value: Value
+    tile: str
+    pad: int
+    c_type: str
 
 
 class Collectives:
@@ -60,13 +74,12 @@ class Collectives:
                 self.text.line(f"{_arg(value)}({', '.join((*names, _plain(found), space.index[axis]))});")
             else:
                 self.text.line(f"{part}{element} = {self._join(value, part + element, found.text)};")
-        along = own.of(axis)
-        steps = [by for by in along.steps if by < WARP]
+        steps = [by for by in own.of(axis).steps if by < WARP]
         if steps:
             self._exchange(value, own, kept, (part, place), steps)
-        self._across(value, own, kept, (part, place), along, 1 << len(steps))
+        self._across(value, own, kept, (part, place), 1 << len(steps))
 
-    def _exchange(self, value: Value, own: Layout, kept: Axes, names: tuple[str, str], steps: list[int]) -> None:
+    def _exchange(self, value: Value, own: Layout, kept: Axes, names: Names, steps: list[int]) -> None:
         """Afterwards the threads of a warp that share a result all have it."""
         part, place = names
         with ExitStack() as stack:
@@ -82,13 +95,12 @@ class Collectives:
                     self.text.line(f"const {c_type} {name} = {other};")
                     self.text.line(f"{part}{element} = {self._join(value, part + element, name)};")
 
-    def _across(
-        self, value: Value, own: Layout, kept: Axes, names: tuple[str, str], along: Along, in_warp: int
-    ) -> None:
+    def _across(self, value: Value, own: Layout, kept: Axes, names: Names, in_warp: int) -> None:
         """The parts of different warps, through shared memory, into the tile that holds the result."""
-        x = value.args[0]
+        assert value.axis is not None
+        along = own.of(value.axis)
         part, place = names
-        held = held_as(x.dtype)
+        held = held_as(value.args[0].dtype)
         count = along.threads // in_warp
         lanes = self.tiles.layout(kept).lanes
         arrays = [("parts", HELD[held], lanes * count), ("places", "int64_t", lanes * count if place else 0)]
@@ -154,7 +166,7 @@ class Collectives:
         rows, c_type = own.lanes // along.width, HELD[held]
         join = combine(value.name, "a", "b", x.dtype, False)
         function = f"[]({c_type} a, {c_type} b) {{ return {c_type}{join if join.startswith('(') else f'({join})'}; }}"
-        self.text.line(f"scan_rows<{along.width}>({data}, {rows}, {along.pitch}, {start.text}, {function});")
+        self.text.line(f"scan_rows<{along.width}, {c_type}>({data}, {rows}, {along.pitch}, {start.text}, {function});")
         self.text.barrier()
         result = self.tiles.declare(value, value.hint or "scanned", value.dtype)
         with self.tiles.space(x.axes) as space:
@@ -166,39 +178,45 @@ class Collectives:
     # -- products
 
     def _dot(self, value: Value) -> None:
+        own = self.tiles.layout(value.axes)
+        total = self.text.fresh(f"{value.hint or 'dot'}_sum")
+        self.text.line(f"{HELD[value.dtype]} {total}{self.tiles.dimensions(own, value.axes)};")
+        with ExitStack() as stack:
+            element = self.tiles.subscript(value.axes, self.tiles.slots(own, value.axes, stack))
+            self.text.line(f"{total}{element} = 0;")
+        self._products(value, total)
+        result = self.tiles.declare(value, value.hint or "product", value.dtype)
+        with self.tiles.writing(value), self.tiles.space(value.axes) as space:
+            element = self.tiles.subscript(value.axes, space.slot)
+            self.text.line(f"{self.tiles.element(result, space)} = {total}{element};")
+
+    def accumulate(self, value: Value, into: Held) -> None:
+        """Adds a product to a tile that is in registers."""
+        self._products(value, into.name)
+
+    def _products(self, value: Value, total: str) -> None:
+        """Adds what each thread is to have of a product to the array of its slots."""
         axis = value.axis
         assert axis is not None
         own = self.tiles.layout(value.axes)
         c_type = HELD[value.dtype]
-        operands = [self._pitched(v) for v in value.args]
-        tiles = self.tiles.scratch(*((f"{side}_tile", c_type, n) for side, (n, _) in zip("ab", operands, strict=True)))
-        for operand, tile, (_, pad) in zip(value.args, tiles, operands, strict=True):
-            self._stage(value, operand, tile, pad)
+        sizes = [self._pitched(v) for v in value.args]
+        tiles = self.tiles.scratch(*((f"{side}_tile", c_type, n) for side, (n, _) in zip("ab", sizes, strict=True)))
+        operands = [Operand(v, t, pad, c_type) for v, t, (_, pad) in zip(value.args, tiles, sizes, strict=True)]
+        for operand in operands:
+            self._stage(value, operand)
         self.text.barrier()
-        total = self.text.fresh(f"{value.hint or 'dot'}_sum")
-        self.text.line(f"{c_type} {total}{self.tiles.dimensions(own, value.axes)};")
-        with ExitStack() as stack:
-            element = self.tiles.subscript(value.axes, self.tiles.slots(own, value.axes, stack))
-            self.text.line(f"{total}{element} = 0;")
         with ExitStack() as stack:
             if own.active < self.tiles.block and value.axes:
                 stack.enter_context(self.text.body(f"if (threadIdx.x < {own.active})"))
             k = self.text.fresh(f"{axis.name}_lane")
             self.text.line("#pragma unroll 4")
             stack.enter_context(self.text.body(f"for (int {k} = 0; {k} < {self._count(axis)}; {k}++)"))
-            sides = [
-                self._fetch(operand, tile, pad, own, axis, k, c_type)
-                for operand, tile, (_, pad) in zip(value.args, tiles, operands, strict=True)
-            ]
+            sides = [self._fetch(operand, own, axis, k) for operand in operands]
             slot = self.tiles.slots(own, value.axes, stack)
             a, b = (name + self.tiles.subscript(axes, slot) for name, axes in sides)
             element = total + self.tiles.subscript(value.axes, slot)
             self.text.line(f"{element} = fma_({a}, {b}, {element});")
-        result = self.tiles.declare(value, value.hint or "product", value.dtype)
-        with self.tiles.writing(value), self.tiles.space(value.axes) as space:
-            self.text.line(
-                f"{self.tiles.element(result, space)} = {total}{self.tiles.subscript(value.axes, space.slot)};"
-            )
 
     def _pitched(self, operand: Value) -> tuple[int, int]:
         """How many elements an operand's tile takes in shared memory, and how many of each row are left empty."""
@@ -214,30 +232,29 @@ class Collectives:
         left = f"{self.tiles.int(axis.stop, 1)} - {lanes.start}"
         return f"int(min2<int64_t>({min(lanes.width, axis.size)}, {left}))"
 
-    def _stage(self, value: Value, operand: Value, tile: str, pad: int) -> None:
+    def _stage(self, value: Value, operand: Operand) -> None:
         """An operand into shared memory; what is not live as 0."""
-        with self.tiles.space(operand.axes) as space:
-            element = f"{tile}[{self.tiles.linear(operand.axes, space.lane, pad)}]"
+        source = operand.value
+        with self.tiles.space(source.axes) as space:
+            element = f"{operand.tile}[{self.tiles.linear(source.axes, space.lane, operand.pad)}]"
             if space.live:
                 self.text.line(f"{element} = 0;")
             with self.text.body(f"if ({space.live})" if space.live else ""):
-                text = cpp_ops.cast(self.values.at(operand, space), value.dtype).text
-                if value.name == "tf32" and operand.dtype is DType.F32:
+                text = cpp_ops.cast(self.values.at(source, space), value.dtype).text
+                if value.name == "tf32" and source.dtype is DType.F32:
                     text = f"round_tf32({text})"
                 self.text.line(f"{element} = {text};")
 
-    def _fetch(
-        self, operand: Value, tile: str, pad: int, own: Layout, axis: Axis, k: str, c_type: str
-    ) -> tuple[str, Axes]:
+    def _fetch(self, operand: Operand, own: Layout, axis: Axis, k: str) -> tuple[str, Axes]:
         """What a thread needs of an operand for one step of the sum: an array over its slots."""
-        axes = tuple(a for a in operand.axes if a is not axis)
-        name = self.text.fresh(tile[0])
-        self.text.line(f"{c_type} {name}{self.tiles.dimensions(own, axes)};")
+        axes = tuple(a for a in operand.value.axes if a is not axis)
+        name = self.text.fresh(operand.tile[0])
+        self.text.line(f"{operand.c_type} {name}{self.tiles.dimensions(own, axes)};")
         with ExitStack() as stack:
             slot = self.tiles.slots(own, axes, stack)
             lane = {a: f"({position(own.of(a), slot[a])})" for a in axes} | {axis: k}
-            at = self.tiles.linear(operand.axes, lane, pad)
-            self.text.line(f"{name}{self.tiles.subscript(axes, slot)} = {tile}[{at}];")
+            at = self.tiles.linear(operand.value.axes, lane, operand.pad)
+            self.text.line(f"{name}{self.tiles.subscript(axes, slot)} = {operand.tile}[{at}];")
         return name, axes
 
 

@@ -10,11 +10,23 @@ from dataclasses import dataclass, field
 
 from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cuda_c_collective import Collectives
+from akg_dynamo.agents.lowering.cuda_c_layout import fastest_axis
 from akg_dynamo.agents.lowering.cuda_c_text import Text
-from akg_dynamo.agents.lowering.cuda_c_tiles import Lanes, Tiles
+from akg_dynamo.agents.lowering.cuda_c_tiles import Axes, Lanes, Tiles
 from akg_dynamo.agents.lowering.cuda_c_values import Values, is_pure
 from akg_dynamo.agents.lowering.index import Ranges, c_text
-from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
+from akg_dynamo.agents.lowering.ir import (
+    Access,
+    Axis,
+    Block,
+    Loop,
+    Program,
+    Segment,
+    SetVariable,
+    StoreTo,
+    Value,
+    Variable,
+)
 from akg_dynamo.agents.lowering.triton_ints import SUM, python_text
 from akg_dynamo.agents.lowering.triton_phases import PhasePlan, always_full, lane_count, trips
 from akg_dynamo.agents.sketch import ast as sk
@@ -71,10 +83,23 @@ class PhaseWriter:
         squares = {v.axes for v in phase.users if v.kind == "dot"}
         self.tiles = Tiles(self.text, block, squares, choices.in_shared)
         self.tiles.ints = self.ints
+        self.tiles.fastest = self._fastest()
         users = {v: len(u) for v, u in phase.users.items()}
         self.values = Values(self.tiles, self.ranges, self.tensors, users)
         self.collectives = Collectives(self.tiles, self.values)
+        self.accumulated: set[Entry] = set()
         self.variables = {s.variable for s in phase.sinks if isinstance(s, SetVariable)}
+
+    def _fastest(self) -> dict[Axes, int]:
+        """For tiles that are loaded or stored as they are: the axis along which they are contiguous in memory."""
+        accesses: dict[Axes, list[Access]] = {}
+        for value in self.phase.users:
+            if value.access is not None:
+                accesses.setdefault(value.axes, []).append(value.access)
+        for sink in self.phase.sinks:
+            if isinstance(sink, StoreTo):
+                accesses.setdefault(sink.axes, []).append(sink.access)
+        return {axes: fastest_axis(axes, found) for axes, found in accesses.items()}
 
     def run(self) -> None:
         """Writes it all."""
@@ -206,12 +231,39 @@ class PhaseWriter:
             self.values.entry += 1
             if isinstance(entry, StoreTo):
                 self._store(entry)
+            elif entry in self.accumulated:
+                continue
             elif isinstance(entry, SetVariable):
                 self._set(entry, entries[n + 1 :])
             elif entry.kind in _TOGETHER:
-                self.collectives.write(entry)
+                self._together(entry)
             else:
                 self._keep(entry)
+
+    def _together(self, value: Value) -> None:
+        update = self._update(value) if value.kind == "dot" else None
+        if update is None:
+            self.collectives.write(value)
+        else:
+            self.accumulated.add(update)
+            self.collectives.accumulate(value, self.tiles.held[update.variable])
+
+    def _update(self, dot: Value) -> SetVariable | None:
+        """The assignment ``acc = acc + dot``, if that is all that the product and the old sum are for."""
+        users = self.phase.users[dot]
+        add = users[0]
+        if len(users) != 1 or not isinstance(add, Value) or add.name != "add" or len(self.phase.users[add]) != 1:
+            return None
+        update = self.phase.users[add][0]
+        if not isinstance(update, SetVariable) or update.variable.axes != dot.axes:
+            return None
+        old = add.args[1] if add.args[0] is dot else add.args[0]
+        alone = old.data is update.variable and len(self.phase.users[old]) == 1 and add.home is dot.home
+        return (
+            update
+            if alone and self.phase.homes[update] is dot.home and not self.tiles.held[update.variable].in_shared
+            else None
+        )
 
     def _is_kept(self, value: Value) -> bool:
         """Whether it is computed where it stands: other parts of the program use it, it has no axes, or is chosen."""

@@ -10,8 +10,8 @@ from akg_dynamo.agents.lowering.index import KEYWORDS
 from akg_dynamo.agents.lowering.prelude import CUDA, definitions
 
 _WORDS = """
-    blockDim blockIdx clock gridDim int8_t int16_t int32_t int64_t isfinite isinf isnan shared threadIdx uint8_t uint16_t
-    uint32_t uint64_t warpSize main
+    blockDim blockIdx clock gridDim int8_t int16_t int32_t int64_t isfinite isinf isnan main shared threadIdx uint8_t
+    uint16_t uint32_t uint64_t warpSize
 """
 _RESERVED = KEYWORDS | frozenset(_WORDS.split())
 _CONSTANT = re.compile(r"\s*const [\w ]+ (\w+) = ")

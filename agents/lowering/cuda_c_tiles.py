@@ -78,6 +78,7 @@ class Tiles:
         self.block = block
         self.squares = squares
         self.in_shared = in_shared
+        self.fastest: dict[Axes, int] = {}
         self.lanes: dict[Axis, Lanes] = {}
         self.held: dict[Value | Variable, Held] = {}
         self.uses = Uses()
@@ -88,7 +89,8 @@ class Tiles:
     def layout(self, axes: Axes) -> Layout:
         """Of all tiles with these axes."""
         widths = tuple(self.lanes[a].width for a in axes)
-        return layout(axes, widths, self.block, square=axes in self.squares)
+        fastest = self.fastest.get(axes, len(axes) - 1)
+        return layout(axes, widths, self.block, fastest, square=axes in self.squares)
 
     # -- lanes
 

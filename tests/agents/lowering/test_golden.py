@@ -1,4 +1,4 @@
-"""The generated C++ of a few sketches, as files to read. (Their Triton: `test_triton_golden`.)
+"""The generated C++ of a few sketches, as files to read. (Triton: `test_triton_golden`; CUDA C: `test_cuda_c_golden`.)
 
 `python tests/agents/lowering/test_golden.py` writes them anew.
 """
@@ -94,10 +94,13 @@ if __name__ == "__main__":
     for name, sketch in sketches().items():
         (FOLDER / f"{name}.cpp").write_text(lower(sketch).source)
 
-    from triton_goldens import goldens
+    import cuda_goldens
+    import triton_goldens
 
-    from akg_dynamo.agents.lowering import triton_cuda
+    from akg_dynamo.agents.lowering import cuda_c, triton_cuda
 
-    for name, golden in goldens().items():
+    for name, golden in triton_goldens.goldens().items():
         source = triton_cuda.lower(golden.sketch, sizes=golden.sizes).source
         (FOLDER / f"{name}.triton.py").write_text(source)
+    for name, wanted in cuda_goldens.goldens().items():
+        (FOLDER / f"{name}.cu").write_text(cuda_c.lower(wanted.sketch, sizes=wanted.sizes).source)
