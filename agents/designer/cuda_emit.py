@@ -112,13 +112,17 @@ class _Lanes:
 
 @dataclass
 class _Loop:
-    """What is known while the loops of a pass are open. trips: how many iterations were before this one."""
+    """What is known while the loops of a pass are open.
+
+    count: the number of the iteration, from 1. inverse: the name of its reciprocal. back: from the last tile on.
+    """
 
     group: Pass
     lanes: dict[Axis, _Lanes]
     count: IntExpr | None = None
     inverse: str = ""
     carried: dict[int, list[str]] = field(default_factory=dict)
+    back: bool = False
 
 
 class _CudaWriter(NestWriter):
@@ -365,6 +369,7 @@ class _CudaWriter(NestWriter):
         # The extreme itself comes with its position.
         along = {id(m): p for m in reductions for p in positions if p.tile is m.tile and p.sink.op[3:] == m.sink.op}
         reductions = [m for m in reductions if id(m) not in along]
+        loop.back = id(group.inner) in self._walked and not positions and plan.tiles[group.inner[0]] > 1
         self._walked.add(id(group.inner))
         for member in reductions:
             loop.carried[id(member)] = self._carry(member, loop)
@@ -413,7 +418,8 @@ class _CudaWriter(NestWriter):
             trips = self._tile_count(axis, lo, hi, step, lanes.full)
             done, start, stop = IntVar(var), ZERO, trips
             self._vars[axis], self._steps[axis] = lanes.name, lanes.tile
-            self._shifts[axis] = plus(lo, times(IntVar(var), step))
+            number = minus(minus(trips, _ONE), IntVar(var)) if loop.back and before == ZERO else IntVar(var)
+            self._shifts[axis] = plus(lo, times(number, step))
             self._scopes.append(Scope(self._scopes[-1].axes | {axis}))
         self._loops(loop, rest, plus(times(before, trips), done) if before != ZERO else done, inside)
         scope = self._scopes.pop()

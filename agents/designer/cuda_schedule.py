@@ -94,8 +94,13 @@ class CudaScheduler(Scheduler):
         splits: dict[Prim, _Split] = {}
         decided: dict[Prim, tuple[Sink, int | None]] = {}
         large = [s for s in sinks if not s.is_reduction and s.reds]
+        of = {s.prim: s for s in sinks if s.is_reduction}
         for sink in sinks:
             chunks = None
+            rows = self._rows(sink, of)
+            if rows and all(decided[r.prim][1] is None for r in sink.reds if r.prim in decided):
+                result.append(sink)
+                sink = self._split_by_rows(sink, rows)
             if sink.is_reduction and sink.reduced_axes():
                 before = [decided[r.prim] for r in sink.reds if r.prim in decided]
                 same = [n for s, n in before if s.domain == sink.domain and s.dims == sink.dims]

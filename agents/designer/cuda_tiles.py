@@ -26,7 +26,6 @@ LOOP = 1 << 12  # elements of a tensor that one trip of a reduction's loop reads
 LONG = 1 << 15
 PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
 SHORT = 1 << 10  # elements of a tensor, 4-byte ones: programs that hold no more have more threads for them
-SQUARE_PER_THREAD = 32
 MAX_WARPS = 16
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
 
@@ -132,7 +131,7 @@ class _Planner:
             outer[self.nest.across] = min(side, power_of_two(self._value(self.nest.across)))
             rest = side * side // outer[self.nest.across]
             outer[self.nest.vector] = min(rest, power_of_two(self._value(self.nest.vector)))
-            return NestPlan(outer, {}, self._warps(prod(outer.values()), SQUARE_PER_THREAD))
+            return NestPlan(outer, {}, self._warps(prod(outer.values()), 32 if side >= 64 else 8))
         budget = max(32, TILE_BYTES // self.item)
         while budget > 256 and total < 2 * self.device.processors * budget:
             budget //= 2

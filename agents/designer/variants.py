@@ -42,12 +42,10 @@ def variants(sub: Subgraph, target: Target) -> list[Design] | SplitReason:
 
 def _candidates(mapping: Mapping) -> Iterator[Design]:
     yield mapping.design(_FIRST)
-    steps = _steps(mapping)
-    yield mapping.design(steps[0])
     for other in (mapping.apart(), mapping.together()):
         if other is not None:
             yield other.design(_FIRST)
-    for step in steps[1:]:
+    for step in _steps(mapping):
         yield mapping.design(step)
 
 
