@@ -136,6 +136,16 @@ def _has_gaps(shape: Sequence[int], stride: Sequence[int]) -> bool:
     return 0 < math.prod(shape) < span
 
 
+def beside(flat: torch.Tensor, seed: int) -> torch.Tensor:
+    """A neighbour of these values: floats moved by up to two last bits (one, where there are few bits), at random."""
+    if not flat.is_floating_point():
+        return flat
+    generator = torch.Generator(flat.device).manual_seed(seed)
+    most = 2 if flat.element_size() > 2 else 1
+    bits = torch.randint(-most, most + 1, flat.shape, generator=generator, device=flat.device)
+    return (flat * (1 + bits.double() * torch.finfo(flat.dtype).eps)).to(flat.dtype)
+
+
 def on_host(sub: Subgraph) -> Subgraph:
     """The same operators with the tensors they make on the host."""
     nodes = tuple(

@@ -14,9 +14,12 @@ in the place of O the kernel may differ by three of eager's errors: twice its ow
 Where a kind has too few elements to compare two errors statistically, the floor is `slack` times as high.
 
 **A second look.** Where magnitudes differ widely, the maximum and the RMS are those of one row, and their ratio is one
-random rounding over another. A kind that fails is therefore drawn anew, many times, and each element's error taken
-relative to its own max(|O|, A): it passes if the median, the 90% and the 99% quantile of the kernel's relative errors
-are at most twice eager's, and their maximum four times.
+random rounding over another. A kind that fails is therefore drawn anew, at least 32 times where outputs are small, and
+passes by the same rule, on errors as they are or on each relative to its element's max(|O|, A). Where one draw is close
+to a singularity (a norm of nearly nothing, an epsilon that cancels) it outweighs all others by either measure. Then
+that very draw and neighbours of it, a few last bits away, are pooled: they are as close, and round differently. Of
+220 graphs out of models, each with 32 to 256 draws of three kinds, the first rule refused 0.1% of 10,605 pools of 32
+draws, of kernels as accurate as eager; the three together none.
 
 **Inf and NaN** must be where eager, the oracle, or the oracle by torch's decompositions has them, and of the same kind
 (NaN, Inf, -Inf). Where the oracle is finite and eager is not, an intermediate overflowed, and any of the three will
@@ -43,18 +46,17 @@ FLOOR_NARROW = 1.0
 # What a cache holds, and no more than torch computes on one thread: thousands of small operations that each wait for
 # another thread take many times as long on a busy machine. On a device, what its memory can spare.
 CHUNK = {"cpu": 1 << 14, "cuda": 1 << 24}
-# Of the second look: what is compared, and by what factor. A maximum of heavy tails is a single draw, so it gets twice.
-_QUANTILES = (("median", 0.5, FACTOR), ("90%", 0.9, FACTOR), ("99%", 0.99, FACTOR), ("largest", 1.0, 2 * FACTOR))
 
 
 @dataclass
 class Error:
-    """Pooled error of one output over the cases of one kind."""
+    """Pooled error of one output over the cases of one kind. `number`: of the case that has the largest."""
 
     squares: float = 0.0
     count: int = 0
     largest: float = 0.0
     where: str = ""
+    number: int = 0
 
     def add(self, errors: torch.Tensor, where: str = "", count: int | None = None) -> None:
         """Take in one case's absolute errors; `count` says how many of them count, the others being 0."""
@@ -71,7 +73,7 @@ class Error:
         self.squares += other.squares
         self.count += other.count
         if other.largest > self.largest:
-            self.largest, self.where = other.largest, other.where
+            self.largest, self.where, self.number = other.largest, other.where, other.number
 
     @property
     def rms(self) -> float:
@@ -153,7 +155,10 @@ def furthest(kernel: torch.Tensor, eager: torch.Tensor) -> list[int]:
 
 
 class Contract:
-    """Collects the cases of one kind, and says what breaks the contract, or nothing. `relative`: as a second look."""
+    """Collects the cases of one kind, and says what breaks the contract, or nothing.
+
+    relative: each element's error counts in units of its magnitude.
+    """
 
     def __init__(self, numerics: str, rtol: float, slack: float, relative: bool = False) -> None:
         self.numerics = numerics
@@ -163,7 +168,7 @@ class Contract:
         self.eager_errors: dict[int, Error] = {}
         self.scales: dict[int, Error] = {}
         self.relative = relative
-        self.ratios: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self.culprit: int | None = None  # the case with the largest error of what `finish` complains about
 
     def add(
         self,
@@ -174,10 +179,12 @@ class Contract:
         absolute: Callable[[], torch.Tensor] | None = None,
         *,
         first_row: int = 0,
+        number: int = 0,
     ) -> str | None:
         """Take in one output of one case, or a slice of it; a reason if it is wrong whatever the other cases say.
 
-        `absolute` evaluates the oracle on absolute values: only called if the case would not pass without.
+        `absolute` evaluates the oracle on absolute values: only called if the case would not pass without. `first_row`:
+        where the slice begins. `number`: the case's.
         """
         name = f"output {output} on {case}"
         among = _Elements(expected.eager, first_row)
@@ -192,14 +199,13 @@ class Contract:
         wrong = _special_values(kernel, expected, among)
         if wrong is not None:
             return f"{name}: {wrong}"
-        if self.relative:
-            expected.absolute = among.flat(absolute()) if absolute is not None else None
-            self.ratios.setdefault(output, []).append(_relative(kernel, expected, self.slack))
-            return None
+        if self.relative and absolute is not None:
+            expected.absolute = among.flat(absolute())
         errors = self._pieces(kernel, expected, name, among)
-        if self.numerics == "bounded" and _over(*errors) and absolute is not None:
+        if self.numerics == "bounded" and _over(*errors) and absolute is not None and expected.absolute is None:
             expected.absolute = among.flat(absolute())
             errors = self._pieces(kernel, expected, name, among)
+        errors[0].number = number
         self.kernel_errors.setdefault(output, Error()).merge(errors[0])
         self.eager_errors.setdefault(output, Error()).merge(errors[1])
         if self.numerics == "fast":
@@ -209,12 +215,6 @@ class Contract:
 
     def finish(self) -> str | None:
         """What breaks the contract over all cases taken in."""
-        for output, ratios in self.ratios.items():
-            kernels, eagers = (torch.cat(parts).sort().values for parts in zip(*ratios, strict=True))
-            for what, q, factor in _QUANTILES if len(kernels) and len(eagers) else ():
-                worse, by = (float(r[min(len(r) - 1, int(q * len(r)))]) for r in (kernels, eagers))
-                if worse > factor * by:
-                    return f"output {output}: {what} relative error {worse:.3g} above the floor, eager's {by:.3g}"
         for output, kernel in self.kernel_errors.items():
             eager = self.eager_errors[output]
             scale = self.scales.get(output, Error())
@@ -223,6 +223,8 @@ class Contract:
                 ("RMS", kernel.rms, FACTOR * eager.rms + self.rtol * scale.rms),
             ):
                 if got > allowed:
+                    self.culprit = kernel.number
+                    what = f"{what} relative" if self.relative else what
                     return f"{kernel.where}; {what} error {got:.3g} above the floor, allowed {allowed:.3g}"
         return None
 
@@ -230,8 +232,12 @@ class Contract:
         """The kernel's errors above the floor and eager's errors, in one case."""
         kernels, eagers = Error(), Error()
         for start in range(0, kernel.numel(), CHUNK[kernel.device.type]):
-            found = _errors(*_chunk(kernel, expected, start), self.slack)
+            part, wanted, absolute = _chunk(kernel, expected, start)
+            found = _errors(part, wanted, absolute, self.slack)
             error_k, error_e = found.kernel_counted, found.eager_counted
+            if self.relative:
+                scale = _magnitude(wanted, absolute).clamp_min_(torch.finfo(kernel.dtype).smallest_normal)
+                error_k, error_e = (e.div(scale).nan_to_num_(0.0, 0.0, 0.0) for e in (error_k, error_e))
             worst = ""
             if float(error_k.max()) > kernels.largest:
                 flat = start + int(error_k.argmax())
@@ -283,27 +289,6 @@ def _same_kind(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a.isnan() & b.isnan()) | (a.isinf() & (a == b)) | (a.isfinite() & b.isfinite())
 
 
-def _relative(kernel: torch.Tensor, expected: Expected, slack: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The kernel's errors above the floor and eager's errors, each relative to its element's magnitude."""
-    kernels: list[torch.Tensor] = []
-    eagers: list[torch.Tensor] = []
-    for start in range(0, kernel.numel(), CHUNK[kernel.device.type]):
-        piece = _chunk(kernel, expected, start)
-        found = _errors(*piece, slack)
-        scale = piece[1].oracle.double().abs()
-        if piece[2] is not None:
-            scale = torch.fmax(scale, piece[2].double().abs().nan_to_num(0.0, 0.0, 0.0))
-        scale.clamp_min_(torch.finfo(kernel.dtype).smallest_normal)
-        for errors, counted, parts in (
-            (found.kernel, found.counted, kernels),
-            (found.eager, found.counted_eager, eagers),
-        ):
-            ratio = (errors / scale).float()
-            parts.append(ratio if counted is None else ratio[counted])
-    empty = torch.empty(0, device=kernel.device)
-    return torch.cat([empty, *kernels]), torch.cat([empty, *eagers])
-
-
 def _chunk(kernel: torch.Tensor, expected: Expected, start: int) -> tuple[torch.Tensor, Expected, torch.Tensor | None]:
     """A piece of an output: the comparison makes a dozen passes over it, and as many copies."""
 
@@ -342,6 +327,14 @@ def _number(counted: torch.Tensor | None) -> int | None:
     return None if counted is None else int(counted.sum())
 
 
+def _magnitude(expected: Expected, absolute: torch.Tensor | None) -> torch.Tensor:
+    """How large the values are that each element came of."""
+    magnitude = expected.oracle.double().abs()
+    if absolute is not None:
+        magnitude = torch.fmax(magnitude, absolute.double().abs().nan_to_num(0.0, 0.0, 0.0))
+    return magnitude
+
+
 def _errors(kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | None, slack: float) -> _Errors:
     o = expected.oracle.double()
     error_k = (kernel.double() - o).abs_()
@@ -359,9 +352,7 @@ def _errors(kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | N
         error_k = torch.where(undecided, outside.clamp_min_(0.0), error_k)
         for_e = ~undecided if for_e is None else for_e & ~undecided
     info = torch.finfo(kernel.dtype)
-    magnitude = o.abs()
-    if absolute is not None:
-        magnitude = torch.fmax(magnitude, absolute.double().abs().nan_to_num(0.0, 0.0, 0.0))
+    magnitude = _magnitude(expected, absolute)
     floor = slack * (FLOOR_NARROW if kernel.element_size() == 2 else FLOOR_WIDE)
     error_k = error_k.sub_(magnitude.mul_(floor * info.eps)).sub_(info.smallest_normal * info.eps).clamp_min_(0.0)
     return _Errors(error_k, error_e, counted, for_e)

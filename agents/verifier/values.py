@@ -20,7 +20,8 @@ import torch
 
 from akg_dynamo.agents.verifier import plan
 from akg_dynamo.agents.verifier.arena import Buffers, typed
-from akg_dynamo.agents.verifier.inputs import Drawer, Range, on_host, positions
+from akg_dynamo.agents.verifier.evaluate import is_float
+from akg_dynamo.agents.verifier.inputs import Drawer, Range, beside, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Contract, Expected
 from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_bytes, values
@@ -37,6 +38,8 @@ _MOST_TRIED_ELEMENTS = 1 << 24  # of a case whose indices are tried on the host
 _SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
 _OUT_OF_RANGE = 20_000
 _SECOND_LOOK_ELEMENTS = 1 << 22
+_WITH_NEIGHBOURS = ("normal", "positive", "wide", "offset")  # the others are about exact values
+_FEWEST_NEIGHBOURS = 4
 _BYTE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -107,14 +110,16 @@ class Values:
             return self.worker.arena
         return self.worker.arena_on_device()
 
-    def lay_out(self, group: plan.Group, number: int, with_outputs: bool = True) -> Case:
-        """Draw one case and reserve its buffers."""
+    def lay_out(self, group: plan.Group, number: int, with_outputs: bool = True, *, neighbour: int = 0) -> Case:
+        """Draw one case and reserve its buffers. `neighbour`: which one of it, a few last bits away; 0 is the case."""
         rng = random.Random(f"{self.job.seed}/{group.kind}/{number}/{sorted(group.sizes.items())}")
         ranges = self._ranges(group.sizes)
         arena = self.arena(group.sizes)
         private, offsets, described = [], [], []
         for i, spec in enumerate(self.sub.inputs):
             flat = self.drawer.draw(spec, group.sizes, group.kind, rng, ranges.get(i), device=arena.device)
+            if neighbour:
+                flat = beside(flat, rng.getrandbits(48) + neighbour)
             n_bytes = flat.numel() * flat.element_size()
             offset = arena.reserve(n_bytes, flat.element_size() if group.misaligned else 0)
             private.append(flat)
@@ -190,8 +195,8 @@ class Values:
         for g, group in enumerate(groups):
             reason = contracts[g].finish()
             if reason is not None and self.job.numerics == "bounded":
-                second = self._second_look(group)
-                reason = f"{reason}; on fresh inputs, {second}" if second is not None else None
+                second = self._second_look(group, contracts[g].culprit)
+                reason = f"{reason}; {second}" if second is not None else None
             if reason is not None:
                 raise Failed(Outcome.WRONG, reason)
             self.checked.append(self._text(group))
@@ -238,18 +243,33 @@ class Values:
         if reason is not None:
             raise Failed(Outcome.WRONG, f"while timed: {reason}")
 
-    def _second_look(self, group: plan.Group) -> str | None:
-        """What is wrong by relative errors, on fresh inputs of that kind; None: the kernel is right."""
+    def _second_look(self, group: plan.Group, culprit: int | None) -> str | None:
+        """What is wrong on fresh inputs, and again on neighbours of the worst case; None: the kernel is right."""
         n = elements(self.sub, group.sizes)
         seeds = max(group.seeds, min(plan.POOLED_SEEDS, 1 + _SECOND_LOOK_ELEMENTS // max(n, 1)))
-        contracts = {0: Contract(self.job.numerics, 0.0, group.slack, relative=True)}
+        fresh = [(_SECOND_LOOK + number, 0) for number in range(seeds)]
+        reason = ""
+        for relative in (False, True):
+            found = self._look(group, fresh, relative=relative)
+            if found is None:
+                return None
+            reason = reason or found
+        if culprit is None or group.kind not in _WITH_NEIGHBOURS or not any(map(is_float, self.sub.inputs)):
+            return f"on fresh inputs, {reason}"
+        most = max(_FEWEST_NEIGHBOURS, min(plan.POOLED_SEEDS, 2 * _SECOND_LOOK_ELEMENTS // max(n, 1)))
+        beside = self._look(group, [(culprit, neighbour) for neighbour in range(most + 1)], relative=False)
+        return None if beside is None else f"on fresh inputs, {reason}; on neighbours of that case, {beside}"
+
+    def _look(self, group: plan.Group, draws: Sequence[tuple[int, int]], *, relative: bool) -> str | None:
+        """What breaks the contract on these draws (the number of a case, and which neighbour of it)."""
+        contracts = {0: Contract(self.job.numerics, 0.0, group.slack, relative=relative)}
         zeros = {0: Contract(self.job.numerics, 0.0, group.slack)}
         arena = self.arena(group.sizes)
         at_once = max(1, _BATCH_BYTES[arena.device.type] // max(self._case_bytes(group), 1))
-        for start in range(0, seeds, at_once):
+        for start in range(0, len(draws), at_once):
             arena.reset()
-            numbers = range(_SECOND_LOOK + start, _SECOND_LOOK + min(start + at_once, seeds))
-            self._run([(0, self.lay_out(group, number)) for number in numbers], contracts, zeros)
+            some = draws[start : start + at_once]
+            self._run([(0, self.lay_out(group, n, neighbour=neighbour)) for n, neighbour in some], contracts, zeros)
         return contracts[0].finish()
 
     def _case_bytes(self, group: plan.Group) -> int:
@@ -391,7 +411,7 @@ class Values:
             found = self.truth.absolute(self._views(case), case.group.sizes, frugal=self._is_frugal(case))
             return tuple(t.to(case.arena.device) for t in found)
 
-        self._hold_to(kernel, wanted, str(case), absolute, (contract, zeros))
+        self._hold_to(case, kernel, wanted, absolute, (contract, zeros))
 
     def _compare_slices(
         self, case: Case, kernel: list[torch.Tensor], wanted: Sliced, contracts: tuple[Contract, Contract]
@@ -403,13 +423,13 @@ class Values:
             views = cut.inputs(wanted.views, start)
             expected = cut.truth.expected(cut.outputs(wanted.eager, start), views, cut.sizes)
             absolute = functools.cache(functools.partial(cut.truth.absolute, views, cut.sizes))
-            self._hold_to(cut.outputs(kernel, start), expected, str(case), absolute, contracts, first_row=start)
+            self._hold_to(case, cut.outputs(kernel, start), expected, absolute, contracts, first_row=start)
 
     def _hold_to(
         self,
+        case: Case,
         kernel: Sequence[torch.Tensor],
         wanted: list[Expected],
-        where: str,
         absolute: Callable[[], tuple[torch.Tensor, ...]],
         contracts: tuple[Contract, Contract],
         *,
@@ -417,7 +437,7 @@ class Values:
     ) -> None:
         contract, zeros = contracts
         for i, (k, w) in enumerate(zip(kernel, wanted, strict=True)):
-            reason = contract.add(i, k, w, where, nth(absolute, i), first_row=first_row)
+            reason = contract.add(i, k, w, str(case), nth(absolute, i), first_row=first_row, number=case.number)
             if reason is not None:
                 raise Failed(Outcome.WRONG, reason)
             if not self.job.trusted and self.constant_passes:
