@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from akg_dynamo.background import SwappableForward, background
+from akg_dynamo.channels_last import channels_last
 from akg_dynamo.core.errors import AkgError, UserError
 from akg_dynamo.core.types import Kernel, SplitReason, SplitReasonType, Subgraph
 from akg_dynamo.dedupe import dedupe
@@ -29,6 +30,7 @@ from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.symbols import no_new_guards
 from akg_dynamo.options import Options
+from akg_dynamo.products import align_products
 from akg_dynamo.recompose import recompose
 from akg_dynamo.reinplace import updates
 from akg_dynamo.schedule import Region
@@ -86,6 +88,9 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
         recompose(gm)
         _plain_casts(gm)
         dedupe(gm)
+        align_products(gm.graph)
+        if kind == "inference":
+            channels_last(gm)  # of a training graph, what is saved must be laid out as the other half was traced
         return graph.compile()
 
 

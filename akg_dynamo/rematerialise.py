@@ -1,4 +1,4 @@
-"""How a training graph is cut in two: AOTAutograd's minimum cut, told what it would see after Inductor's decompositions.
+"""How a training graph is cut in two: AOTAutograd's minimum cut, told what Inductor's decompositions would show it.
 
 What a forward pass saves for its backward pass is chosen by what would be cheap to compute again: operators that fuse.
 AOTAutograd's list has what Inductor leaves of a graph. Here composites remain, and the detach() that autograd puts

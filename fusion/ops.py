@@ -162,6 +162,9 @@ def _classify_target(target: Any) -> OpKind:
     if getattr(target, "__name__", "") == "getitem":
         return OpKind.GETITEM
     if not isinstance(target, torch._ops.OpOverload):
+        stands_for = getattr(target, "stands_for", None)  # a function that computes what this operator computes
+        if stands_for is not None:
+            return _classify_target(stands_for)
         module = getattr(target, "__module__", "") or ""
         symbolic = module in ("_operator", "builtins", "math", "torch") or module.startswith("torch.sym")
         return OpKind.SYMBOLIC if symbolic or target in _SYM_FUNCTIONS else OpKind.OTHER

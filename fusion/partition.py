@@ -36,6 +36,7 @@ from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hi
 _MAX_NODES = 64
 _MAX_INPUTS = 24
 _MAX_OPEN = 24  # values that something outside may still read
+_MAX_OPEN_LARGEST = 8  # and all together no more than so many of the largest: they are all held until they are read
 _MAX_PATTERNS = 4
 _LIFT_BUDGET = 96
 
@@ -322,7 +323,7 @@ class _Grower:
             values = {g: v for g, v in self._producers(node).items() if v and g is not own and g.members}
             for g, summed in values.items():
                 others = {o for member in own.members for o in self._producers(member)} - {g, own}
-                room = len(g.members) + len(own.members) <= _MAX_NODES and len(g.open | own.open) <= _MAX_OPEN
+                room = len(g.members) + len(own.members) <= _MAX_NODES and self._holds_little(g.open | own.open)
                 same = self.facts[node].domain == g.domain and g.epoch == own.epoch == self.epoch
                 patterns = len(g.patterns | own.patterns) <= _MAX_PATTERNS
                 if (
@@ -363,13 +364,18 @@ class _Grower:
         return (
             len(g.members) < _MAX_NODES
             and len(g.inputs) + len(node.all_input_nodes) <= _MAX_INPUTS + 1
-            and len(g.open) < _MAX_OPEN
+            and self._holds_little(g.open | {node})
         )
+
+    def _holds_little(self, values: set[fx.Node]) -> bool:
+        """Whether a region may hold these for others to read."""
+        sizes = [self.facts[v].out_bytes for v in values]
+        return len(values) <= _MAX_OPEN and sum(sizes) <= _MAX_OPEN_LARGEST * max(sizes, default=0)
 
     def _mergeable(self, a: _Group, b: _Group, others: set[_Group]) -> bool:
         if len(a.members) + len(b.members) >= _MAX_NODES or len(a.inputs | b.inputs) > _MAX_INPUTS:
             return False
-        if len(a.open) + len(b.open) > _MAX_OPEN or len(a.patterns | b.patterns) > _MAX_PATTERNS:
+        if not self._holds_little(a.open | b.open) or len(a.patterns | b.patterns) > _MAX_PATTERNS:
             return False
         if not all(line_up(p, q) for p in a.patterns for q in b.patterns):
             return False
