@@ -229,7 +229,7 @@ class Collectives:
         lanes = self.tiles.lanes[axis]
         if lanes.full and lanes.width == axis.size:
             return str(lanes.width)
-        left = f"{self.tiles.int(axis.stop, 1)} - {lanes.start}"
+        left = f"{self.tiles.int_text(axis.stop, 1)} - {lanes.start}"
         return f"int(min2<int64_t>({min(lanes.width, axis.size)}, {left}))"
 
     def _stage(self, value: Value, operand: Operand) -> None:

@@ -113,7 +113,7 @@ class Tiles:
                 start = "" if known.start == "0" else f"{known.start} + "
                 self.text.line(f"const int64_t {index[axis]} = {start}{lane[axis]};")
                 if not known.full:
-                    live.append(f"{index[axis]} < {self.int(axis.stop, 1)}")
+                    live.append(f"{index[axis]} < {self.int_text(axis.stop, 1)}")
                 if known.width > axis.size:
                     live.append(f"{lane[axis]} < {axis.size}")
             yield Space(axes, slot, lane, index, " && ".join(live))
@@ -131,7 +131,7 @@ class Tiles:
                 stack.enter_context(self.text.body(head))
         return slot
 
-    def int(self, expr: sk.IntExpr, outer: int = 0) -> str:
+    def int_text(self, expr: sk.IntExpr, outer: int = 0) -> str:
         """An integer expression of the sketch."""
         return c_text(expr, self.ints, outer)
 

@@ -65,7 +65,7 @@ class Values:
             assert isinstance(value.data, sk.IntConst | sk.IntVar | sk.IntBin)
             if isinstance(value.data, sk.IntConst):
                 return cpp_ops.literal(value.data.value, DType.I64)
-            return Reg(f"int64_t({self.tiles.int(value.data)})", DType.I64, False)
+            return Reg(f"int64_t({self.tiles.int_text(value.data)})", DType.I64, False)
         if value.kind == "lanes":
             assert value.axis is not None
             return Reg(space.index[value.axis], DType.I64, False)
@@ -113,7 +113,7 @@ class Values:
         for index, size, stride in zip(access.indices, access.tensor.shape, strides_of(access.tensor), strict=True):
             if isinstance(index, IndexAt):
                 low = last = index.expr
-                text = self.tiles.int(index.expr, 1)
+                text = self.tiles.int_text(index.expr, 1)
                 inside = self.ranges.inside(low, last, size)
             elif isinstance(index, IndexGather):
                 found = self.at(index.tile, space)
@@ -122,17 +122,17 @@ class Values:
             else:
                 text = space.index[index.axis]
                 if not is_const(index.shift, 0):
-                    text = f"({text} + {self.tiles.int(index.shift, 2)})"
+                    text = f"({text} + {self.tiles.int_text(index.shift, 2)})"
                 low, last = _shifted(index.axis.start, index.shift), _shifted(index.axis.stop, index.shift, -1)
                 above = self.ranges.inside(low, sk.IntConst(-1), size)
                 inside = above and self.ranges.inside(sk.IntConst(0), last, size)
             if not inside:
-                conditions.append(f"inside({_bare(text)}, {self.tiles.int(size)})")
+                conditions.append(f"inside({_bare(text)}, {self.tiles.int_text(size)})")
             if is_const(stride, 0) or text == "0":
                 continue
             if isinstance(index, IndexGather) and index.tile.dtype is not DType.I64 and not is_const(stride, 1):
                 text = f"int64_t({text})"
-            terms.append(text if is_const(stride, 1) else f"{text} * {self.tiles.int(stride, 2)}")
+            terms.append(text if is_const(stride, 1) else f"{text} * {self.tiles.int_text(stride, 2)}")
         return f"{self.tensors[access.tensor.name]}[{_bare(' + '.join(terms)) or '0'}]", conditions
 
 

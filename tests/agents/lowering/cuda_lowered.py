@@ -19,7 +19,7 @@ from random_sketch import assert_agree
 from akg_dynamo.agents.coder import toolchain
 from akg_dynamo.agents.lowering.cuda_c import CudaKernel, lower
 from akg_dynamo.agents.sketch import interpret, to_text
-from akg_dynamo.agents.sketch.ast import DType, Sketch
+from akg_dynamo.agents.sketch.ast import Sketch
 from akg_dynamo.agents.sketch.intexpr import evaluate
 from akg_dynamo.agents.sketch.numerics import numpy_dtype
 
@@ -58,7 +58,13 @@ def execute(
     sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int], sizes: dict[str, int], *, descending: bool
 ) -> bool:
     """Lowers a sketch with `sizes` baked in and runs it on arrays; "tmp" is made here. False: the kernel trapped."""
-    kernel = lower(sketch, sizes=sizes)
+    return execute_kernel(lower(sketch, sizes=sizes), sketch, tensors, symbols, descending=descending)
+
+
+def execute_kernel(
+    kernel: CudaKernel, sketch: Sketch, tensors: dict[str, Array], symbols: dict[str, int], *, descending: bool
+) -> bool:
+    """Runs what a sketch was lowered to. descending: the order of blocks and threads. False: the kernel trapped."""
     library = on_cpu(kernel)
     memory = dict(tensors)
     for t in sketch.tensors:
@@ -119,4 +125,4 @@ def compiled(kernel: CudaKernel, arch: int) -> dict[str, Usage]:
     return usage
 
 
-__all__ = ["DType", "compare", "compiled", "execute", "on_cpu"]
+__all__ = ["compare", "compiled", "execute", "execute_kernel", "on_cpu"]

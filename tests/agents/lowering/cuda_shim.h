@@ -1,5 +1,6 @@
 // CUDA C as host C++: the threads of a block are fibers of one thread that change at barriers and warp exchanges.
-// Blocks run one after the other. Fibers run in ascending or in descending order, so that a missing barrier shows.
+// Blocks run one after the other, and so do warps as far as they get, in ascending or in descending order: a missing
+// barrier shows.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -48,10 +49,24 @@ static void fail(const char* why) {
   fprintf(stderr, "%s\n", why);
   abort();
 }
-static void all(int begin, int end, int what) {
+// Lets threads go on if all of them wait for the same.
+static bool release(int begin, int end, int what) {
   for (int t = begin; t < end; t++)
-    if (fibers[t].waits != what) return;
+    if (fibers[t].waits != what) return false;
   for (int t = begin; t < end; t++) fibers[t].waits = 0;
+  return true;
+}
+// Runs a warp as far as it gets without the others.
+static void warp(int begin, int end, bool descending) {
+  do {
+    for (int n = 0; n < end - begin && !trapped; n++) {
+      const int t = descending ? end - 1 - n : begin + n;
+      if (fibers[t].waits != 0) continue;
+      current = t;
+      threadIdx.x = t;
+      swapcontext(&scheduler, &fibers[t].context);
+    }
+  } while (!trapped && release(begin, end, 1));
 }
 static void block(int threads, bool descending) {
   for (int t = 0; t < threads; t++) {
@@ -62,27 +77,14 @@ static void block(int threads, bool descending) {
     f.context.uc_link = &scheduler;
     makecontext(&f.context, run, 0);
   }
-  for (int ended = 0; ended < threads && !trapped;) {
-    bool moved = false;
-    ended = 0;
-    for (int n = 0; n < threads && !trapped; n++) {
-      const int t = descending ? threads - 1 - n : n;
-      if (fibers[t].waits == 0) {
-        current = t;
-        threadIdx.x = t;
-        swapcontext(&scheduler, &fibers[t].context);
-        moved = true;
-      }
-      ended += fibers[t].waits == 3;
+  do {
+    for (int n = 0; n < threads && !trapped; n += 32) {
+      const int begin = descending ? threads - 32 - n : n;
+      warp(begin, begin + 32, descending);
     }
-    if (trapped || ended == threads) return;
-    for (int warp = 0; warp < threads; warp += 32) all(warp, warp + 32 < threads ? warp + 32 : threads, 1);
-    all(0, threads, 2);
-    if (!moved) {
-      for (int t = 0; t < threads; t++) moved |= fibers[t].waits == 0;
-      if (!moved) fail("threads of a block wait at different barriers");
-    }
-  }
+  } while (!trapped && release(0, threads, 2));
+  for (int t = 0; t < threads && !trapped; t++)
+    if (fibers[t].waits != 3) fail("threads of a block wait at different barriers");
 }
 // Returns 1 if the kernel trapped.
 static int launch(const std::function<void()>& f, int64_t blocks, int threads, int shared_bytes, int descending) {

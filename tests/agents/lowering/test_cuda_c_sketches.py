@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_lowered import compare
+from cuda_lowered import compare, execute_kernel
 from lowered import arrays_for
 from random_sketch import random_sketch
 from sketch_programs import program
 from test_sketches import FLOATS, HARD, HARD_DTYPES, SIZES
 
-from akg_dynamo.agents.sketch import parse
+from akg_dynamo.agents.lowering.cuda_c import CudaKernel, lower
+from akg_dynamo.agents.sketch import interpret, parse
 from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.agents.sketch.numerics import numpy_dtype
 
@@ -58,3 +59,30 @@ def test_empty_problems_touch_nothing() -> None:
     sketch = program("cumsum")
     for symbols in ({"M": 0, "N": 5}, {"M": 3, "N": 0}, {"M": 0, "N": 0}):
         compare(sketch, arrays_for(sketch, symbols, np.random.default_rng(0)), symbols)
+
+
+def test_a_missing_barrier_shows() -> None:
+    """What runs the source here would notice: without any one of the barriers around a scan the values are wrong."""
+    sketch = program("cumsum")
+    symbols = {"M": 7, "N": 150}
+    tensors = arrays_for(sketch, symbols, np.random.default_rng(0))
+    want = {n: t.copy() for n, t in tensors.items()}
+    interpret(sketch, want, symbols)
+    kernel = lower(sketch)
+    before, scan, after = kernel.source.rpartition("    scan_rows<")
+    head, barrier, rest = before.rpartition("    __syncthreads();\n")
+    assert not rest
+    unguarded = {
+        "before": head + scan + after,
+        "after": before + scan + after.replace("    __syncthreads();\n", "", 1),
+        "neither": kernel.source,
+    }
+    wrong = set()
+    for missing, source in unguarded.items():
+        for descending in (False, True):
+            got = {n: t.copy() for n, t in tensors.items()}
+            assert execute_kernel(CudaKernel(source, kernel.phases), sketch, got, symbols, descending=descending)
+            if not np.allclose(got["y"], want["y"], rtol=1e-5, atol=1e-5):
+                wrong.add(missing)
+    assert barrier
+    assert wrong == {"before", "after"}
