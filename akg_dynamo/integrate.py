@@ -79,12 +79,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Captured:
-    """An inference graph. `mode_matters`: in training mode the model would compute something else."""
+    """An inference graph. `frozen`: modules (by name, "" is the model) that compute something else in training mode."""
 
     program: ExportedProgram
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    mode_matters: bool
+    frozen: tuple[str, ...]
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -119,28 +119,48 @@ def capture(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     Raises:
         UserError: the model cannot be captured as one graph: the message names the line and what to do.
     """
-    was_training = model.training
+    modes = {name: module.training for name, module in model.named_modules()}
     try:
         model.eval()
         program = _export(model, args, kwargs)
-        return Captured(program, args, kwargs, _mode_matters(model, args, kwargs, program))
+        return Captured(program, args, kwargs, _frozen(model, args, kwargs, program, modes))
     except UserError:
         raise
     except Exception as error:
         raise _explained(error) from error
     finally:
-        model.train(was_training)
+        _set_modes(model, modes)
 
 
-def _mode_matters(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], program: ExportedProgram
-) -> bool:
-    """Whether training mode changes the graph. KernelBench calls models in training mode; for most it is the same."""
-    try:
-        model.train()
-        return str(_export(model, args, kwargs).graph) != str(program.graph)
-    except Exception:  # noqa: BLE001 - what cannot be captured in training mode is not the same there
-        return True
+def _set_modes(model: torch.nn.Module, modes: Mapping[str, bool]) -> None:
+    for name, module in model.named_modules():
+        module.training = modes[name]
+
+
+def _frozen(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    program: ExportedProgram,
+    modes: Mapping[str, bool],
+) -> tuple[str, ...]:
+    """The modules that must be in evaluation mode for the graph to be what the model computes.
+
+    KernelBench calls models in the mode they were built in, which is training mode; for most it makes no difference,
+    and some put a part of themselves into evaluation mode.
+    """
+
+    def same(wanted: Mapping[str, bool]) -> bool:
+        _set_modes(model, wanted)
+        try:
+            return str(_export(model, args, kwargs).graph) == str(program.graph)
+        except Exception:  # noqa: BLE001 - what cannot be captured in this mode is not the same in it
+            return False
+
+    if same(dict.fromkeys(modes, True)):
+        return ()
+    evaluated = tuple(name for name, training in modes.items() if not training)
+    return evaluated if evaluated and modes[""] and same(modes) else ("",)
 
 
 def _explained(error: Exception) -> UserError:
@@ -603,6 +623,6 @@ def _forward(captured: Captured, pieces: Sequence[Piece], model_file: Path) -> M
         "reads": reads,
         "own_guards": own_guards,
         "differentiable": needs_grad,
-        "mode_matters": captured.mode_matters,
+        "frozen": [f"self.get_submodule({name!r}).training" if name else "self.training" for name in captured.frozen],
         "body": writer.lines,
     }

@@ -170,7 +170,6 @@ def run(path: Path, seconds: float) -> Row:
         if cls is not None:
             new = cls(*problem.get_init_inputs())
             new.load_state_dict(model.state_dict())
-            new.train(model.training)
             contenders["modelnew"] = new
         expected = model(*inputs)
         exact = exact_result(model, inputs, expected)

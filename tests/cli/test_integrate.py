@@ -217,7 +217,7 @@ def test_training_mode_raises_where_it_matters(tmp_path: Path) -> None:
     )
     user = load(path, "user_drop")
     captured = integrate.capture(user.Model(), (torch.randn(4, 8),), {})
-    assert captured.mode_matters
+    assert captured.frozen == ("",)
     nodes = {n.name: n for n in captured.graph_module.graph.nodes}
     spec = TensorSpec("float32", (4, 8), (8, 1))
     relu, add = nodes["relu"], nodes["add"]
@@ -232,6 +232,23 @@ def test_training_mode_raises_where_it_matters(tmp_path: Path) -> None:
     x = torch.randn(4, 8)
     same(new.eval()(x), torch.relu(x) + x)
     sys.modules.pop("relu_add_generated", None)
+
+
+def test_a_part_in_evaluation_mode_stays_there() -> None:
+    class Normed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(8).eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.norm(x))
+
+    model = Normed()
+    captured = integrate.capture(model, (torch.randn(4, 8),), {})
+    assert captured.frozen == ("norm",)
+    assert model.training
+    assert not model.norm.training
+    assert integrate.capture(torch.nn.ReLU(), (torch.randn(4, 8),), {}).frozen == ()
 
 
 def test_nothing_won_is_the_original_forward(tmp_path: Path) -> None:
