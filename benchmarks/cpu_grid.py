@@ -72,7 +72,7 @@ class Row:
     def missed(self) -> list[str]:
         """The claims that this problem breaks."""
         if self.wrong:
-            return [f"wrong values: {', '.join(self.wrong)}"]
+            return [f"wrong: {', '.join(self.wrong)}"]
         checks = [("modelnew", "eager", 0.98), ("akg", "eager", 0.98) if self.large else ("akg", "inductor", 1.0)]
         out = []
         for name, baseline, bound in checks:
@@ -235,18 +235,27 @@ def main() -> int:
         parser.error(f"no problem matches {args.only!r}")
     print(HEADER, flush=True)
     rows = []
-    for path in paths:
-        rows.append(run(path, args.seconds))
-        print(line(rows[-1]), flush=True)
-    lines, holds = summary(rows)
-    print("\n" + "\n".join(lines))
-
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     stem = f"cpu_grid_{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ')}"
+    for path in paths:
+        try:
+            rows.append(run(path, args.seconds))
+        except Exception as error:  # noqa: BLE001 - one problem's failure is its row: the others are measured all the same
+            rows.append(Row(f"{path.parent.name}/{path.stem}", 0, None, (f"{type(error).__name__}: {error}",)))
+        print(line(rows[-1]), flush=True)
+        _keep(rows, about, results / stem)
+    lines, holds = summary(rows)
+    print("\n" + "\n".join(lines))
+    return 0 if holds else 1
+
+
+def _keep(rows: list[Row], about: dict[str, object], stem: Path) -> None:
+    """Write table and raw times of what is measured so far."""
+    lines, _ = summary(rows)
     about_text = "\n".join(f"- {key}: {value}" for key, value in about.items())
     table = "\n".join([HEADER, *map(line, rows)])
-    (results / f"{stem}.md").write_text(f"# CPU grid\n\n{about_text}\n\n{table}\n\n" + "\n".join(lines) + "\n")
+    stem.with_suffix(".md").write_text(f"# CPU grid\n\n{about_text}\n\n{table}\n\n" + "\n".join(lines) + "\n")
     raw = [
         {
             "problem": row.name,
@@ -256,8 +265,7 @@ def main() -> int:
         }
         for row in rows
     ]
-    (results / f"{stem}.json").write_text(json.dumps({"environment": about, "problems": raw}, indent=1) + "\n")
-    return 0 if holds else 1
+    stem.with_suffix(".json").write_text(json.dumps({"environment": about, "problems": raw}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
