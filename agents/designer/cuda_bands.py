@@ -64,6 +64,6 @@ def carried(band: Sequence[Pass]) -> int:
             if member.sink.op.startswith("arg") or "deviation" in mine:
                 total += 2
             else:
-                total += len(mine) or 1  # of exponentials only the sums are tiles, the maximum is one number
+                total += 1 + len(mine)
         tiles.append(total)
     return max(tiles)

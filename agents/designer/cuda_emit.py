@@ -470,7 +470,7 @@ class _CudaWriter(NestWriter):
             return [best, self._alloc("at", loop, self._position_dtype(member), _last(self._position_dtype(member)))]
         led = self._together.get(id(member), [])
         if led and led[0].how.kind == "exponential":
-            most = self._alloc("m", loop, dtype, identity(op, dtype), lanes=False)
+            most = self._alloc("m", loop, dtype, identity(op, dtype))
             return [most, *(self._alloc("s", loop, t.member.tile.dtype, 0.0) for t in led)]
         if led:
             names = [self._alloc("mean", loop, dtype, 0.0), self._alloc("sq", loop, dtype, 0.0)]
@@ -539,9 +539,13 @@ class _CudaWriter(NestWriter):
             none = Op("eq", (found, Literal(_last(dtype))))
             self._finished(member, Op("where", (none, IndexValue(self._start(member)), found)))
         elif led and led[0].how.kind == "exponential":
-            self._finished(member, Name(names[0]))
+            most = self._reduced("max", Name(names[0]), axes)
+            self._finished(member, most)
+            whole = Name(self._results[member.sink.prim])
+            share = self._let("share", Op("exp", (Op("sub", (Name(names[0]), whole)),)))
             for together, name in zip(led, names[1:], strict=True):
-                self._finish_exponentials(together, self._reduced("sum", Name(name), axes), names[0])
+                total = self._reduced("sum", Op("mul", (Name(name), share)), axes)
+                self._finish_exponentials(together, total, whole.name)
         elif led:
             self._finish_deviation(member, led[0].member, names, loop)
         else:
@@ -635,19 +639,20 @@ class _CudaWriter(NestWriter):
             self._led.add(id(member))
 
     def _accumulate_exponentials(self, member: Member, value: TileExpr, names: Sequence[str], loop: _Loop) -> None:
-        """The maximum so far, and every lane's sum of exponentials, rescaled to it."""
-        axes = [a for a in loop.group.inner if a in loop.lanes]
-        most = Name(names[0])
-        dtype = member.tile.dtype
+        """Every lane's maximum so far, and its sum of exponentials: of the two exponents, one is 0.
+
+        Nothing is exchanged between lanes. A maximum of -inf is taken for the least number there is, since -inf from
+        -inf is NaN.
+        """
+        most, dtype = Name(names[0]), member.tile.dtype
         v = value if isinstance(value, Name) else self._let("v", value)
-        peak = self._let("peak", Op("maximum", (most, self._reduced("max", v, axes))))
-        empty = Op("eq", (peak, Literal(identity("max", dtype))))
-        safe = self._let("safe", Op("where", (empty, Literal(0.0), peak)))
-        scale = self._let("scale", Op("exp", (Op("sub", (most, safe)),)))
+        least = Op("maximum", (most, Literal(_LEAST[dtype])))
+        term = self._let("e", Op("exp", (Op("neg", (Op("abs", (Op("sub", (v, least)),)),)),)))
+        higher = self._let("higher", Op("gt", (v, least)))
         for name in names[1:]:
-            term = Op("exp", (Op("sub", (v, safe)),))
-            self._add(Assign(name, Op("add", (Op("mul", (Name(name), scale)), term))))
-        self._add(Assign(most.name, peak))
+            scaled = Op("add", (Op("mul", (Name(name), term)), Literal(1.0)))
+            self._add(Assign(name, Op("where", (higher, scaled, Op("add", (Name(name), term))))))
+        self._add(Assign(most.name, Op("maximum", (most, v))))
 
     def _finish_exponentials(self, together: _Together, total: TileExpr, most: str) -> None:
         """Where the maximum is infinite or NaN, what is left of the sum is what is left of the maximum's own term."""
@@ -710,6 +715,7 @@ class _CudaWriter(NestWriter):
 
 
 _STEMS: Mapping[str, str] = {"sum": "s", "max": "m", "min": "m", "prod": "p", "argmax": "at", "argmin": "at"}
+_LEAST: Mapping[DType, float] = {DType.F32: -3.4028234663852886e38, DType.F64: -1.7976931348623157e308}
 _KEEP_ZERO = frozenset(["neg", "abs", "sqrt", "sin", "tan", "tanh", "asin", "atan", "sinh", "asinh", "expm1", "log1p"])
 
 

@@ -25,6 +25,7 @@ TILE_BYTES = 4096  # of one tensor, that a pointwise program reads: 32 per threa
 LOOP = 1 << 12  # elements of a tensor that one trip of a reduction's loop reads; twice that from long rows
 LONG = 1 << 15
 PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
+FEW = 1 << 19  # elements of a tensor: a pointwise phase of no more does not fill the processors
 SHORT = 1 << 10  # elements of a tensor, 4-byte ones: programs that hold no more have more threads for them
 MAX_WARPS = 16
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
@@ -142,7 +143,10 @@ class _Planner:
                 most = min(left, max(32, 1024 // self.item)) if contiguous and self._reuses() else left
                 outer[axis] = self._fitting(self._value(axis), most, contiguous)
                 left //= outer[axis]
-        return NestPlan(outer, {}, self._warps(prod(outer.values()), max(2, 32 // self.item)))
+        per_thread = max(2, 32 // self.item)
+        if total <= FEW:  # there are threads enough, and every element more is time
+            per_thread = max(1, per_thread // 4)
+        return NestPlan(outer, {}, self._warps(prod(outer.values()), per_thread))
 
     def _reuses(self) -> bool:
         """Whether what is read for one row is read again for the next: then a tile has several rows."""
@@ -165,8 +169,18 @@ class _Planner:
                 outer[axis] = min(1 << (left.bit_length() - 1), power_of_two(self._value(axis)))
                 left //= outer[axis]
         elements = inner * prod(outer.values())
-        short = elements <= SHORT and self.item >= 4
-        return NestPlan(outer, found, self._warps(elements, PER_THREAD // 2 if short else PER_THREAD))
+        per_thread = PER_THREAD
+        if elements <= SHORT and self.item >= 4:
+            per_thread //= 2
+        elif self.item <= 2 and elements > 2 * SHORT and all(b.whole for b in found.values()) and self._once():
+            per_thread *= 2
+        held = all(b.whole for b in found.values())
+        if held and rows <= self.device.processors and elements <= 4 * SHORT:
+            per_thread //= 2
+        return NestPlan(outer, found, self._warps(elements, per_thread))
+
+    def _once(self) -> bool:
+        return all(reads(b) == 1 for b in self.bands)
 
     def _columns(self) -> NestPlan:
         vector = self.nest.vector
