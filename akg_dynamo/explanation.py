@@ -84,8 +84,11 @@ class GraphReport:
             yield _kernel_table(self.kernels)
         if self.left:
             table = Table("stays with torch", "nodes", "why")
-            for (target, reason), count in Counter((n.target, n.why) for n in self.left).most_common():
-                table.add_row(target, str(count), reason)
+            whys: dict[tuple[str, str], list[str]] = {}  # what differs from region to region is not told apart
+            for n in self.left:
+                whys.setdefault((n.target, n.reason.kind.value), []).append(n.why)
+            for (target, kind), found in sorted(whys.items(), key=lambda item: -len(item[1])):
+                table.add_row(target, str(len(found)), found[0] if len(set(found)) == 1 else kind)
             yield table
         for fallback in self.fallbacks:
             yield f"[red]{fallback.name} raised and was replaced by torch's operators[/]: {fallback.error}"

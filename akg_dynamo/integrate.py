@@ -15,6 +15,7 @@ import ast
 import builtins
 import heapq
 import keyword
+import logging
 import re
 import sys
 import traceback
@@ -38,6 +39,8 @@ from akg_dynamo.core.naming import camel
 from akg_dynamo.core.types import Candidate, Subgraph
 from akg_dynamo.fusion.ops import OpKind, classify
 from akg_dynamo.spelling import Namespace, Speller
+
+log = logging.getLogger(__name__)
 
 _MAX_LITERAL = 1024
 """A constant tensor of more elements than this is not written out as text."""
@@ -126,7 +129,7 @@ def capture(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         return Captured(program, args, kwargs, _frozen(model, args, kwargs, program, modes))
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's forward may raise anything, and so may torch on its account
         raise _explained(error) from error
     finally:
         _set_modes(model, modes)
@@ -154,7 +157,8 @@ def _frozen(
         _set_modes(model, wanted)
         try:
             return str(_export(model, args, kwargs).graph) == str(program.graph)
-        except Exception:  # noqa: BLE001 - what cannot be captured in this mode is not the same in it
+        except Exception as error:  # noqa: BLE001 - what cannot be captured in this mode is not the same in it
+            log.warning("the written file will be for evaluation mode only: in training mode, %s", _explained(error))
             return False
 
     if same(dict.fromkeys(modes, True)):
