@@ -109,7 +109,7 @@ def _execute(path: Path) -> ModuleType:
         return standalone.load_source(path, f"akg_user_{path.stem}")
     except SystemExit as error:
         raise TaskError(f"{path} ends the process when it is imported. Guard it with `if __name__ ==`.") from error
-    except Exception as error:
+    except Exception as error:  # the user's code: anything
         raise TaskError(f"{path} raises when it is imported: {_where(error, path)}. It must import cleanly.") from error
 
 
@@ -135,7 +135,7 @@ def _construct(module: ModuleType, path: Path, name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     try:
         return standalone.build_model(module, name)
-    except Exception as error:
+    except Exception as error:  # the user's code: anything
         raise TaskError(
             f"{name} in {path} cannot be constructed: {_where(error, path)}. A class is called with what "
             "get_init_inputs() returns, or with nothing; or give --module a function that builds the model."
@@ -159,7 +159,7 @@ def _example_inputs(
         )
     try:
         made = make()
-    except Exception as error:
+    except Exception as error:  # the user's code: anything
         raise TaskError(f"{name}() in {path} raises: {_where(error, path)}.") from error
     if isinstance(made, dict):
         return (), dict(made)
@@ -186,7 +186,7 @@ def _run_once(model: torch.nn.Module, name: str, path: Path, args: tuple[Any, ..
             # on copies: the inputs are used again, and a forward may write into them
             copies = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
             model(*copies[0], **copies[1])
-    except Exception as error:
+    except Exception as error:  # the user's code: anything
         raise TaskError(
             f"{name} in {path} raises on its example inputs, without AKG: {_where(error, path)}. Correct the model or "
             "the inputs first."
