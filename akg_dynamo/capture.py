@@ -88,8 +88,9 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
         recompose(gm)
         _plain_casts(gm)
         dedupe(gm)
-        align_products(gm.graph)
-        if kind == "inference":
+        if options.numerics != "eager":  # the library's other kernels round otherwise
+            align_products(gm.graph)
+        if options.channels_last and kind == "inference":
             channels_last(gm)  # of a training graph, what is saved must be laid out as the other half was traced
         return graph.compile()
 

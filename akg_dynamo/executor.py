@@ -298,7 +298,8 @@ class _Kernels:
             self.globals[name], self.globals[into] = first, allocating
 
         def raised(error: Exception, *arguments: Any) -> Outputs:
-            # A kernel never writes to its inputs, so that starting over is safe. From here on the global is the
+            # A kernel raises before it writes (one that may raise later is given no input to write into), so that
+            # starting over is safe. From here on the global is the
             # replacement, and no later call reaches the kernel. What torch's operators return may be laid out
             # otherwise, or share memory: no kernel of this graph writes into the tensors of others any more.
             outputs, instead = self.on_raise(region, error, arguments)

@@ -116,8 +116,12 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         return decomposed
 
 
-def capture(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+def capture(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], built: Mapping[str, bool] | None = None
+) -> Captured:
     """The inference graph of a model in evaluation mode.
+
+    built: by module, whether it was in training mode when it was built; None if that is as it is now.
 
     Raises:
         UserError: the model cannot be captured as one graph: the message names the line and what to do.
@@ -126,7 +130,7 @@ def capture(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     try:
         model.eval()
         program = _export(model, args, kwargs)
-        return Captured(program, args, kwargs, _frozen(model, args, kwargs, program, modes))
+        return Captured(program, args, kwargs, _frozen(model, args, kwargs, program, built or modes))
     except UserError:
         raise
     except Exception as error:  # the user's forward may raise anything, and so may torch on its account

@@ -35,6 +35,8 @@ class Options:
     generation: "blocking" generates before the first call returns, "background" meanwhile, "cached" never.
     cache_dir: where verdicts and kernels are kept (default: AKG_CACHE_DIR, or the user's cache folder).
     compile_budget_s: after this long, what is not generated yet stays with torch.
+    channels_last: on CUDA, in inference, convolutions with their channels last in memory. No judge compares them: they
+        are torch's own, and whether they pay is not measured yet.
     """
 
     gate: str = "profit"
@@ -45,6 +47,7 @@ class Options:
     generation: str = "blocking"
     cache_dir: Path | None = None
     compile_budget_s: float | None = None
+    channels_last: bool = False
     freezing: bool = False
 
     def __post_init__(self) -> None:
@@ -52,6 +55,8 @@ class Options:
             raise OptionError('numerics "fast" needs an rtol: options={"numerics": "fast", "rtol": 1e-2}')
         if self.numerics != "fast" and self.rtol is not None:
             raise OptionError(f'rtol belongs to numerics "fast"; numerics is "{self.numerics}"')
+        if self.numerics == "eager" and self.channels_last:
+            raise OptionError('channels_last changes how convolutions round: it does not go with numerics "eager"')
         if self.dsl is not None:
             check_arch(self.dsl, self.arch)
         if self.freezing:
@@ -130,6 +135,7 @@ _PARSERS: Mapping[str, Callable[[str, object], object]] = {
     "generation": _one_of(GENERATIONS),
     "cache_dir": _folder,
     "compile_budget_s": _positive,
+    "channels_last": _flag,
     "freezing": _flag,
 }
 assert set(_PARSERS) == {f.name for f in fields(Options)}

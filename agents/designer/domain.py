@@ -181,10 +181,20 @@ class Tracer:
     """Inlines values at indices, for one sink: everything the sink needs, as tile expressions over its axes.
 
     stored: values that some phase computes into memory; every other value is computed where it is used.
+    splits: whether a reshape may ask for finer axes (`NeedSplit`); without, what they would make affine is computed.
     """
 
-    def __init__(self, tiles: Tiles, facts: SizeFacts, stored: Callable[[Prim], Storage | None], root: Prim) -> None:
+    def __init__(
+        self,
+        tiles: Tiles,
+        facts: SizeFacts,
+        stored: Callable[[Prim], Storage | None],
+        root: Prim,
+        *,
+        splits: bool = True,
+    ) -> None:
         self.tiles, self.facts, self._stored, self._root = tiles, facts, stored, root
+        self._splits = splits
         self._memo: dict[tuple[int, Indices], Tile] = {}
         self._visits: dict[Prim, int] = {}
 
@@ -343,7 +353,7 @@ class Tracer:
 
     def _divide(self, whole: Index, by: Size) -> tuple[Index, Index]:
         if whole.tile is None and not whole.loose:
-            exact = self._divide_affine(whole, by)
+            exact = self._divide_affine(whole, by) if self._splits else None
             if exact is not None:
                 return exact
         tile, size = self.tiles.index(whole), self.tiles.size(by)
@@ -462,15 +472,16 @@ class Sink:
         return tuple(found)
 
 
+_MOST_SPLITS = 63
+
+
 def trace_sink(sink: Sink, tiles: Tiles, facts: SizeFacts, stored: Callable[[Prim], Storage | None]) -> None:
     """Fill in a sink's axes and tile expression, splitting axes until every reshape is an index map."""
     if not sink.factors:
         sink.factors = [[] if s == 1 else [s] for s in sink.domain]
-    for attempt in range(64):
+    for attempt in range(_MOST_SPLITS + 1):
         sink.axes = [[Axis(e) for e in f] for f in sink.factors]
-        tracer = Tracer(tiles, facts, stored, sink.prim)
-        if attempt == 63:
-            tracer._divide_affine = lambda whole, by: None  # type: ignore[method-assign]
+        tracer = Tracer(tiles, facts, stored, sink.prim, splits=attempt < _MOST_SPLITS)
         at = sink.indices(range(len(sink.domain)))
         try:
             sink.tile = tracer.trace(sink.operand, at)

@@ -29,6 +29,7 @@ class ModelFile:
 
     name: what was asked for in the file (a class, a function or an instance); `model` is in evaluation mode.
     kernelbench: constructed as KernelBench does, from `get_init_inputs()`.
+    modes: by module, whether it was in training mode when it was built.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class ModelFile:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     kernelbench: bool
+    modes: dict[str, bool]
 
 
 def read(
@@ -63,11 +65,12 @@ def read(
         model.to(device)
         args, kwargs = standalone.brought((args, kwargs), device)
     _check_arity(model, name, path, args, kwargs)
+    modes = {part_name: part.training for part_name, part in model.named_modules()}
     model.eval()
     _run_once(model, name, path, args, kwargs)
     named = getattr(module, name)
     kernelbench = isinstance(named, type) and hasattr(module, "get_init_inputs")
-    return ModelFile(path, module, name, model, args, kwargs, kernelbench)
+    return ModelFile(path, module, name, model, args, kwargs, kernelbench, modes)
 
 
 def parse_spec(text: str) -> torch.Tensor:

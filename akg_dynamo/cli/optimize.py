@@ -58,7 +58,7 @@ class Planned:
 
 def plan_model(model: ModelFile, options: Options) -> Planned:
     """Captures a model's inference graph and plans what to fuse."""
-    captured = integrate.capture(model.model, model.args, model.kwargs)
+    captured = integrate.capture(model.model, model.args, model.kwargs, model.modes)
     target = options.target_for(main_device(captured.graph_module.graph))
     planned = plan(captured.graph_module, target=target, options=options)
     return Planned(captured, planned, extract(captured.graph_module, planned))

@@ -63,6 +63,7 @@ def test_the_entry_point_is_the_only_registration() -> None:
         ({"rtol": 0.1}, None, "rtol"),
         ({"rtol": -1.0, "numerics": "fast"}, None, "positive"),
         ({"freezing": True}, None, "freezing"),
+        ({"channels_last": True, "numerics": "eager"}, None, "channels_last"),
         ({"compile_budget_s": "soon"}, None, "positive"),
         ({}, "max-autotun", "did you mean 'max-autotune'"),
     ],

@@ -127,7 +127,7 @@ def test_a_model_through_the_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         nn.Conv2d(16, 128, 3, padding=1), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 96, 3), nn.GELU(), nn.Flatten()
     ).eval()
     torch._dynamo.reset()
-    options = {"gate": "correct", "cache_dir": str(tmp_path)}
+    options = {"gate": "correct", "channels_last": True, "cache_dir": str(tmp_path)}
     with torch.no_grad():
         got = torch.compile(model, backend="akg", options=options)(X)
         torch.testing.assert_close(got, model(X), rtol=1e-4, atol=1e-4)

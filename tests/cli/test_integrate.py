@@ -249,6 +249,8 @@ def test_a_part_in_evaluation_mode_stays_there() -> None:
     assert model.training
     assert not model.norm.training
     assert integrate.capture(torch.nn.ReLU(), (torch.randn(4, 8),), {}).frozen == ()
+    built = {name: part.training for name, part in model.named_modules()}
+    assert integrate.capture(model.eval(), (torch.randn(4, 8),), {}, built).frozen == ("norm",)
 
 
 def test_nothing_won_is_the_original_forward(tmp_path: Path) -> None:
