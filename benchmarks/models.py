@@ -1,10 +1,12 @@
 """End-to-end speed of real models with random weights: eager, Inductor and AKG, interleaved in one process.
 
-    python benchmarks/models.py [--only PATTERN] [--size large] [--device cuda] [--dtype bfloat16] [--train]
+    python benchmarks/models.py [--only PATTERN ...] [--size large] [--device cuda] [--dtype bfloat16 ...]
+        [--infer] [--train] [--results DIR]
 
-On a GPU it also gives the peak of device memory. A training step is forward, backward and the gradients, no optimiser.
-Outputs and gradients are held to eager's own error against fp64 (twice its largest, and 64 units in the last place).
-Exit code 1 if a model is slower than 0.98 of eager's speed, wrong, or left whole to torch.
+Every type given is run in inference, in training, or in both, one table each; the raw figures are on disk as soon as a
+model is done. On a GPU it also gives the peak of device memory. A training step is forward, backward and the gradients,
+no optimiser. Outputs and gradients are held to eager's own error against fp64 (twice its largest, and 64 units in the
+last place). Exit code 1 if a model raises, is slower than 0.98 of eager's speed, wrong, or left whole to torch.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,7 +41,19 @@ from akg_dynamo.explanation import records  # noqa: E402
 Step = Callable[[], tuple[torch.Tensor, ...]]
 
 
-def step(called: nn.Module, model: nn.Module, inputs: tuple[torch.Tensor, ...], train: bool) -> Step:
+@dataclass(frozen=True)
+class Setting:
+    """What a table is about."""
+
+    device: torch.device
+    dtype: torch.dtype
+    train: bool
+
+    def __str__(self) -> str:
+        return f"{self.device.type}_{str(self.dtype).removeprefix('torch.')}_{'train' if self.train else 'infer'}"
+
+
+def step(called: Callable[..., Any], model: nn.Module, inputs: tuple[torch.Tensor, ...], train: bool) -> Step:
     """One call of `called` (`model`, compiled or not): its output, and when training all parameters' gradients."""
 
     def infer() -> tuple[torch.Tensor, ...]:
@@ -71,20 +88,31 @@ def peak_bytes(call: Step, device: torch.device) -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, object]:
+def warm_up(args: argparse.Namespace) -> None:
+    """Starts what a process starts once (imports, workers, the judge), so that no model's first call has it."""
+    for backend in ("akg", *([] if args.no_inductor else ["inductor"])):
+        torch.compile(lambda x: (x + 1).tanh().sum(-1), backend=backend)(torch.ones(64, 1024, device=args.device))
+        torch._dynamo.reset()
+
+
+def measure(name: str, setting: Setting, args: argparse.Namespace) -> dict[str, object]:
     """One model: values, first calls, memory, times."""
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    device, dtype, train = setting.device, setting.dtype, setting.train
+    began = time.perf_counter()
     entry = zoo.build(name, args.size)
     model = entry.model.to(device, dtype)
     inputs = tuple(x.to(device, dtype) if x.is_floating_point() else x.to(device) for x in entry.inputs)
-    if args.train:
+    if train:
         zoo.without_dropout(model)
     torch._dynamo.reset()
     records.clear()
-    called = {"eager": model, "akg": torch.compile(model, backend="akg", dynamic=args.dynamic or None)}
+    called: dict[str, Callable[..., Any]] = {
+        "eager": model,
+        "akg": torch.compile(model, backend="akg", dynamic=args.dynamic or None),
+    }
     if not args.no_inductor:
         called["inductor"] = torch.compile(model, backend="inductor", dynamic=args.dynamic or None)
-    steps = {who: step(f, model, inputs, args.train) for who, f in called.items()}
+    steps = {who: step(f, model, inputs, train) for who, f in called.items()}
     buffers = {k: v.clone() for k, v in model.named_buffers()}
 
     def restored(call: Step) -> tuple[torch.Tensor, ...]:
@@ -105,7 +133,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, object]:
             first_s[who] = time.perf_counter() - start
     for key, value in model.named_buffers():
         value.copy_(buffers[key])
-    truth = exact(model, inputs, args.train)
+    truth = exact(model, inputs, train)
     wrong = {who: found for who, r in results.items() if (found := compare.difference(r, expected, truth, units=64))}
     reports = records.all()
     kernels, operators = sum(len(r.kernels) for r in reports), sum(r.operators for r in reports)
@@ -127,6 +155,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, object]:
         "peak_bytes": memory,
         "us": dict(rounds.us),
         "device_us": dict(on_device.us) if on_device else {},
+        "took_s": time.perf_counter() - began,
     }
 
 
@@ -156,45 +185,69 @@ HEADER = (
 )
 
 
+def missed(row: dict[str, object]) -> bool:
+    """Whether the model is not what it should be."""
+    us: dict[str, tuple[float, ...]] = row.get("us", {})  # type: ignore[assignment]
+    wrong: dict[str, str] = row.get("wrong", {})  # type: ignore[assignment]
+    return not us or "akg" in wrong or not row["kernels"] or not Rounds(us).ratio("eager", "akg").at_least(0.98)
+
+
+def run(setting: Setting, args: argparse.Namespace) -> list[str]:
+    """Prints and keeps the table of one setting: the names of the models that missed."""
+    args.results.mkdir(exist_ok=True, parents=True)
+    file = args.results / f"models_{setting}_{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.json"
+    about = environment(args.device)
+    rows: list[dict[str, object]] = []
+    print(f"\n{setting}\n\n{HEADER}", flush=True)
+    for name in zoo.NAMES:
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in args.only):
+            continue
+        try:
+            row = measure(name, setting, args)
+            print(line(row), flush=True)
+        except RuntimeError as error:  # out of memory, or a compiler's failure: the others are still measured
+            traceback.print_exc()
+            text = f"{type(error).__name__}: {error}"
+            row = {"model": name, "raised": text}
+            print(f"| {name} | {text.partition(chr(10))[0]} |", flush=True)
+        rows.append(row)
+        text = json.dumps({"environment": about, "arguments": vars(args), "rows": rows}, indent=1, default=str)
+        file.write_text(text + "\n")
+        gc.collect()
+        if setting.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return [f"{row['model']} ({setting})" for row in rows if missed(row)]
+
+
 def main() -> int:
-    """Print and keep the table."""
+    """Print and keep the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="*")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="names of models")
     parser.add_argument(
         "--size", choices=("small", "large", "full"), default=None, help="default: large, full on a GPU"
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--train", action="store_true", help="a training step instead of inference")
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
+    parser.add_argument("--infer", action="store_true", help="inference: what is run when --train is not given")
+    parser.add_argument("--train", action="store_true", help="a training step, beside inference if --infer is given")
     parser.add_argument("--dynamic", action="store_true")
     parser.add_argument("--no-inductor", action="store_true")
     parser.add_argument("--seconds", type=float, default=6.0, help="of timing per model")
+    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR", help="for the raw figures")
     args = parser.parse_args()
-    args.size = args.size or ("full" if args.device.startswith("cuda") else "large")
+    device = torch.device(args.device)
+    args.size = args.size or ("full" if device.type == "cuda" else "large")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    about = environment(args.device)
-    rows: list[dict[str, object]] = []
-    missed = []
-    print(HEADER, flush=True)
-    for name in fnmatch.filter(zoo.NAMES, args.only):
-        row = measure(name, args)
-        rows.append(row)
-        print(line(row), flush=True)
-        us: dict[str, tuple[float, ...]] = row["us"]  # type: ignore[assignment]
-        wrong: dict[str, str] = row["wrong"]  # type: ignore[assignment]
-        if "akg" in wrong or not row["kernels"] or not Rounds(us).ratio("eager", "akg").at_least(0.98):
-            missed.append(name)
-        gc.collect()
-        if args.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    kind = f"{args.device.partition(':')[0]}_{args.dtype}_{'train' if args.train else 'infer'}"
-    text = json.dumps({"environment": about, "arguments": vars(args), "rows": rows}, indent=1)
-    (results / f"models_{kind}_{stamp}.json").write_text(text + "\n")
-    print(f"\nslower than 0.98 of eager, wrong or left whole to torch: {', '.join(missed) or 'none'}")
-    return int(bool(missed))
+    warm_up(args)
+    trains = [False] * (args.infer or not args.train) + [True] * args.train
+    names = [
+        name
+        for dtype in args.dtype
+        for train in trains
+        for name in run(Setting(device, getattr(torch, dtype), train), args)
+    ]
+    print(f"\nraised, slower than 0.98 of eager, wrong or left whole to torch: {', '.join(names) or 'none'}")
+    return int(bool(names))
 
 
 if __name__ == "__main__":
