@@ -210,13 +210,13 @@ class _NestEmitter(NestWriter):
         self._scopes[-1].body.append(For(block, IntConst(0), count, None, tuple(scope.body)))
 
     def _block(self, group: Pass, vector: Axis | None) -> _Block | None:
-        """Where long sums over scalar loops are interrupted, so that no accumulator takes many terms."""
+        """Where long sums over scalar loops are interrupted, so that no accumulator takes many terms at any size."""
         if vector is not None or not any(m.sink.is_reduction and _accumulates_error(m) for m in group.members):
             return None
         terms = 1
         for axis in reversed(group.inner):
-            extent = self._facts.value(axis.extent)
-            if terms * extent > 2 * _SUM_BLOCK:
+            extent = self._facts.most(axis.extent)
+            if extent is None or terms * extent > 2 * _SUM_BLOCK:
                 return _Block(axis, max(1, _SUM_BLOCK // terms))
             terms *= extent
         return None
