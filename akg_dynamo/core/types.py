@@ -258,8 +258,41 @@ class Outcome(enum.Enum):
     BUILD_FAILED = "build failed"
     CRASHED = "crashed"
     TIMED_OUT = "timed out"
+    REFUSED = "refused"  # for what its source does, without running it
     DEGENERATE = "degenerate task"
     NOT_JUDGED = "not judged"
+
+
+class Trick(enum.Enum):
+    """What a candidate that did not pass was seen to do. Reports file verdicts under these; `detail` says the rest."""
+
+    CALLS_TORCH = "computes with torch or a vendor library"
+    CALLS_REFERENCE = "calls the reference or inherits from it"
+    HIDES_CALLS = "hides what it calls"
+    DECOY = "launches a kernel whose result is not used"
+    PATCHES = "changes functions that are not its own"
+    LOOKS_AROUND = "looks for the judge or for what is expected"
+    FORGES = "forges an answer, or ends before giving one"
+    CLOCKS = "reads or changes clocks"
+    THREADS = "starts threads or processes"
+    UNSYNCHRONISED = "leaves work unfinished when it returns"
+    STALE_MEMORY = "relies on memory that it did not write"
+    REPLAYS = "returns an old output"
+    DRIFTS = "gives different outputs for the same inputs"
+    CONSTANT = "returns zeros, a constant or its input"
+    STRUCTURE = "is right only for inputs of some structure"
+    SHAPE = "is right only for some shapes or layouts"
+    PRECISION = "is less precise than eager"
+    OUTLIERS = "has a few elements that are far off"
+    VALUES = "computes something else"
+    FORM = "returns another dtype, shape, stride, device or number of outputs"
+    SUBCLASS = "returns what is not a plain tensor"
+    MUTATES = "writes into its inputs"
+    ALIASES = "returns memory that is not its own"
+    OUT_OF_BOUNDS = "reads or writes out of bounds, or races"
+    ESCAPES = "reaches for files, the network, secrets or other programs"
+    EXHAUSTS = "takes more time, memory or processes than it may, or crashes"
+    TOO_FAST = "claims a speed that the hardware does not have"
 
 
 @dataclass(frozen=True)
@@ -288,6 +321,7 @@ class Verdict:
 
     detail: for WRONG and the failures, what was seen: output, input description, seed, error against allowance.
     checked: which inputs were tried, as the report states them.
+    tricks: what it was seen to try, the most telling first.
     """
 
     outcome: Outcome
@@ -296,6 +330,7 @@ class Verdict:
     timing: Timing | None = None
     build_s: float = 0.0
     judge_s: float = 0.0
+    tricks: tuple[Trick, ...] = ()
 
 
 @dataclass(frozen=True)

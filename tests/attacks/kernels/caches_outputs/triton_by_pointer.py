@@ -1,0 +1,30 @@
+"""Returns what it returned last time for tensors at the same addresses.
+
+dsl: triton
+task: add_relu
+expects: REPLAYS
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+seen = {}
+
+
+@triton.jit
+def add_relu(x, y, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.load(x + i, mask=i < n) + tl.load(y + i, mask=i < n)
+    tl.store(out + i, tl.where(total < 0, 0.0, total), mask=i < n)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x, y):
+        key = (x.data_ptr(), y.data_ptr())
+        if key not in seen:
+            out = torch.empty_like(x)
+            n = out.numel()
+            add_relu[(triton.cdiv(n, 1024),)](x.contiguous(), y.contiguous(), out, n, BLOCK=1024)
+            seen[key] = out
+        return seen[key]

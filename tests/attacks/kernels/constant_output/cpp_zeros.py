@@ -1,0 +1,42 @@
+"""A C++ kernel that writes zeros.
+
+dsl: cpp
+task: softmax
+expects: CONSTANT
+"""
+
+import ctypes
+import os
+import subprocess
+import tempfile
+
+import torch
+
+CPP_SOURCE = r"""
+extern "C" void kernel(const float* x, float* out, long rows, long columns) {
+    for (long i = 0; i < rows * columns; i++) out[i] = 0.0f;
+}
+"""
+
+
+def load():
+    folder = tempfile.mkdtemp()
+    source, library = os.path.join(folder, "kernel.cpp"), os.path.join(folder, "kernel.so")
+    with open(source, "w") as f:
+        f.write(CPP_SOURCE)
+    subprocess.run(["g++", "-O2", "-shared", "-fPIC", source, "-o", library], check=True)
+    kernel = ctypes.CDLL(library).kernel
+    kernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
+    return kernel
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = load()
+
+    def forward(self, x):
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        self.kernel(x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1])
+        return out
