@@ -52,7 +52,9 @@ Solution = Kernel | SplitReason
 
 _MOST_VARIANTS = 6
 _TUNING_S = 4.0  # for all kernels of a graph together
-_FAULTS = (Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT)  # of a kernel, not of its task
+_FAULTS = (  # of a kernel, not of its task
+    Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.REJECTED,
+)  # fmt: skip
 
 
 @dataclass

@@ -258,6 +258,7 @@ class Outcome(enum.Enum):
     BUILD_FAILED = "build failed"
     CRASHED = "crashed"
     TIMED_OUT = "timed out"
+    REJECTED = "rejected"  # for what was seen while it was timed, whatever it returned
     REFUSED = "refused"  # for what its source does, without running it
     DEGENERATE = "degenerate task"
     NOT_JUDGED = "not judged"
@@ -322,6 +323,7 @@ class Verdict:
     detail: for WRONG and the failures, what was seen: output, input description, seed, error against allowance.
     checked: which inputs were tried, as the report states them.
     tricks: what it was seen to try, the most telling first.
+    phases: what the judging took, in seconds: spawn, import, values, oracle, timing.
     """
 
     outcome: Outcome
@@ -331,6 +333,7 @@ class Verdict:
     build_s: float = 0.0
     judge_s: float = 0.0
     tricks: tuple[Trick, ...] = ()
+    phases: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
