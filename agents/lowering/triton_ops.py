@@ -34,6 +34,7 @@ TYPES = {
     DType.BOOL: "tl.int1",
 }  # fmt: skip
 HALVES = (DType.F16, DType.BF16)
+_LARGEST = (2 - 2.0**-23) * 2.0**127  # of an f32
 _BITS = {DType.I64: 63, DType.I32: 31, DType.I16: 15, DType.I8: 7, DType.U8: 8}
 
 
@@ -91,6 +92,8 @@ def literal(value: float | int | bool, dtype: DType) -> Tile:
         text = f'float("{rounded}")'
     else:
         text = repr(rounded) if dtype is DType.F64 else str(np.float32(rounded))
+        if held is DType.F32 and abs(float(text)) > _LARGEST:
+            text = repr(rounded)  # the short form is above every f32, which Triton takes for an f64
     return Tile(text, UNARY if text.startswith("-") else ATOM, dtype, held, value=rounded)
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FORWARD
+import triton
+from families import BACKWARD, FORWARD, gradients
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from akg_dynamo.agents.coder import by_rules, triton_module, triton_toolchain
 from akg_dynamo.agents.designer.rules import design
+from akg_dynamo.agents.designer.variants import variants
 from akg_dynamo.agents.lowering.triton_interpreter import interpreted
 from akg_dynamo.core.types import Design, Subgraph, Target
 from akg_dynamo.fusion.reference import reference
@@ -59,7 +61,52 @@ LARGE: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "column sum": (lambda x: x.sum(0), ((16384, 4096),)),
     "arg-max": (lambda x: x.argmax(), ((1 << 26,),)),
     "arg-max of long rows": (lambda x: x.argmax(1), ((4096, 50257),)),
+    "logsumexp of long rows": (lambda x: torch.logsumexp(x, 1), ((4096, 50257),)),
+    "log-softmax of long rows": (lambda x: torch.log_softmax(x, 1), ((2048, 128256),)),
+    "softmax of few long rows": (lambda x: torch.softmax(x, 1), ((256, 262144),)),
 }
+
+
+@pytest.mark.usefixtures("limits")
+@pytest.mark.parametrize("name", [*FORWARD, *(f"gradients of {n}" for n in BACKWARD)])
+def test_every_variant_compiles(name: str, to_subgraph: Callable[..., Any], tmp_path: Path) -> None:
+    """Designs that the interpreter takes may still be no Triton: only its compiler knows."""
+    f, args = FORWARD[name] if name in FORWARD else BACKWARD[name.removeprefix("gradients of ")]
+    sub = to_subgraph(f if name in FORWARD else gradients(f), args, "fake")[0]
+    found = variants(sub, H200)
+    assert isinstance(found, list)
+    for candidate in {c.digest: c for c in (by_rules.write(sub, d, H200, "kernel") for d in found)}.values():
+        triton_toolchain.build(triton_toolchain.load(candidate, tmp_path), H200)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LARGE)
+def test_every_variant_of_a_real_size_is_triton(
+    name: str, dtype: torch.dtype, to_subgraph: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As far as the front end goes, which has the types of everything and is quick."""
+    f, shapes = LARGE[name]
+    with FakeTensorMode():
+        sub = to_subgraph(f, [torch.empty(s, dtype=dtype) for s in shapes], "real")[0]
+    found = variants(sub, H200)
+    assert isinstance(found, list)
+    for each in found:
+        module = triton_toolchain.load(by_rules.write(sub, each, H200, "kernel"), tmp_path)
+        for launch in module.LAUNCHES:
+            assert "tt.store" in _front_end(launch)
+
+
+def _front_end(launch: Any) -> str:
+    """The kernel as Triton's first representation."""
+    target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
+    backend = triton.compiler.make_backend(target)
+    source = triton.compiler.ASTSource(launch.function, launch.types, {}, launch.attributes)
+    options = backend.parse_options(dict(launch.options))
+    context = triton._C.libtriton.ir.context()
+    triton._C.libtriton.ir.load_dialects(context)
+    backend.load_dialects(context)
+    functions = backend.get_codegen_implementation(options)
+    return str(source.make_ir(target, options, functions, backend.get_module_map(), context))
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
