@@ -51,6 +51,16 @@ _STEP = frozenset(
         "isclose",
     }
 )
+# Of these only the second operand decides: the first, a gradient, passes or does not.
+_GATES = frozenset(
+    {
+        "threshold_backward",
+        "hardtanh_backward",
+        "hardsigmoid_backward",
+        "hardswish_backward",
+        "leaky_relu_backward",
+    }
+)
 _ARG = frozenset({"argmax", "argmin", "max", "min", "sort", "topk"})
 
 
@@ -71,12 +81,12 @@ def jumps(sub: Subgraph) -> list[int]:
     """Positions of the nodes whose result jumps while a computed float operand moves a little."""
     found = []
     for i, node in enumerate(sub.nodes):
-        refs = [a for a in node.args if isinstance(a, Ref)]
+        name = _base(node.target)
+        refs = [a for k, a in enumerate(node.args) if isinstance(a, Ref) and not (name in _GATES and k == 0)]
         # On the subgraph's own inputs eager is exact, and so must the kernel be.
         operands = [sub.spec_of(r.index) for r in refs if r.index >= len(sub.inputs)]
         if not any(isinstance(s, TensorSpec) and is_float(s) for s in operands):
             continue
-        name = _base(node.target)
         outs = _specs(node)
         to_int = any(s is not None and not is_float(s) and not s.dtype.startswith("complex") for s in outs)
         rounds_quotient = name == "div" and any(k == "rounding_mode" and v is not None for k, v in node.kwargs)
@@ -204,6 +214,8 @@ def variants(
     deltas: dict[int, list[torch.Tensor | None]] = {}
     for i in at:
         deltas[i] = [_delta(e, o) for e, o in zip(eager_seen[i], seen[i], strict=True)]
+        if _base(sub.nodes[i].target) in _GATES:
+            deltas[i][0] = None
     if not any(d is not None and bool(d.any()) for ds in deltas.values() for d in ds):
         return still, []  # eager is exact at every jump: so must the kernel be
 

@@ -175,6 +175,13 @@ def positions(sub: Subgraph, symbols: Mapping[str, int]) -> dict[int, Range]:
     return found
 
 
+def computes_positions(sub: Subgraph) -> bool:
+    """Whether some positions are not inputs as they are, but made in the graph: counted, shifted, chosen."""
+    first = len(sub.inputs)
+    hints = {s.name: s.hint for s in sub.symbols}
+    return any(ref.index >= first for node in sub.nodes for ref, _, _ in _consumed(sub, node, hints))
+
+
 def _extent(sub: Subgraph, ref: object, dim: object, symbols: Mapping[str, int]) -> int:
     spec = sub.spec_of(ref.index) if isinstance(ref, Ref) else None
     if not isinstance(spec, TensorSpec) or not isinstance(dim, int):

@@ -16,7 +16,8 @@ from itertools import combinations
 
 import torch
 
-from akg_dynamo.agents.verifier.shapes import elements
+from akg_dynamo.agents.verifier.inputs import computes_positions
+from akg_dynamo.agents.verifier.shapes import elements, storage_elements
 from akg_dynamo.core.types import Arg, Dim, OpNode, Subgraph, TensorSpec, TorchConst
 from akg_dynamo.fusion.reference import reference
 
@@ -124,7 +125,7 @@ def resized(sub: Subgraph, dims: Mapping[int, int]) -> Subgraph:
 
 
 def _holds(sub: Subgraph) -> bool:
-    """Whether every operator gives what the subgraph says it gives, by its meta function."""
+    """Whether every operator gives what the subgraph says it gives, by its meta function, and takes its positions."""
     n = len(sub.inputs)
     made = tuple(n + i for i, node in enumerate(sub.nodes) if isinstance(node.out, TensorSpec))
     nodes = tuple(replace(node, kwargs=tuple((k, _on_meta(v)) for k, v in node.kwargs)) for node in sub.nodes)
@@ -137,7 +138,26 @@ def _holds(sub: Subgraph) -> bool:
             values = reference(replace(sub, nodes=nodes, outputs=made))(*arguments)
     except (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError):
         return False
-    return all(_is(sub.spec_of(v), value) for v, value in zip(made, values, strict=True))
+    fits = all(_is(sub.spec_of(v), value) for v, value in zip(made, values, strict=True))
+    return fits and (not computes_positions(sub) or _takes_positions(sub))
+
+
+def _takes_positions(sub: Subgraph) -> bool:
+    """Whether positions that are made in the graph are still in range: those counted up to one size may index another.
+
+    Meta functions do not look at values, so it is run, on inputs of 0.
+    """
+    storages = [
+        torch.zeros(storage_elements(_ints(s.shape), _ints(s.stride)), dtype=getattr(torch, s.dtype))
+        for s in sub.inputs
+    ]
+    views = [t.as_strided(_ints(s.shape), _ints(s.stride)) for t, s in zip(storages, sub.inputs, strict=True)]
+    try:
+        with torch.no_grad():
+            reference(sub)(*views)
+    except (RuntimeError, IndexError):
+        return False
+    return True
 
 
 def _on_meta(arg: Arg) -> Arg:

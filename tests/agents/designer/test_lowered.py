@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+
+from akg_dynamo.agents.coder.module import load, render
+from akg_dynamo.agents.designer.rules import design
+from akg_dynamo.agents.lowering.cpp import lower
+from akg_dynamo.core.types import Design, Subgraph, Target
 
 
 def test_rows(lowered: Callable[..., None]) -> None:
@@ -32,3 +38,24 @@ def test_moves(lowered: Callable[..., None]) -> None:
         lambda x, i: (torch.cat([x, x * 2], 1), F.pad(x, (3, 2)), x[i - 13], x.flip(0), x.roll(3, 1), x[:, ::3] + 1),
         x, i,
     )  # fmt: skip
+
+
+def test_a_sum_traced_at_few_terms_is_as_exact_over_many(
+    to_subgraph: Callable[..., tuple[Subgraph, list[int], list[int]]], tmp_path: Path
+) -> None:
+    """Four by four terms when it was traced, 129 by 127 when it is called: no accumulator takes them all."""
+
+    def along_rows(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return (x.transpose(0, 1) * w).sum((0, 1))
+
+    sub, order, symbols = to_subgraph(along_rows, (torch.rand(4, 5, 32), torch.rand(32)), "symbolic")
+    assert len(symbols) >= 2
+    found = design(sub, Target())
+    assert isinstance(found, Design)
+    module = load(render(sub, found, lower(found.sketch), "k"), tmp_path)
+    module.build()
+    x, w = torch.rand(129, 127, 32) + 1, torch.rand(32) + 1
+    sizes = {4: 129, 5: 127, 32: 32}
+    (got,) = module.run(*((x, w)[i] for i in order), *(sizes[s] for s in symbols))
+    exact = along_rows(x.double(), w.double())
+    assert ((got - exact).abs() / exact).max() < 2 * torch.finfo(torch.float32).eps

@@ -116,6 +116,24 @@ def test_jumps_count_only_after_a_rounding() -> None:
     assert jumps(computed) == [1]
 
 
+def test_a_gradient_that_was_rounded_does_not_jump() -> None:
+    """Only what decides whether it passes does: else all that comes of it would be undecided."""
+    s = contiguous("float32", 64)
+    passed = op("aten.threshold_backward.default", s, Ref(2), Ref(1), 0)
+    exact = Subgraph((s, s), (), (op("aten.add.Tensor", s, Ref(0), Ref(0)), passed), (3,))
+    assert jumps(exact) == []
+    x, both = torch.randn(64), op("aten.exp.default", s, Ref(0))
+    shifted = op("aten.sub.Tensor", s, Ref(1), 1.0)
+    gated = op("aten.threshold_backward.default", s, Ref(1), Ref(2), 0)
+    sub = Subgraph((s,), (), (both, shifted, gated), (3,))
+    assert jumps(sub) == [2]
+    x[0] = 1e-9
+    still, moved = variants(sub, [x], {}, jumps(sub))
+    undecided = torch.stack([m[0] != still[0] for m in moved]).any(0)
+    assert undecided[0]
+    assert not undecided[x.abs() > 0.01].any()
+
+
 def test_a_near_tie_is_undecided_and_a_clear_maximum_is_not() -> None:
     """x + 0.1 rounds: two elements closer than that rounding may come out in either order."""
     s = contiguous("float32", 2, 3)

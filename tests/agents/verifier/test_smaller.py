@@ -50,6 +50,19 @@ def _padded() -> Subgraph:
     return Subgraph((cut,), (), nodes, (2,))
 
 
+def _counted() -> Subgraph:
+    """The rows of a table that 256 counted positions name, for rows of another table."""
+    table, index = contiguous("float32", 512, 512), contiguous("int64", 8, 256)
+    counted = contiguous("int64", 256)
+    nodes = (
+        op("aten.embedding.default", contiguous("float32", 8, 256, 512), Ref(0), Ref(1)),
+        op("aten.arange.default", counted, 256, device=TorchConst("device('cpu')")),
+        op("aten.embedding.default", contiguous("float32", 256, 512), Ref(0), Ref(3)),
+        op("aten.add.Tensor", contiguous("float32", 8, 256, 512), Ref(2), Ref(4)),
+    )
+    return Subgraph((table, index), (), nodes, (5,))
+
+
 def _transposed() -> Subgraph:
     x = TensorSpec("float32", (2048, 1024), (1, 2048))
     return single("aten.exp.default", x, x)
@@ -61,6 +74,7 @@ SUBS = {
     "halves": _halves(),
     "padded": _padded(),
     "transposed": _transposed(),
+    "counted positions": _counted(),
     "sum": single("aten.sum.dim_IntList", contiguous("float32", 4096), contiguous("float32", 4096, 512), extra=((1,),)),
 }
 
@@ -73,7 +87,7 @@ def test_relatives_run_and_give_what_they_say(name: str) -> None:
     for small in found:
         assert elements(small, {}) <= ROWS
         assert [n.target for n in small.nodes] == [n.target for n in sub.nodes]
-        inputs = [torch.zeros(_span(s)) for s in small.inputs]
+        inputs = [torch.zeros(_span(s), dtype=getattr(torch, s.dtype)) for s in small.inputs]
         views = [t.as_strided(_ints(s.shape), _ints(s.stride)) for t, s in zip(inputs, small.inputs, strict=True)]
         for value, spec in zip(reference(small)(*views), small.output_specs, strict=True):
             assert (tuple(value.shape), value.stride()) == (spec.shape, spec.stride)
