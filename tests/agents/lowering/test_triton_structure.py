@@ -296,3 +296,18 @@ def test_approximations_where_16_bits_are_all_that_remains() -> None:
     assert "libdevice.exp(v)" in source("f32", "reduce_argmax(v, j)")  # stored at 32 bits
     assert "libdevice.exp(v)" in source("bf16", "reduce_argmax(e, j)")  # e decides which
     checked(parse(text.replace("DT", "bf16").replace("WHERE", "reduce_argmax(v, j)")), {"M": 3, "N": 1000})
+
+
+def test_numbers_keep_to_what_triton_takes_for_an_f32() -> None:
+    """A Python float beyond the largest f32, as its shortest form is, would make the whole expression an f64."""
+    text = """sketch clamped {
+  symbols: N
+  tensors: x[N]: f32 in, y[N]: f32 out
+  @llm_hint("parallel")
+  for i in range(0, N, 128):
+    store(maximum(load(x[i:i+128]), -3.4028234663852886e38) -> y[i:i+128])
+}"""
+    found = re.findall(r"-\d\.\d+e\+38", lower(parse(text)).source)
+    assert found
+    assert all(abs(float(n)) <= (2 - 2.0**-23) * 2.0**127 for n in found)
+    checked(parse(text), {"N": 300})
