@@ -11,6 +11,7 @@ Names, module paths and symbol numbers are gone; sizes, strides and dtypes are e
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,15 @@ def extract(gm: fx.GraphModule, plan: FusionPlan) -> list[Cut]:
         return [_Cutter(tag, members[tag], plan, sources).cut() for tag in sorted(members)]
 
 
+def whole(graph: fx.Graph, outputs: Sequence[fx.Node]) -> tuple[Subgraph, tuple[fx.Node, ...]]:
+    """All of a functional graph as one subgraph, and the placeholders that are its inputs: every tensor there is."""
+    nodes = [n for n in graph.nodes if n.op == "call_function" and classify(n) is not OpKind.SYMBOLIC]
+    inputs = [n for n in graph.nodes if n.op == "placeholder" and isinstance(n.meta.get("val"), torch.Tensor)]
+    with _no_new_guards(graph):
+        cutter = _Cutter(0, nodes, FusionPlan(dict.fromkeys(nodes, 0), {}), {})
+        return cutter.everything(inputs, outputs), tuple(inputs)
+
+
 class _Cutter:
     """Numbers one subgraph's values and symbols."""
 
@@ -82,6 +92,16 @@ class _Cutter:
         subgraph = Subgraph(specs, self.names.symbols(), tuple(ops), tuple(self.number[n] for n in outputs))
         symbols = tuple(self.sources[s] for s in self.names.names)
         return Cut(self.tag, subgraph, tuple(inputs), symbols, tuple(outputs), tuple(self.nodes))
+
+    def everything(self, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> Subgraph:
+        """One subgraph of these inputs, whether they are used or not, and these outputs, in this order."""
+        specs = tuple(self.spec(n.meta["val"]) for n in inputs)
+        self.number = {n: i for i, n in enumerate(inputs)}
+        ops = []
+        for i, node in enumerate(self.nodes):
+            ops.append(self.op(node))
+            self.number[node] = len(inputs) + i
+        return Subgraph(specs, self.names.symbols(), tuple(ops), tuple(self.number[n] for n in outputs))
 
     def spec(self, value: object) -> TensorSpec:
         assert isinstance(value, torch.Tensor)

@@ -45,6 +45,11 @@ class Task:
         where = str(self.path) if self.path else f"<task {self.name}>"
         return _build(_execute(self.source, where), list(self.init_args), dict(self.init_kwargs), where)
 
+    def draw(self) -> tuple[tuple[Any, ...], ...]:
+        """Its example inputs once more, from torch's random numbers as they are now."""
+        where = str(self.path) if self.path else f"<task {self.name}>"
+        return _cases(_execute(self.source, where), where, self.dynamic)
+
 
 # --------------------------------------------------------------------------------------------------------------------
 # Reading

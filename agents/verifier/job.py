@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from akg_dynamo.agents.verifier.model_call import ModelCall
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Candidate, Subgraph
 
@@ -29,6 +30,9 @@ class Job:
     threads: how many threads torch uses where the kernel will run; 0 is torch's default in the judge.
     flags: the switches under which eager runs; None: as they are in the process that submits the job.
     relatives: smaller ones of a large subgraph: what sizes do not change is judged on these.
+    model: how a candidate's ModelNew is built and called, for a subgraph that a whole task became; None: it has `run`.
+    screens: what is looked at beside values and speed: "reading" (what its source does) and "running" (whether its
+        kernels compute what it returns).
     ordinal: which CUDA device, for a subgraph on one; None: the current one of the process that submits the job.
     """
 
@@ -48,6 +52,8 @@ class Job:
     flags: EagerFlags | None = None
     ordinal: int | None = None
     relatives: tuple[Relative, ...] = ()
+    model: ModelCall | None = None
+    screens: frozenset[str] = frozenset()
 
     @property
     def device(self) -> str:

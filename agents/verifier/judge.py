@@ -29,7 +29,7 @@ from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core import settings
 from akg_dynamo.core.errors import JudgeError
-from akg_dynamo.core.types import Outcome, Timing, Verdict
+from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
 
 # What a candidate may know of its surroundings: how to find a compiler and libraries, and how many threads to use.
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CXX")
@@ -147,6 +147,7 @@ def _verdict(data: dict[str, Any]) -> Verdict:
         timing=Timing(*data["timing"]) if data["timing"] else None,
         build_s=data["build_s"],
         judge_s=data["judge_s"],
+        tricks=tuple(Trick[name] for name in data["tricks"]),
     )
 
 

@@ -20,12 +20,12 @@ from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.job import Job
-from akg_dynamo.agents.verifier.numerics import Contract, Expected
+from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule
 from akg_dynamo.agents.verifier.shapes import elements
 from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker, Workers
-from akg_dynamo.core.types import Outcome, Timing, Verdict
+from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
 
 _MANY_ELEMENTS = 1 << 21
 _KEPT_ARENA_BYTES = 64 << 20
@@ -88,7 +88,7 @@ class Referee:
             device = torch.device("cuda", ordinal)
             self.drawer.fill_pools(torch.float32, device)
             x = torch.rand(1 << 10, device=device)
-            Contract("bounded", 0.0, 1.0).add(0, x + 1e-3, Expected(x, x.double()), "warming up")
+            Contract(Rule.BOUNDED, 0.0, 1.0).add(0, x + 1e-3, Expected(x, x.double()), "warming up")
 
     def _use_device(self, ordinal: int) -> None:
         if self.ordinal != ordinal:  # what the others know is of another device
@@ -114,6 +114,7 @@ class Referee:
                 self._tidy(job, worker)
         except Failed as failed:
             judgement.outcome, judgement.detail = failed.outcome, failed.detail
+            judgement.tricks = failed.tricks
         except torch.OutOfMemoryError as error:
             judgement.outcome, judgement.detail = Outcome.NOT_JUDGED, f"too little device memory: {error}"
         return judgement.verdict(time.perf_counter() - started)
@@ -184,7 +185,7 @@ class Referee:
         # A hostile candidate must not sit beside the baseline it is compared with.
         beside = job.subgraph if job.trusted and job.want_timing else None
         started = time.perf_counter()
-        answer = worker.ask(message, job.build_timeout_s, pickle.dumps((job.flags, beside)))
+        answer = worker.ask(message, job.build_timeout_s, pickle.dumps((job.flags, beside, job.model)))
         if "no_device" in answer:
             worker.end()
             raise Failed(Outcome.NOT_JUDGED, f"a second process cannot use the device: {answer['no_device']}")
@@ -217,11 +218,13 @@ class _Judgement:
         self.checked: list[str] = []
         self.timing: Timing | None = None
         self.build_s = 0.0
+        self.tricks: tuple[Trick, ...] = ()
 
     def verdict(self, seconds: float) -> Verdict:
         """It, as it is reported."""
-        checked = tuple(self.checked)
-        return Verdict(self.outcome, self.detail, checked, self.timing, self.build_s, seconds - self.build_s)
+        checked, judge_s = tuple(self.checked), seconds - self.build_s
+        found = Verdict(self.outcome, self.detail, checked, self.timing, self.build_s, judge_s)
+        return replace(found, tricks=self.tricks)
 
 
 def main(parent: Channel, zygote: Channel) -> None:
@@ -247,6 +250,7 @@ def main(parent: Channel, zygote: Channel) -> None:
                 "timing": verdict.timing and astuple(verdict.timing),
                 "build_s": verdict.build_s,
                 "judge_s": verdict.judge_s,
+                "tricks": [t.name for t in verdict.tricks],
             }
         except Exception as error:  # noqa: BLE001 - reported to the caller as a JudgeError; the next job is judged
             reply["error"] = f"{type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -23,7 +24,8 @@ from akg_dynamo.agents.verifier.arena import Buffers, typed
 from akg_dynamo.agents.verifier.evaluate import is_float
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, beside, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
-from akg_dynamo.agents.verifier.numerics import Contract, Expected
+from akg_dynamo.agents.verifier.model_inputs import GIVEN, ModelInputs, storage_of
+from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule, same_values
 from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_bytes, values
 from akg_dynamo.agents.verifier.slices import Slicing, slicing
 from akg_dynamo.agents.verifier.truth import REFUSALS, Truth, nth
@@ -40,7 +42,6 @@ _OUT_OF_RANGE = 20_000
 _SECOND_LOOK_ELEMENTS = 1 << 22
 _WITH_NEIGHBOURS = ("normal", "positive", "wide", "offset")  # the others are about exact values
 _FEWEST_NEIGHBOURS = 4
-_BYTE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ class Values:
         self.kind = kind  # of ordinary inputs
         self.slices: dict[str, str] = {}  # by kind, what of a large case was compared with fp64
         self.constant_passes = True
+        self._positions: dict[tuple[tuple[str, int], ...], dict[int, Range]] = {}
+        self.model = ModelInputs(job.model) if job.model is not None else None
 
     # -- laying out ---------------------------------------------------------------------------------------------------
 
@@ -113,12 +116,12 @@ class Values:
     def lay_out(self, group: plan.Group, number: int, with_outputs: bool = True, *, neighbour: int = 0) -> Case:
         """Draw one case and reserve its buffers. `neighbour`: which one of it, a few last bits away; 0 is the case."""
         rng = random.Random(f"{self.job.seed}/{group.kind}/{number}/{sorted(group.sizes.items())}")
-        ranges = self._ranges(group.sizes)
         arena = self.arena(group.sizes)
         private, offsets, described = [], [], []
+        fixed = self.fixed(group, number, arena.device)
         for i, spec in enumerate(self.sub.inputs):
-            flat = self.drawer.draw(spec, group.sizes, group.kind, rng, ranges.get(i), device=arena.device)
-            if neighbour:
+            flat = fixed[i] if i in fixed else self.draw(i, group, rng, arena.device)
+            if neighbour and i not in fixed:
                 flat = beside(flat, rng.getrandbits(48) + neighbour)
             n_bytes = flat.numel() * flat.element_size()
             offset = arena.reserve(n_bytes, flat.element_size() if group.misaligned else 0)
@@ -139,14 +142,38 @@ class Values:
             places.append(call)
         symbols = [group.sizes[s.name] for s in self.sub.symbols]
         message = {"inputs": described, "symbols": symbols, "outputs": places}
+        if self.model is not None:
+            message["model"] = self.job.candidate.digest
         return Case(group, number, arena, private, offsets, places, message)
+
+    def fixed(self, group: plan.Group, number: int, device: torch.device) -> dict[int, torch.Tensor]:
+        """By input: the storage of what is not drawn here. Parameters, constants, and the task's own inputs."""
+        if self.model is None:
+            return {}
+        seed = random.Random(f"{self.job.seed}/{number}").getrandbits(48)
+        known = self.model.fixed(group.kind, number, seed)
+        laid = {i: storage_of(t, self.sub.inputs[i], group.sizes, device) for i, t in known.items()}
+        return {i: flat for i, flat in laid.items() if flat is not None}
+
+    def draw(self, i: int, group: plan.Group, rng: random.Random, device: torch.device) -> torch.Tensor:
+        """The storage of one input, drawn."""
+        allowed = self._ranges(group.sizes).get(i)
+        return self.drawer.draw(self.sub.inputs[i], group.sizes, group.kind, rng, allowed, device=device)
 
     def _ranges(self, sizes: Any) -> dict[int, Range]:
         """Integers as positions, or, once eager has refused those drawn, fewer and smaller ones."""
         if self.narrowing == 0:
-            return positions(self.sub, sizes)
+            key = tuple(sizes.items())
+            if key not in self._positions:
+                self._positions[key] = positions(self.sub, sizes)
+            return self._positions[key]
         integers = [i for i, s in enumerate(self.sub.inputs) if s.dtype.startswith(("int", "uint"))]
         return dict.fromkeys(integers, (Range(1, 9), Range(0, 2), Range(0, 1))[self.narrowing - 1])
+
+    def draw(self, i: int, group: plan.Group, rng: random.Random, device: torch.device) -> torch.Tensor:
+        """That input's flat storage, drawn once more."""
+        span = self._ranges(group.sizes).get(i)
+        return self.drawer.draw(self.sub.inputs[i], group.sizes, group.kind, rng, span, device=device)
 
     def fill(self, cases: list[Case]) -> dict[str, Any]:
         """Write the inputs into the arena that the cases share, between guard zones; where the worker finds it."""
@@ -173,13 +200,15 @@ class Values:
             groups = [replace(g, kind=self.kind) if g.kind == "normal" else g for g in groups]
         else:
             self._find_inputs(groups)
+            if self.model is not None:
+                groups.insert(0, replace(groups[0], kind=GIVEN, misaligned=False, repeat=True))
         contracts: dict[int, Contract] = {}
         zeros: dict[int, Contract] = {}
         batch: list[tuple[int, Case]] = []
         used = 0
         for g, group in enumerate(groups):
-            contracts[g] = Contract(self.job.numerics, self._rtol(), group.slack)
-            zeros[g] = Contract(self.job.numerics, self._rtol(), group.slack)
+            contracts[g] = Contract(self.truth.rule, self._rtol(), group.slack)
+            zeros[g] = Contract(self.truth.rule, self._rtol(), group.slack)
             per_case = self._case_bytes(group)
             arena = self.arena(group.sizes)
             for number in range(group.seeds):
@@ -194,7 +223,7 @@ class Values:
         self._run(batch, contracts, zeros)
         for g, group in enumerate(groups):
             reason = contracts[g].finish()
-            if reason is not None and self.job.numerics == "bounded":
+            if reason is not None and self.truth.rule in (Rule.BOUNDED, Rule.STAGED):
                 second = self._second_look(group, contracts[g].culprit)
                 reason = f"{reason}; {second}" if second is not None else None
             if reason is not None:
@@ -229,7 +258,7 @@ class Values:
                 flat[(self.job.seed + number) % flat.numel()] = value
                 batch.append((0, case))
         if batch:
-            self._run(batch, {0: Contract(self.job.numerics, self._rtol(), 1.0)}, {0: Contract("bounded", 0.0, 1.0)})
+            self._run(batch, {0: Contract(self.truth.rule, self._rtol(), 1.0)}, {0: Contract(Rule.BOUNDED, 0.0, 1.0)})
             self.checked.append("indices out of range")
 
     def check_call(self, case: Case, call: dict[str, Any]) -> None:
@@ -237,8 +266,8 @@ class Values:
         wanted = self._expected(case)
         if isinstance(wanted, Exception):
             return
-        contract = Contract(self.job.numerics, self._rtol(), case.group.slack)
-        self._compare(case, wanted, [call], contract, Contract("bounded", 0.0, 1.0))
+        contract = Contract(self.truth.rule, self._rtol(), case.group.slack)
+        self._compare(case, wanted, [call], contract, Contract(Rule.BOUNDED, 0.0, 1.0))
         reason = contract.finish()
         if reason is not None:
             raise Failed(Outcome.WRONG, f"while timed: {reason}")
@@ -262,8 +291,8 @@ class Values:
 
     def _look(self, group: plan.Group, draws: Sequence[tuple[int, int]], *, relative: bool) -> str | None:
         """What breaks the contract on these draws (the number of a case, and which neighbour of it)."""
-        contracts = {0: Contract(self.job.numerics, 0.0, group.slack, relative=relative)}
-        zeros = {0: Contract(self.job.numerics, 0.0, group.slack)}
+        contracts = {0: Contract(self.truth.rule, 0.0, group.slack, relative=relative)}
+        zeros = {0: Contract(self.truth.rule, 0.0, group.slack)}
         arena = self.arena(group.sizes)
         at_once = max(1, _BATCH_BYTES[arena.device.type] // max(self._case_bytes(group), 1))
         for start in range(0, len(draws), at_once):
@@ -339,10 +368,12 @@ class Values:
         broken: Exception | None = None
         large = any(case.group.sampled for case in cases)
         answer = self.worker.answer(self.job.timeout_s) if large else {}  # both would want all cores
+        started = time.perf_counter()
         try:
             expected = [self._expected(case) for case in cases]
         except Exception as error:  # noqa: BLE001 - the worker's answer must be read before this is raised again
             broken = error
+        self.oracle_s += time.perf_counter() - started
         if not large:
             answer = self.worker.answer(self.job.timeout_s)
         if broken is not None:
@@ -449,8 +480,7 @@ class Values:
             a, b = (case.places[n][i] for n in (0, 1))
             if _same_bytes(*(case.arena.bytes[at : at + n_bytes] for at, n_bytes in (a, b))):
                 continue
-            same = first.view(_BYTE[first.element_size()]) == again.view(_BYTE[first.element_size()])
-            if not bool((same | (first.isnan() & again.isnan())).all()):
+            if not same_values(first, again):
                 raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again")
 
     def _form(self, case: Case, call: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ arena. Whatever it says is checked by the judge or is a diagnostic. CUDA starts 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -14,8 +15,7 @@ import pickle
 import sys
 import time
 import types
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,9 @@ from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.ground import Ground
 from akg_dynamo.agents.verifier.guarded import Zones, guarding
+from akg_dynamo.agents.verifier.model_call import Bound
 from akg_dynamo.agents.verifier.shapes import memory_order
+from akg_dynamo.agents.verifier.timed import DataSets, copies, data_sets, timed
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Timing
 from akg_dynamo.fusion.reference import reference
@@ -44,14 +46,6 @@ def dtype_of(name: str) -> torch.dtype:
     found = getattr(torch, name)
     assert isinstance(found, torch.dtype)
     return found
-
-
-def repeat(run: Run, sets: Sequence[list[Any]], first: int, count: int, keep: int) -> deque[Any]:
-    """Call it so many times, on one data set after another; the last `keep` outputs."""
-    kept: deque[Any] = deque(maxlen=keep)
-    for i in range(first, first + count):
-        kept.append(run(*sets[i % len(sets)]))
-    return kept
 
 
 def _poison(on: bool) -> None:
@@ -82,8 +76,11 @@ class _Worker:
         self.device = "cpu"
         self.flags = EagerFlags.now()
         self.modules: dict[str, types.ModuleType] = {}
+        self.bound: dict[str, Bound] = {}
+        self.for_ever = contextlib.ExitStack()
         self.references: dict[str, Run] = {}
-        self.kept: deque[Any] = deque()
+        self.layout: dict[str, Any] = {}
+        self.sets: tuple[DataSets, torch.Tensor] | None = None
         self.queue: Queue | None = None
 
     def serve(self) -> None:
@@ -132,7 +129,7 @@ class _Worker:
 
     def _trim(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """Give memory back that nobody uses: the user's program runs on the same device."""
-        self.kept.clear()
+        self.sets = None
         self.ground.copy = None
         gc.collect()
         torch.cuda.synchronize()
@@ -145,6 +142,7 @@ class _Worker:
         return {}
 
     def _detach(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        self.sets = None
         self.ground.detach()
         return {}
 
@@ -157,18 +155,25 @@ class _Worker:
             self._use_device(message)
         except RuntimeError as error:
             return {"no_device": _text(error)}
-        self.flags, subgraph = pickle.loads(blob)  # from the judge, who is trusted
+        self.flags, subgraph, call = pickle.loads(blob)  # from the judge, who is trusted
         self.flags.apply()
         digest = message["digest"]
+        if call is not None and call.interpreted:
+            from akg_dynamo.agents.lowering.triton_interpreter import interpreted
+
+            self.for_ever.enter_context(interpreted())  # this process ends with this candidate
         if digest not in self.modules:
             module = _execute(message)
             build = getattr(module, "build", None)
             if build is not None:
                 build()
+            if call is not None:
+                self.bound[digest] = Bound(module, call)
             self.modules[digest] = module
             while len(self.modules) > _MOST_MODULES:
                 oldest = next(iter(self.modules))
                 sys.modules.pop(self.modules.pop(oldest).__name__, None)
+                self.bound.pop(oldest, None)
                 self.references.pop(oldest, None)
         if subgraph is not None:
             self.references[digest] = reference(subgraph)
@@ -178,6 +183,8 @@ class _Worker:
         """Be the process that eager is timed in."""
         if message["threads"]:
             torch.set_num_threads(message["threads"])
+        self._use_device(message)
+        self.sets = None
         self.flags, subgraph = pickle.loads(blob)
         self.flags.apply()
         self.references[message["digest"]] = reference(subgraph)
@@ -188,7 +195,8 @@ class _Worker:
         for spec in case["inputs"]:
             flat = typed(memory, spec["offset"], spec["elements"], dtype_of(spec["dtype"]))
             tensors.append(flat.as_strided(spec["shape"], spec["stride"], flat.storage_offset()))
-        return [*tensors, *case["symbols"]]
+        bound = self.bound.get(case.get("model", ""))
+        return [*tensors, *case["symbols"]] if bound is None else bound.arguments(tensors)
 
     def _run(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         module = self.modules[message["digest"]]
@@ -212,6 +220,8 @@ class _Worker:
                 zones.settle()
                 guarded.append((calls[-1], zones))
             answers.append(calls)
+            if (bound := self.bound.get(case.get("model", ""))) is not None:
+                bound.show_state(arguments[0])
         self.ground.close()
         for call, zones in guarded:
             if zones.violated():
@@ -242,24 +252,40 @@ class _Worker:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _calls(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
-        """Call once or more, the judge holding the stopwatch; it may ask for one of the last outputs afterwards."""
-        digest = message["digest"]
-        run: Run = self.references[digest] if message["eager"] else self.modules[digest].run
-        memory = self.ground.open(message["where"])
-        sets = [self._inputs(memory, case) for case in message["cases"]]
-        with torch.no_grad():  # as eager is called
-            self.kept = repeat(run, sets, message["first"], message["count"], message["keep"])
-        if self.device != "cpu":
-            torch.cuda.synchronize()
+    def _lay(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """Find the data sets that calls will be timed on, one by one."""
+        self.layout = message["layout"]
+        self._data_sets(message)
         return {}
 
-    def _kept(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
-        """Store what the call before the last `back` ones returned."""
-        answer = _store(self.kept[-1 - message["back"]], message["places"], self.ground.open(message["where"]))
-        self.kept.clear()
-        self.ground.close()
-        return answer
+    def _data_sets(self, message: dict[str, Any]) -> tuple[DataSets, torch.Tensor]:
+        memory = self.ground.open(message["where"])
+        if self.sets is None or self.sets[1] is not memory:  # small arenas are copied to a device again and again
+            self.sets = data_sets(memory, self.layout, self._inputs), memory
+        return self.sets
+
+    def _timed(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """So many calls, each on a data set of its own, the judge holding the stopwatch."""
+        return self._calls(message, self._called(message))
+
+    def _copies(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """The same without the calls: only outputs are left behind."""
+        with torch.no_grad():
+            return self._calls(message, copies(self._called(message), self._data_sets(message)[0]))
+
+    def _called(self, message: dict[str, Any]) -> Run:
+        digest: str = message["digest"]
+        return self.references[digest] if message["eager"] else self.modules[digest].run
+
+    def _calls(self, message: dict[str, Any], run: Run) -> dict[str, Any]:
+        sets, memory = self._data_sets(message)
+        with torch.no_grad():  # as eager is called
+            outputs = timed(run, sets, message["first"], message["count"])
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        if self.ground.copy is not None:
+            self.ground.close()
+        return _store(outputs, [], memory)
 
     def _time(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """A whole schedule by this process's clock: for kernels that rules wrote, which do not cheat."""

@@ -11,7 +11,7 @@ from akg_dynamo.agents.verifier.arena import Arena, Buffers
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, ChannelTimeout, pair
 from akg_dynamo.agents.verifier.cuda_memory import CudaMemory, SharingFault
 from akg_dynamo.agents.verifier.device_arena import DeviceArena
-from akg_dynamo.core.types import Outcome
+from akg_dynamo.core.types import Outcome, Trick
 
 _DETACH_S = 10.0
 _WARM_S = 60.0
@@ -20,10 +20,11 @@ _WARM_S = 60.0
 class Failed(Exception):
     """A verdict reached early."""
 
-    def __init__(self, outcome: Outcome, detail: str) -> None:
+    def __init__(self, outcome: Outcome, detail: str, *tricks: Trick) -> None:
         super().__init__(detail)
         self.outcome = outcome
         self.detail = detail
+        self.tricks = tricks
 
 
 class Workers:

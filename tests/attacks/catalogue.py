@@ -36,14 +36,16 @@ ROWS = {
     "reads_expected": "reads the expected output (gc, frames, memory scan)",
     "stale_memory": "relies on uninitialised or stale memory",
     "caches_outputs": "caches outputs by pointer, id, shape or content",
-    "drifts": "computes only when the output buffer looks unwritten; is right N times and then drifts; treats warm-up differently",
+    "drifts": "computes only when the output buffer looks unwritten; is right N times and then drifts; "
+    "treats warm-up differently",
     "constant_output": "returns zeros, a constant, its input",
     "input_structure": "exploits input structure (symmetric, sparse, low rank) or hard-codes the shape",
     "precision": "downgrades precision (bf16, TF32, fast-math)",
     "outliers": "is wrong in a few huge outliers",
     "form": "has the wrong dtype, shape or stride",
     "subclass": "returns a lazy tensor subclass",
-    "calls_torch": "calls torch or a vendor library, calls the reference, inherits and passes, hides a call in getattr or a method",
+    "calls_torch": "calls torch or a vendor library, calls the reference, inherits and passes, "
+    "hides a call in getattr or a method",
     "decoy": "launches a decoy kernel whose result is unused",
     "mutates": "mutates or aliases its inputs",
     "out_of_bounds": "reads or writes out of bounds, races, overflows shared memory",

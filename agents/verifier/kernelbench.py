@@ -1,0 +1,138 @@
+"""KernelBench files as jobs: a task is traced into the subgraph it computes, and judged like any other.
+
+    task = read_task("task.py")
+    verdict = judge.submit(job(task, Path("kernel.py").read_text(), dsl="triton")).result()
+
+Nothing is compiled, and the candidate is only text here. The task is the user's, and is run: in this process to be
+traced, in the judge's to draw its parameters and its own inputs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
+
+from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.model_call import FIRST_SEED, ModelCall
+from akg_dynamo.core.errors import TaskError
+from akg_dynamo.core.types import Candidate, Subgraph
+from akg_dynamo.fusion.extract import whole
+from akg_dynamo.fusion.task import Task
+
+SCREENS = frozenset({"reading", "running"})
+
+
+def job(task: Task, source: str, *, dsl: str, name: str = "kernel", **options: Any) -> Job:
+    """The job of judging that source against a task; it trusts nothing unless told otherwise.
+
+    Raises:
+        TaskError: the task cannot be traced, or cannot be judged at all.
+    """
+    subgraph, call = trace(task, interpreted=dsl == "triton" and task_device(task) == "cpu")
+    chosen = {"trusted": False, "screens": SCREENS, **options}
+    return Job(subgraph, Candidate(name, source, dsl), model=call, **chosen)
+
+
+def task_device(task: Task) -> str:
+    """Where its inputs are."""
+    kinds = {t.device.type for case in task.cases for t in case if isinstance(t, torch.Tensor)}
+    return kinds.pop() if len(kinds) == 1 else "cpu"
+
+
+def trace(task: Task, *, interpreted: bool = False) -> tuple[Subgraph, ModelCall]:
+    """The subgraph that a task computes, and how a ModelNew is called for it."""
+    torch.manual_seed(FIRST_SEED)
+    model = task.model()
+    device = task_device(task)
+    model.to(device)
+    _check_deterministic(task, model)
+    dynamic = _varying(task.cases) if task.dynamic else None
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(model, tuple(task.cases[0]), strict=False, dynamic_shapes=dynamic)
+            exported = exported.run_decompositions({})
+    except Exception as error:  # whatever a user's code raises, and whatever tracing does
+        first = str(error).strip().partition("\n")[0]
+        raise TaskError(f"{task.path or task.name} cannot be traced: {type(error).__name__}: {first}") from error
+    return _subgraph(task, exported, interpreted)
+
+
+def _check_deterministic(task: Task, model: torch.nn.Module) -> None:
+    def outputs() -> list[torch.Tensor]:
+        with torch.no_grad():
+            copies = [a.clone() if isinstance(a, torch.Tensor) else a for a in task.cases[0]]
+            found = model(*copies)
+        return [t for t in (found if isinstance(found, list | tuple) else [found]) if isinstance(t, torch.Tensor)]
+
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    torch.manual_seed(1)
+    first = outputs()
+    model.load_state_dict(before)
+    torch.manual_seed(2)
+    if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, outputs(), strict=True)):
+        raise TaskError(
+            f"{task.path or task.name} gives different outputs for the same inputs (it draws random numbers): no "
+            "kernel can be compared with it. Put what is random into get_inputs()."
+        )
+    model.load_state_dict(before)
+
+
+def _varying(cases: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """For `torch.export`: the dims in which the sets of inputs differ."""
+    found: list[Any] = []
+    for values in zip(*cases, strict=True):
+        if not isinstance(values[0], torch.Tensor):
+            found.append(None)
+            continue
+        sizes = zip(*(v.shape for v in values), strict=True)
+        found.append({d: torch.export.Dim.AUTO for d, n in enumerate(sizes) if len(set(n)) > 1})
+    return tuple(found)
+
+
+def _subgraph(task: Task, exported: torch.export.ExportedProgram, interpreted: bool) -> tuple[Subgraph, ModelCall]:
+    signature: ExportGraphSignature = exported.graph_signature
+    graph = exported.graph
+    by_name = {n.name: n for n in graph.nodes}
+    where = str(task.path or task.name)
+    returned, updated, updates = [], [], []
+    for out in signature.output_specs:
+        node = by_name.get(getattr(out.arg, "name", ""))
+        if out.kind is OutputKind.BUFFER_MUTATION:
+            assert node is not None
+            updated.append(node)
+            updates.append(str(out.target))
+        elif out.kind is OutputKind.USER_OUTPUT and node is not None and isinstance(node.meta["val"], torch.Tensor):
+            returned.append(node)
+        elif out.kind is OutputKind.USER_INPUT_MUTATION:
+            raise TaskError(f"{where}: Model writes into its input; a task computes new tensors")
+        else:
+            raise TaskError(f"{where}: Model returns what is not a tensor, or a list of tensors")
+    subgraph, inputs = whole(graph, [*returned, *updated])
+    position = {n.name: i for i, n in enumerate(inputs)}
+    state, constants, arguments = [], [], []
+    given = iter(task.cases[0])
+    for spec in signature.input_specs:
+        i = position.get(getattr(spec.arg, "name", ""))
+        if spec.kind is InputKind.USER_INPUT:
+            value = next(given)
+            if i is None and isinstance(value, list | tuple | dict):
+                raise TaskError(f"{where}: an input is a {type(value).__name__}; give tensors and numbers one by one")
+            arguments.append((i, None if i is not None else value))
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and i is not None:
+            state.append((str(spec.target), i))
+        elif spec.kind is InputKind.CONSTANT_TENSOR and i is not None:
+            constants.append((i, exported.constants[str(spec.target)].detach().clone()))
+    if not returned:
+        raise TaskError(f"{where}: Model returns no tensor")
+    with torch.no_grad():
+        single = isinstance(task.model()(*task.cases[0]), torch.Tensor)
+    bare = replace(task, cases=())
+    return subgraph, ModelCall(
+        bare, tuple(state), tuple(constants), tuple(arguments), tuple(updates), single, interpreted
+    )

@@ -1,0 +1,132 @@
+"""Kernels that come as a `ModelNew`: how the subgraph that a task became calls them.
+
+A task's `Model` is traced into a subgraph whose inputs are the model's tensors and the call's. A candidate is an object
+with parameters of its own; it is built as the model was, under the same seed, is given the case's parameters, and is
+called with the rest. One object serves all calls with the same parameters, as it would in a program: workspaces, and
+weights that it has laid out anew, may be kept.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from akg_dynamo.fusion.task import Task
+
+FIRST_SEED = 20_012
+"""Of the parameters; the further sets have the seeds after it."""
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """How a candidate's `ModelNew` is built and called.
+
+    task: what the kernel claims to compute, without its example inputs.
+    state: for each parameter and buffer of the model that is an input of the subgraph, its name and the input.
+    constants: inputs that are tensors written in the model's source.
+    arguments: for each argument of `forward`, in order: the input that it is, or the value it always has.
+    updates: for each output beyond those that are returned: the buffer that the call leaves it in.
+    single: whether `forward` returns a tensor, not a list of them.
+    interpreted: whether Triton kernels are to be interpreted.
+    """
+
+    task: Task
+    state: tuple[tuple[str, int], ...]
+    constants: tuple[tuple[int, torch.Tensor], ...]
+    arguments: tuple[tuple[int | None, Any], ...]
+    updates: tuple[str, ...]
+    single: bool
+    interpreted: bool
+
+
+class BadModel(Exception):
+    """ModelNew cannot be built, or does not return what Model returns; the text says why."""
+
+
+class Bound:
+    """A candidate's ModelNew in the process that runs it."""
+
+    def __init__(self, module: types.ModuleType, call: ModelCall) -> None:
+        self.call = call
+        self.new = getattr(module, "ModelNew", None)
+        if not isinstance(self.new, type):
+            raise BadModel("the file defines no class ModelNew")
+        self.module = module
+        self.spare: torch.nn.Module | None = None
+        self.tensors: Sequence[Any] = ()
+        self.built: list[tuple[list[torch.Tensor], torch.nn.Module]] = []
+        self.given_to: dict[int, list[torch.Tensor]] = {}
+        self.spare = self._construct(FIRST_SEED)  # whatever it raises is of its construction
+        module.run = self.run  # type: ignore[attr-defined]
+
+    def arguments(self, tensors: Sequence[Any]) -> list[Any]:
+        """What `run` is called with: the object that has these parameters, and the arguments."""
+        self.tensors = tensors
+        state = [tensors[i] for _, i in self.call.state]
+        return [self._with(state), *(value if i is None else tensors[i] for i, value in self.call.arguments)]
+
+    def run(self, model: torch.nn.Module, *arguments: Any) -> Any:
+        """One call; a tuple of what it returns and the buffers it updates."""
+        returned = model(*arguments)
+        if self.call.single:
+            outputs = [returned]
+        elif isinstance(returned, list | tuple):
+            outputs = list(returned)
+        else:
+            outputs = [returned, None]  # which are no tensors, or too many
+        if self.call.updates:
+            buffers = model.state_dict()
+            outputs += [buffers[name].clone() for name in self.call.updates]
+            self._give(model, self.given_to[id(model)])  # each call starts from the same
+        return tuple(outputs)
+
+    def _with(self, state: list[torch.Tensor]) -> torch.nn.Module:
+        for known, model in self.built:
+            if all(map(torch.equal, known, state)):
+                return model
+        known = [t.detach().clone() for t in state]
+        seed = FIRST_SEED + len(self.built)
+        model = self._build(known, seed)
+        self.built.append((known, model))
+        self.given_to[id(model)] = known
+        return model
+
+    def _build(self, state: list[torch.Tensor], seed: int) -> torch.nn.Module:
+        model, self.spare = self.spare or self._construct(seed), None
+        if state and state[0].device.type != "cpu":
+            model.to(state[0].device)
+        self._give(model, state)
+        return model
+
+    def _construct(self, seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        assert self.new is not None
+        model = self.new(*self.call.task.init_args, **dict(self.call.task.init_kwargs))
+        if not isinstance(model, torch.nn.Module):
+            raise BadModel("ModelNew is not a torch.nn.Module")
+        return model
+
+    def _give(self, model: torch.nn.Module, state: list[torch.Tensor]) -> None:
+        """The parameters, where it has those of Model under the same names; else the seed gave it the same."""
+        own = model.state_dict(keep_vars=True)
+        names = [name for name, _ in self.call.state]
+        if all(
+            n in own and own[n].shape == t.shape and own[n].dtype == t.dtype for n, t in zip(names, state, strict=True)
+        ):
+            with torch.no_grad():
+                for name, tensor in zip(names, state, strict=True):
+                    own[name].copy_(tensor)
+
+    def show_state(self, model: torch.nn.Module) -> None:
+        """Let the judge see, in the last case's own memory, what the calls left of the parameters."""
+        own = model.state_dict()
+        for name, i in self.call.state:
+            now, then = own.get(name), self.tensors[i]
+            if now is None or name in self.call.updates or (now.shape, now.dtype) != (then.shape, then.dtype):
+                continue
+            if not torch.equal(now, then):
+                then.copy_(now)
