@@ -1,8 +1,8 @@
 """A subgraph as eager Python: the original operators, one call a line.
 
 The same source is the fallback when a kernel raises, what the judge compares with, and the body of a task's `forward`.
-With `upcast=True` it is the oracle: every floating dtype in it is float64, so that no cast rounds; the caller gives
-float64 inputs.
+With `upcast=True` it is the oracle: every floating dtype in it is float64 (every complex one complex128), so that no
+cast rounds; the caller gives such inputs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ import torch
 
 from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, SymInt, TensorSpec, TorchConst
 
-_ROUNDING = frozenset({"torch.float16", "torch.bfloat16", "torch.float32"})
+_WIDER = {
+    **dict.fromkeys(("torch.float16", "torch.bfloat16", "torch.float32"), "torch.float64"),
+    **dict.fromkeys(("torch.float8_e4m3fn", "torch.float8_e5m2"), "torch.float64"),
+    **dict.fromkeys(("torch.float8_e4m3fnuz", "torch.float8_e5m2fnuz"), "torch.float64"),
+    **dict.fromkeys(("torch.complex32", "torch.complex64"), "torch.complex128"),
+}
 # Python methods where torch has no function of that name.
 _METHODS = frozenset({"view", "expand", "repeat"})
 # torch's functions of these names do not take the operator's arguments: an index of None, a default reduction.
@@ -139,7 +144,7 @@ def _text(arg: Arg, names: list[str], upcast: bool) -> str:
     if isinstance(arg, SymInt):
         return arg.expr
     if isinstance(arg, TorchConst):
-        return "torch.float64" if upcast and arg.text in _ROUNDING else arg.text
+        return _WIDER.get(arg.text, arg.text) if upcast else arg.text
     if isinstance(arg, tuple):
         return "[" + ", ".join(_text(a, names, upcast) for a in arg) + "]"
     if isinstance(arg, float) and not math.isfinite(arg):

@@ -1,9 +1,11 @@
 """A subgraph evaluated node by node in another precision: the oracle, and how close it is to a jump.
 
-The oracle is the original operators in fp64: every float input, intermediate and dtype argument becomes float64. At a
-node whose result **jumps** (a comparison, a rounding, an arg-max, float to int) it can also be told to move the operand
-by what eager's own error there is: if the outcome changes, the margin was smaller than the error, and nobody can say
-which side is right.
+The oracle is the original operators in fp64: every float input, intermediate and dtype argument becomes float64 (of
+complex numbers, both parts). A staged one rounds each node's result to its original dtype, as eager does.
+
+At a node whose result **jumps** (a comparison, a rounding, an arg-max, float to int) it can also be told to move the
+operand by what eager's own error there is: if the outcome changes, the margin was smaller than the error, and nobody
+can say which side is right.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 
 from akg_dynamo.agents.verifier.shapes import value
+from akg_dynamo.agents.verifier.wide_oracle import Wide, halves, widen
 from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, SymInt, TensorSpec, TorchConst
 
 Tensors = Sequence[torch.Tensor]
@@ -98,9 +101,10 @@ def jumps(sub: Subgraph) -> list[int]:
 class Evaluator:
     """Runs a subgraph's operators. `precision`: the dtype all floats take, or None for the original ones."""
 
-    def __init__(self, sub: Subgraph, precision: torch.dtype | None) -> None:
+    def __init__(self, sub: Subgraph, precision: torch.dtype | None, *, staged: bool = False) -> None:
         self.sub = sub
         self.precision = precision
+        self.staged = staged
         self.functions = [None if n.target == "getitem" else _resolve(n.target) for n in sub.nodes]
         last: dict[int, int] = {}
         for i, node in enumerate(sub.nodes):
@@ -144,6 +148,8 @@ class Evaluator:
                 if watch is not None:
                     args = watch(i, args)
                 live[n + i] = function(*args, **kwargs)
+                if self.staged:
+                    live[n + i] = self._rounded(node, live[n + i])
             for dead in self.dead_after[i]:
                 live.pop(dead, None)
         return tuple(live[v] for v in self.sub.outputs)
@@ -165,8 +171,21 @@ class Evaluator:
                 given[i] = limit if chosen is None else chosen
             args[1:] = given
 
+    def _rounded(self, node: OpNode, result: Any) -> Any:
+        """The node's results, rounded to their original dtypes and widened again."""
+        many = isinstance(result, tuple | list)
+        found = [
+            r if s is None or not isinstance(r, torch.Tensor) else self._cast(r.to(getattr(torch, s.dtype)))
+            for r, s in zip(result if many else [result], _specs(node), strict=False)
+        ]
+        return tuple(found) if many else found[0]
+
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.precision) if self.precision is not None and tensor.is_floating_point() else tensor
+        if self.precision is None or isinstance(tensor, Wide):
+            return tensor
+        if tensor.is_complex():
+            return tensor.to(self.precision.to_complex())
+        return tensor.to(self.precision) if tensor.is_floating_point() else tensor
 
     def _resolve(self, arg: Arg, live: Mapping[int, Any], symbols: Mapping[str, int]) -> Any:
         if isinstance(arg, Ref):
@@ -177,8 +196,10 @@ class Evaluator:
             return [self._resolve(a, live, symbols) for a in arg]
         if isinstance(arg, TorchConst):
             constant = eval(arg.text, {"__builtins__": {}, "torch": torch, "device": torch.device, "inf": float("inf")})
-            if isinstance(constant, torch.dtype) and constant.is_floating_point and self.precision is not None:
-                return self.precision
+            if isinstance(constant, torch.dtype) and self.precision is not None:
+                if constant.is_complex:
+                    return self.precision.to_complex()
+                return self.precision if constant.is_floating_point else constant
             return constant
         return arg
 
@@ -197,9 +218,19 @@ def _refs(arg: Any) -> list[int]:
 
 
 def variants(
-    sub: Subgraph, tensors: Tensors, symbols: Mapping[str, int], at: Sequence[int]
+    sub: Subgraph,
+    tensors: Tensors,
+    symbols: Mapping[str, int],
+    at: Sequence[int],
+    *,
+    oracle: Evaluator | None = None,
+    widened: Tensors | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], list[tuple[torch.Tensor, ...]]]:
-    """The oracle; and the oracle with the operands of the jumps `at` moved by twice eager's error there, either way."""
+    """The oracle; and the oracle with the operands of the jumps `at` moved by twice eager's error there, either way.
+
+    widened: the inputs as the oracle takes them, if it is not to widen them itself.
+    """
+    widened = tensors if widened is None else widened
     seen: dict[int, list[Any]] = {}
 
     def record(i: int, args: list[Any]) -> list[Any]:
@@ -209,8 +240,8 @@ def variants(
 
     Evaluator(sub, None)(tensors, symbols, record)
     eager_seen, seen = seen, {}
-    oracle = Evaluator(sub, torch.float64)
-    still = oracle(tensors, symbols, record)
+    oracle = oracle or Evaluator(sub, torch.float64)
+    still = oracle(widened, symbols, record)
     deltas: dict[int, list[torch.Tensor | None]] = {}
     for i in at:
         deltas[i] = [_delta(e, o) for e, o in zip(eager_seen[i], seen[i], strict=True)]
@@ -231,6 +262,8 @@ def variants(
                     continue
                 if name in _ARG and k == 0:
                     result[k] = _against_the_winner(args, d, name)
+                    if isinstance(args[0], Wide):
+                        result[k] = widen(result[k])
                 else:
                     direction = sign if operand == 0 else -sign
                     result[k] = args[k] + direction * d
@@ -239,7 +272,7 @@ def variants(
 
         return watch
 
-    return still, [oracle(tensors, symbols, moved(sign)) for sign in (1.0, -1.0)]
+    return still, [oracle(widened, symbols, moved(sign)) for sign in (1.0, -1.0)]
 
 
 def _delta(eager: Any, oracle: Any) -> torch.Tensor | None:
@@ -247,19 +280,22 @@ def _delta(eager: Any, oracle: Any) -> torch.Tensor | None:
     one last bit; nothing where eager is exact throughout."""
     if not (isinstance(eager, torch.Tensor) and isinstance(oracle, torch.Tensor) and oracle.is_floating_point()):
         return None
-    error = (eager.double() - oracle).abs().nan_to_num(0.0, 0.0, 0.0)
+    oracle, low = halves(oracle)
+    error: torch.Tensor = eager.double() - oracle
+    error = (error if low is None else error - low).abs().nan_to_num(0.0, 0.0, 0.0)
     if error.numel() == 0 or not bool(error.any()):
         return None
     magnitude = oracle.abs().nan_to_num(0.0, 0.0, 0.0)
     relative = (error / magnitude.clamp_min(1e-300)).max()
     last_bit = torch.finfo(eager.dtype).eps * magnitude
-    return 2 * torch.minimum(error.max().expand_as(magnitude), relative * magnitude) + last_bit
+    moved: torch.Tensor = 2 * torch.minimum(error.max().expand_as(magnitude), relative * magnitude) + last_bit
+    return moved
 
 
 def _against_the_winner(args: list[Any], delta: torch.Tensor, name: str) -> torch.Tensor:
     """Every element moves towards winning, the winner away: if its margin is
     smaller than the error, another one wins."""
-    x: torch.Tensor = args[0]
+    x, _ = halves(args[0])
     sign = -1.0 if name.endswith("min") else 1.0
     dim = args[1] if len(args) > 1 and isinstance(args[1], int) else None
     if x.dim() == 0:

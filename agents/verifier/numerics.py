@@ -1,17 +1,21 @@
 """The contract on values: when is a kernel's output right?
 
-`bounded` compares errors, not values. With O the fp64 oracle, E eager's output and K the kernel's: per output tensor,
+`BOUNDED` compares errors, not values. With O the fp64 oracle, E eager's output and K the kernel's: per output tensor,
 the RMS and the maximum of |K - O| may be twice those of |E - O|, after a floor of eps * max(|O|, A) is taken off each
 element's error, A being the oracle on absolute values. Seeds of one kind are pooled: one scalar sum in a permuted order
 has more than twice eager's error every seventh time, thirty-two of them together never.
 
-For float64 outputs nothing better than fp64 is at hand operator by operator. There E stands for O, and eager's error is
-measured twice, and the larger counts: one precision down (the same program in float32 against float64, times 2^-29),
-and by evaluating it on reversed inputs (all dims flipped: sums run the other way, values that do not depend on
-positions come out reversed). The first alone misses operators that accumulate float32 in double, as `var` does. With E
-in the place of O the kernel may differ by three of eager's errors: twice its own, and once eager's.
+For float64 outputs O has twice as many digits (`wide_oracle`), in a high and a low half. Where some operator cannot be
+evaluated so, E stands for O, and eager's error is measured twice, and the larger counts: one precision down (the same
+program in float32 against float64, times 2^-29), and by evaluating it on reversed inputs (all dims flipped: sums run
+the other way, values that do not depend on positions come out reversed). The first alone misses operators that
+accumulate float32 in double, as `var` does. With E in the place of O the kernel may differ by three of eager's errors:
+twice its own, and once eager's.
 
 Where a kind has too few elements to compare two errors statistically, the floor is `slack` times as high.
+
+Complex numbers are compared as pairs of real ones, both of which must be right, with the modulus as the magnitude of
+either. Integers and bools must be equal.
 
 **A second look.** Where magnitudes differ widely, the maximum and the RMS are those of one row, and their ratio is one
 random rounding over another. A kind that fails is therefore drawn anew, at least 32 times where outputs are small, and
@@ -22,14 +26,22 @@ that very draw and neighbours of it, a few last bits away, are pooled: they are 
 32 draws, of kernels as accurate as eager; the three together refuse only kernels whose error is larger.
 
 **Inf and NaN** must be where eager, the oracle, or the oracle by torch's decompositions has them, and of the same kind
-(NaN, Inf, -Inf). Where the oracle is finite and eager is not, an intermediate overflowed, and any of the three will
-do: a*b + c with one rounding overflows later than with two. One more case is open: where eager gives one kind and the
-decomposition another, equally valid formulas differ (the mean of a row that holds Inf is Inf by its sum, and NaN by
-Welford's update, which subtracts infinities). There the kernel may give any of the three, but nothing finite.
+(NaN, Inf, -Inf). Where eager is not finite and the oracle is, or is so in another way, an intermediate overflowed, and
+any of the three will do: a*b + c with one rounding overflows later than with two. One more case is open: where eager
+gives one kind and the decomposition another, equally valid formulas differ (the mean of a row that holds Inf is Inf by
+its sum, and NaN by Welford's update, which subtracts infinities). There the kernel may give any of the three, but
+nothing finite.
+
+`EXACT` and `STAGED` are what numerics "eager" means, by whether eager's operators are exact (`exactness`): bit-equal;
+or, where eager itself rounds as it happens to, `BOUNDED`'s rule against an oracle that rounds to the original dtypes
+wherever eager does. In two bytes and fewer that leaves single last bits apart, and one element in a hundred.
+
+`FAST` allows `rtol` of the largest and of the RMS value on top of eager's errors.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,13 +51,39 @@ import torch
 from akg_dynamo.agents.verifier import shapes
 
 FACTOR = 2.0
-# The c of the floor c * eps * A. Eager sometimes accumulates in double and is right to the last bit, where a kernel
-# that is as good as its precision allows loses a few. In two bytes the last bits are the rounding of the result alone.
-FLOOR_WIDE = 4.0
-FLOOR_NARROW = 1.0
+# The c of the floor c * eps * A, by an element's bytes. Eager sometimes accumulates in double and is right to the last
+# bit, where a kernel that is as good as its precision allows loses a few. In two bytes the last bits are the rounding
+# of the result alone; in one, a last bit is an eighth of the value.
+FLOOR = {1: 0.25, 2: 1.0, 4: 4.0, 8: 4.0}
+# Of the elements, how many may be a last bit away where eager's rounding points must be kept: those near a tie.
+_NEAR_TIES = 0.01
+_FEWEST_OFF = 2
 # What a cache holds, and no more than torch computes on one thread: thousands of small operations that each wait for
 # another thread take many times as long on a busy machine. On a device, what its memory can spare.
 CHUNK = {"cpu": 1 << 14, "cuda": 1 << 24}
+
+
+class Rule(enum.Enum):
+    """Which contract a kernel is held to (see the module's docstring)."""
+
+    BOUNDED = "bounded"
+    FAST = "fast"
+    EXACT = "exact"
+    STAGED = "staged"
+
+
+@dataclass(frozen=True)
+class _Grain:
+    """How fine an output's dtype is, whatever it is compared in."""
+
+    eps: float
+    smallest: float
+    bytes: int
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> _Grain:
+        info = torch.finfo(dtype)
+        return cls(info.eps, info.smallest_normal, info.bits // 8)
 
 
 @dataclass
@@ -57,6 +95,7 @@ class Error:
     largest: float = 0.0
     where: str = ""
     number: int = 0
+    off: int = 0  # elements that are not the oracle's; only counted where it is rounded as eager is
 
     def add(self, errors: torch.Tensor, where: str = "", count: int | None = None) -> None:
         """Take in one case's absolute errors; `count` says how many of them count, the others being 0."""
@@ -72,6 +111,7 @@ class Error:
         """Take in the errors of another case."""
         self.squares += other.squares
         self.count += other.count
+        self.off += other.off
         if other.largest > self.largest:
             self.largest, self.where, self.number = other.largest, other.where, other.number
 
@@ -83,12 +123,13 @@ class Error:
 
 @dataclass
 class Expected:
-    """What is known of one output of one case. All float64 except `eager`."""
+    """What is known of one output of one case. All float64 (or complex128) except `eager`."""
 
     eager: torch.Tensor
     oracle: torch.Tensor
     variants: list[torch.Tensor] = field(default_factory=list)
-    eager_error: torch.Tensor | None = None  # given for float64 outputs
+    low: torch.Tensor | None = None  # what is missing from the oracle, for float64 outputs
+    eager_error: torch.Tensor | None = None  # given for float64 outputs where the oracle is eager
     absolute: torch.Tensor | None = None
     decomposed: Callable[[], torch.Tensor | None] = lambda: None  # only called where Inf and NaN are not eager's
 
@@ -107,6 +148,7 @@ class Expected:
             f(self.eager),
             f(self.oracle),
             [f(v) for v in self.variants],
+            None if self.low is None else f(self.low),
             None if self.eager_error is None else f(self.eager_error),
             None if self.absolute is None else f(self.absolute),
             decomposed,
@@ -136,6 +178,7 @@ class _Elements:
 
 def furthest(kernel: torch.Tensor, eager: torch.Tensor) -> list[int]:
     """Where the two differ most, or in kind: an element of theirs."""
+    kernel, eager = _comparable(kernel), _comparable(eager)
     among = _Elements(eager)
     a, b = among.flat(kernel), among.flat(eager)
     worst, at = -1.0, 0
@@ -160,8 +203,8 @@ class Contract:
     relative: each element's error counts in units of its magnitude.
     """
 
-    def __init__(self, numerics: str, rtol: float, slack: float, relative: bool = False) -> None:
-        self.numerics = numerics
+    def __init__(self, rule: Rule, rtol: float, slack: float, relative: bool = False) -> None:
+        self.rule = rule
         self.rtol = rtol
         self.slack = slack
         self.kernel_errors: dict[int, Error] = {}
@@ -187,28 +230,43 @@ class Contract:
         where the slice begins. `number`: the case's.
         """
         name = f"output {output} on {case}"
+        dtype = kernel.dtype
+        modulus: torch.Tensor | None = None
+        if dtype.is_complex:
+            modulus = expected.oracle.abs().unsqueeze(-1).expand(*kernel.shape, 2)
+        kernel, expected = _comparable(kernel), expected.map(_comparable)
         among = _Elements(expected.eager, first_row)
         kernel, expected = among.flat(kernel), expected.map(among.flat)
+        expected.absolute = None if modulus is None else among.flat(modulus)
         if kernel.dtype == torch.bool and bool((kernel.view(torch.uint8) > 1).any()):
             return f"{name}: bytes of a bool that are neither 0 nor 1"
         if not kernel.dtype.is_floating_point:
             return self._exact(kernel, expected, name, among)
-        if self.numerics == "eager":
-            same = (kernel == expected.eager) | (kernel.isnan() & expected.eager.isnan())
+        if self.rule is Rule.EXACT:
+            same = _same_bits(kernel, expected.eager)
             return None if bool(same.all()) else f"{name}: {_first(same, kernel, expected, among)}, must be bit-equal"
-        wrong = _special_values(kernel, expected, among)
+        wrong = _special_values(kernel, expected, among, dtype)
         if wrong is not None:
             return f"{name}: {wrong}"
+
+        def with_absolute() -> None:
+            assert absolute is not None
+            found = absolute()
+            found = among.flat(found.abs().unsqueeze(-1).expand(*found.shape, 2) if modulus is not None else found)
+            expected.absolute = found if expected.absolute is None else torch.fmax(found, expected.absolute)
+
+        grain = _Grain.of(dtype.to_real() if dtype.is_complex else dtype)
         if self.relative and absolute is not None:
-            expected.absolute = among.flat(absolute())
-        errors = self._pieces(kernel, expected, name, among)
-        if self.numerics == "bounded" and _over(*errors) and absolute is not None and expected.absolute is None:
-            expected.absolute = among.flat(absolute())
-            errors = self._pieces(kernel, expected, name, among)
+            with_absolute()
+        errors = self._pieces(kernel, expected, name, among, grain)
+        again = self.rule in (Rule.BOUNDED, Rule.STAGED) and _over(*errors) and not self.relative
+        if again and absolute is not None:
+            with_absolute()
+            errors = self._pieces(kernel, expected, name, among, grain)
         errors[0].number = number
         self.kernel_errors.setdefault(output, Error()).merge(errors[0])
         self.eager_errors.setdefault(output, Error()).merge(errors[1])
-        if self.numerics == "fast":
+        if self.rule is Rule.FAST:
             finite = expected.oracle[expected.oracle.isfinite()].abs()
             self.scales.setdefault(output, Error()).add(finite)
         return None
@@ -226,17 +284,24 @@ class Contract:
                     self.culprit = kernel.number
                     what = f"{what} relative" if self.relative else what
                     return f"{kernel.where}; {what} error {got:.3g} above the floor, allowed {allowed:.3g}"
+            if kernel.off > FACTOR * eager.off + _NEAR_TIES * kernel.count + _FEWEST_OFF:
+                self.culprit = kernel.number
+                return (
+                    f"output {output} is rounded elsewhere than eager: {kernel.off} of {kernel.count} elements differ"
+                )
         return None
 
-    def _pieces(self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements) -> tuple[Error, Error]:
+    def _pieces(
+        self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements, grain: _Grain
+    ) -> tuple[Error, Error]:
         """The kernel's errors above the floor and eager's errors, in one case."""
         kernels, eagers = Error(), Error()
         for start in range(0, kernel.numel(), CHUNK[kernel.device.type]):
             part, wanted, absolute = _chunk(kernel, expected, start)
-            found = _errors(part, wanted, absolute, self.slack)
+            found = _errors(part, wanted, absolute, self.slack, grain)
             error_k, error_e = found.kernel_counted, found.eager_counted
             if self.relative:
-                scale = _magnitude(wanted, absolute).clamp_min_(torch.finfo(kernel.dtype).smallest_normal)
+                scale = _magnitude(wanted, absolute).clamp_min_(grain.smallest)
                 error_k, error_e = (e.div(scale).nan_to_num_(0.0, 0.0, 0.0) for e in (error_k, error_e))
             worst = ""
             if float(error_k.max()) > kernels.largest:
@@ -246,6 +311,9 @@ class Contract:
                 worst += f"oracle {want:.9g}, eager {eager:.9g}"
             kernels.add(error_k, worst, _number(found.counted))
             eagers.add(error_e, count=_number(found.counted_eager))
+            if self.rule is Rule.STAGED and grain.bytes <= 2:
+                kernels.off += _off(part, wanted)
+                eagers.off += _off(wanted.eager, wanted)
         return kernels, eagers
 
     def _exact(self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements) -> str | None:
@@ -257,6 +325,14 @@ class Contract:
         return None if bool(same.all()) else f"{name}: {_first(same, kernel, expected, among)}"
 
 
+def _off(values: torch.Tensor, expected: Expected) -> int:
+    """How many are not the oracle's, nor on the way over a jump."""
+    differs = (values.double() != expected.oracle) & values.isfinite() & expected.oracle.isfinite()
+    for variant in expected.variants:
+        differs &= variant == expected.oracle
+    return int(differs.sum())
+
+
 def _first(same: torch.Tensor, kernel: torch.Tensor, expected: Expected, among: _Elements) -> str:
     bad = ~same
     flat = int(bad.nonzero()[0])
@@ -264,21 +340,51 @@ def _first(same: torch.Tensor, kernel: torch.Tensor, expected: Expected, among: 
     return f"element {among.index(flat)} is {got}, eager {want} ({int(bad.sum())} of {bad.numel()} differ)"
 
 
-def _special_values(kernel: torch.Tensor, expected: Expected, among: _Elements) -> str | None:
+def _comparable(t: torch.Tensor) -> torch.Tensor:
+    """The same values in a dtype that torch can compare: pairs of reals, wider floats, integers with a sign."""
+    if t.dtype.is_complex:
+        return torch.view_as_real(t.resolve_conj())
+    if t.dtype.is_floating_point and t.element_size() == 1:
+        return t.float()
+    return t.view(_SIGNED[t.dtype]) if t.dtype in _SIGNED else t
+
+
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Where two tensors hold the same bits, or both NaN."""
+    bits = _BITS[a.element_size()]
+    same = a.contiguous().view(bits) == b.contiguous().view(bits)
+    return same | (a.isnan() & b.isnan()) if a.is_floating_point() else same
+
+
+def same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors of one form hold the same bits everywhere, but for the bits of a NaN."""
+    return bool(_same_bits(_comparable(a), _comparable(b)).all())
+
+
+def _special_values(kernel: torch.Tensor, expected: Expected, among: _Elements, dtype: torch.dtype) -> str | None:
     """Inf and NaN must be where eager or an oracle has them (see the module's docstring)."""
     finite = kernel.isfinite()
     if bool(finite.all()) and bool(expected.eager.isfinite().all()):
         return None
-    same = _same_kind(kernel, expected.eager) | _same_kind(kernel, expected.oracle.to(kernel.dtype))
+
+    def stored(oracle: torch.Tensor) -> torch.Tensor:
+        """As the output's dtype holds it."""
+        return (oracle if dtype.is_complex else oracle.to(dtype)).to(kernel.dtype)
+
+    same = _same_kind(kernel, expected.eager) | _same_kind(kernel, stored(expected.oracle))
     # An intermediate left eager's range: which of Inf and NaN comes of that depends on where roundings fell.
-    same |= ~finite & ~expected.eager.isfinite() & expected.oracle.isfinite()
+    same |= ~finite & ~expected.eager.isfinite() & ~_same_kind(expected.eager, expected.oracle)
     for variant in expected.variants:
         same |= ~((variant == expected.oracle) | (variant.isnan() & expected.oracle.isnan()))
     if bool(same.all()):
         return None
     decomposed = expected.decomposed()
     if decomposed is not None:
-        other = decomposed.to(kernel.dtype)
+        other = stored(decomposed)
         neither = ~finite & ~expected.eager.isfinite() & ~other.isfinite()
         same |= _same_kind(kernel, other) | (neither & ~_same_kind(expected.eager, other))
     return None if bool(same.all()) else _first(same, kernel, expected, among)
@@ -335,10 +441,12 @@ def _magnitude(expected: Expected, absolute: torch.Tensor | None) -> torch.Tenso
     return magnitude
 
 
-def _errors(kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | None, slack: float) -> _Errors:
+def _errors(
+    kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | None, slack: float, grain: _Grain
+) -> _Errors:
     o = expected.oracle.double()
-    error_k = (kernel.double() - o).abs_()
-    error_e = (expected.eager.double() - o).abs_() if expected.eager_error is None else expected.eager_error
+    error_k = _apart(kernel, o, expected.low)
+    error_e = _apart(expected.eager, o, expected.low) if expected.eager_error is None else expected.eager_error
     # A sum is finite exactly when all are: one pass instead of three over what is nearly always finite.
     counted = None if math.isfinite(error_k.sum()) else error_k.isfinite()
     for_e = None if math.isfinite(error_e.sum()) else error_e.isfinite()
@@ -351,8 +459,12 @@ def _errors(kernel: torch.Tensor, expected: Expected, absolute: torch.Tensor | N
         outside = torch.maximum(low - kernel, kernel - high).clamp_min_(0.0) - (high - low)
         error_k = torch.where(undecided, outside.clamp_min_(0.0), error_k)
         for_e = ~undecided if for_e is None else for_e & ~undecided
-    info = torch.finfo(kernel.dtype)
     magnitude = _magnitude(expected, absolute)
-    floor = slack * (FLOOR_NARROW if kernel.element_size() == 2 else FLOOR_WIDE)
-    error_k = error_k.sub_(magnitude.mul_(floor * info.eps)).sub_(info.smallest_normal * info.eps).clamp_min_(0.0)
+    floor = slack * FLOOR[grain.bytes]
+    error_k = error_k.sub_(magnitude.mul_(floor * grain.eps)).sub_(grain.smallest * grain.eps).clamp_min_(0.0)
     return _Errors(error_k, error_e, counted, for_e)
+
+
+def _apart(values: torch.Tensor, oracle: torch.Tensor, low: torch.Tensor | None) -> torch.Tensor:
+    apart = values.double() - oracle
+    return apart.abs_() if low is None else apart.sub_(low).abs_()

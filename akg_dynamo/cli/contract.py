@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import torch
 
 from akg_dynamo.agents.verifier import plan
-from akg_dynamo.agents.verifier.numerics import Contract, Expected
+from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule
 from akg_dynamo.cli import standalone
 
 
@@ -89,7 +89,7 @@ def _breach(outcomes: Sequence[Outcome], elements: dict[int, int], *, relative: 
     """By the largest and the RMS error, or by the errors relative to each element's magnitude."""
     for i, count in elements.items():
         few = count < plan.SMALL_OUTPUT and len(outcomes) < plan.POOLED_SEEDS
-        contract = Contract("bounded", 0.0, plan.UNPOOLED_SLACK if few else 1.0, relative=relative)
+        contract = Contract(Rule.BOUNDED, 0.0, plan.UNPOOLED_SLACK if few else 1.0, relative=relative)
         for n, outcome in enumerate(outcomes):
             got, expected = outcome["got"][i], outcome["expected"][i]
             exact = outcome["exact"][i] if outcome["exact"] is not None else expected
