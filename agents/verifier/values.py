@@ -102,6 +102,7 @@ class Values:
         self.kind = kind  # of ordinary inputs
         self.slices: dict[str, str] = {}  # by kind, what of a large case was compared with fp64
         self.constant_passes = True
+        self.oracle_s = 0.0  # that eager and the oracle took
         self._positions: dict[tuple[tuple[str, int], ...], dict[int, Range]] = {}
         self.model = ModelInputs(job.model) if job.model is not None else None
 
@@ -154,11 +155,6 @@ class Values:
         known = self.model.fixed(group.kind, number, seed)
         laid = {i: storage_of(t, self.sub.inputs[i], group.sizes, device) for i, t in known.items()}
         return {i: flat for i, flat in laid.items() if flat is not None}
-
-    def draw(self, i: int, group: plan.Group, rng: random.Random, device: torch.device) -> torch.Tensor:
-        """The storage of one input, drawn."""
-        allowed = self._ranges(group.sizes).get(i)
-        return self.drawer.draw(self.sub.inputs[i], group.sizes, group.kind, rng, allowed, device=device)
 
     def _ranges(self, sizes: Any) -> dict[int, Range]:
         """Integers as positions, or, once eager has refused those drawn, fewer and smaller ones."""

@@ -45,7 +45,7 @@ class Wide(torch.Tensor):
     def __new__(cls, hi: torch.Tensor, lo: torch.Tensor) -> Wide:
         """The two halves must be laid out alike."""
         lo = lo if lo.stride() == hi.stride() else torch.empty_like(hi).copy_(lo)
-        made: Wide = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Wide = torch.Tensor._make_wrapper_subclass(
             cls, hi.shape, strides=hi.stride(), storage_offset=hi.storage_offset(), dtype=hi.dtype, device=hi.device
         )
         made.hi, made.lo = hi, lo
