@@ -147,6 +147,7 @@ def _verdict(data: dict[str, Any]) -> Verdict:
         timing=Timing(*data["timing"]) if data["timing"] else None,
         build_s=data["build_s"],
         judge_s=data["judge_s"],
+        phases=tuple((name, seconds) for name, seconds in data["phases"]),
         tricks=tuple(Trick[name] for name in data["tricks"]),
     )
 

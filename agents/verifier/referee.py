@@ -10,11 +10,13 @@ import contextlib
 import os
 import pickle
 import time
+from collections.abc import Iterator
 from dataclasses import astuple, replace
 from typing import Any
 
 import torch
 
+from akg_dynamo.agents.profiler.roofline import Ceiling, DeviceCeiling, HostCeiling
 from akg_dynamo.agents.verifier import cuda_memory, plan
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
@@ -43,6 +45,7 @@ class Referee:
         self.warm: dict[str, Worker] = {}
         self.spare: Worker | None = None  # with a context on the device, for the next candidate that nobody trusts
         self.drawer = Drawer()
+        self.ceilings: dict[str, Ceiling] = {}
         self.ordinal: int | None = None  # of the device this process has a context on
 
     # -- processes ----------------------------------------------------------------------------------------------------
@@ -50,12 +53,19 @@ class Referee:
     def worker_for(self, job: Job) -> Worker:
         """The warm worker for a kernel by rules, a fresh one for any other."""
         device = job.device
-        if not job.trusted:
-            return self._fresh(device)
+        return self._warm(device) if job.trusted else self._fresh(device)
+
+    def _warm(self, device: str) -> Worker:
         warm = self.warm.get(device)
         if warm is None or not warm.alive:
             warm = self.warm[device] = self._start(device)
         return warm
+
+    def _ceiling(self, device: str) -> Ceiling:
+        """What this machine can do at best, measured once."""
+        if device not in self.ceilings:
+            self.ceilings[device] = HostCeiling() if device == "cpu" else DeviceCeiling()
+        return self.ceilings[device]
 
     def _fresh(self, device: str) -> Worker:
         spare = self.spare
@@ -92,6 +102,7 @@ class Referee:
 
     def _use_device(self, ordinal: int) -> None:
         if self.ordinal != ordinal:  # what the others know is of another device
+            self.ceilings.pop("cuda", None)
             for worker in (*self.warm.values(), self.spare):
                 if worker is not None and worker is not self.warm.get("cpu") and worker.alive:
                     worker.end()
@@ -106,8 +117,9 @@ class Referee:
         started = time.perf_counter()
         judgement = _Judgement(job)
         try:
-            self._prepare(job)
-            worker = self.worker_for(job)
+            with judgement.phase("spawn"):
+                self._prepare(job)
+                worker = self.worker_for(job)
             try:
                 self._judge(job, worker, judgement)
             finally:
@@ -136,17 +148,21 @@ class Referee:
         # spin while they wait for each other took forty times as long.
         sizes = plan.traced(job.subgraph, job.seed, means)
         many = job.device == "cpu" and sizes is not None and elements(job.subgraph, sizes) > _MANY_ELEMENTS
-        judgement.build_s = self._load(worker, job, means)
+        with judgement.phase("import"):
+            judgement.build_s = self._load(worker, job, means)
+        values = Values(self.drawer, worker, job, means, judgement.checked)
         if job.want_values:
             torch.set_num_threads(1)
-            kind = self._judge_relatives(job, worker, means, judgement)
-            torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
-            with torch.no_grad(), self._device_lock(job, alone=False):
-                Values(self.drawer, worker, job, means, judgement.checked, kind=kind).check()
+            with judgement.phase("values"):
+                values.kind = self._judge_relatives(job, worker, means, judgement)
+                torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
+                with torch.no_grad(), self._device_lock(job, alone=False):
+                    values.check()
+            judgement.moved("values", "oracle", values.oracle_s)
         if job.want_timing:
-            with self._device_lock(job, alone=True):
-                values = Values(self.drawer, worker, job, means, [])
-                judgement.timing = Stopwatch(self.workers, worker, job, values).measure()
+            with judgement.phase("timing"), self._device_lock(job, alone=True):
+                twin = worker if job.trusted else self._warm(job.device)
+                judgement.timing = Stopwatch(worker, twin, job, values, self._ceiling(job.device)).measure()
 
     def _judge_relatives(self, job: Job, worker: Worker, means: plan.Means, judgement: _Judgement) -> str:
         """Inputs of every kind on the smaller subgraphs; which kind is the ordinary one."""
@@ -219,12 +235,27 @@ class _Judgement:
         self.timing: Timing | None = None
         self.build_s = 0.0
         self.tricks: tuple[Trick, ...] = ()
+        self.phases: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What that part of the judging takes."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - started
+
+    def moved(self, source: str, target: str, seconds: float) -> None:
+        """Count so much of one phase as another."""
+        self.phases[source] -= seconds
+        self.phases[target] = self.phases.get(target, 0.0) + seconds
 
     def verdict(self, seconds: float) -> Verdict:
         """It, as it is reported."""
         checked, judge_s = tuple(self.checked), seconds - self.build_s
         found = Verdict(self.outcome, self.detail, checked, self.timing, self.build_s, judge_s)
-        return replace(found, tricks=self.tricks)
+        return replace(found, tricks=self.tricks, phases=tuple(self.phases.items()))
 
 
 def main(parent: Channel, zygote: Channel) -> None:
@@ -251,6 +282,7 @@ def main(parent: Channel, zygote: Channel) -> None:
                 "build_s": verdict.build_s,
                 "judge_s": verdict.judge_s,
                 "tricks": [t.name for t in verdict.tricks],
+                "phases": verdict.phases,
             }
         except Exception as error:  # noqa: BLE001 - reported to the caller as a JudgeError; the next job is judged
             reply["error"] = f"{type(error).__name__}: {error}"

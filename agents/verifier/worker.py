@@ -292,9 +292,9 @@ class _Worker:
         run, eager = self.modules[message["digest"]].run, self.references[message["digest"]]
         memory = self.ground.open(message["where"])
         sets = [self._inputs(memory, case) for case in message["cases"]]
-        timed = _compare_on_host if self.device == "cpu" else self._compare_on_device
+        compared = _compare_on_host if self.device == "cpu" else self._compare_on_device
         with torch.no_grad():
-            return {"timing": dataclasses.astuple(timed(run, eager, sets, message["budget_s"]))}
+            return {"timing": dataclasses.astuple(compared(run, eager, sets, message["budget_s"]))}
 
     def _compare_on_device(self, run: Run, eager: Run, sets: list[list[Any]], budget_s: float) -> Timing:
         self.queue = self.queue or CudaQueue()

@@ -11,6 +11,7 @@ from akg_dynamo.agents.verifier.arena import Arena, Buffers
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, ChannelTimeout, pair
 from akg_dynamo.agents.verifier.cuda_memory import CudaMemory, SharingFault
 from akg_dynamo.agents.verifier.device_arena import DeviceArena
+from akg_dynamo.agents.verifier.sandbox.processes import Census, census, signal_tree
 from akg_dynamo.core.types import Outcome, Trick
 
 _DETACH_S = 10.0
@@ -103,6 +104,18 @@ class Worker:
             self.end()
             raise Failed(Outcome.CRASHED, str(answer.get("error")))
         return answer
+
+    def freeze(self) -> None:
+        """Stop it, with all it started, where it is."""
+        signal_tree(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        signal_tree(self.pid, signal.SIGCONT)
+
+    def census(self) -> Census:
+        """How much there is of it now."""
+        return census(self.pid)
 
     def arena_on_device(self) -> Buffers:
         """Memory of the device that both sides see; or, where that cannot be had, the arena in host memory."""
