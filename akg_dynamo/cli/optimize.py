@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from akg_dynamo import compiler, integrate
+from akg_dynamo import compiler, exported, integrate
 from akg_dynamo.cli import contract, folder, model_file, standalone
 from akg_dynamo.cli.model_file import ModelFile
 from akg_dynamo.cli.output import Output
@@ -46,7 +46,7 @@ class Request:
 class Planned:
     """A captured model and what was cut out of it."""
 
-    captured: integrate.Captured
+    captured: exported.Captured
     plan: FusionPlan
     cuts: list[Cut]
 
@@ -58,7 +58,7 @@ class Planned:
 
 def plan_model(model: ModelFile, options: Options) -> Planned:
     """Captures a model's inference graph and plans what to fuse."""
-    captured = integrate.capture(model.model, model.args, model.kwargs, model.modes)
+    captured = exported.capture(model.model, model.args, model.kwargs, model.modes)
     target = options.target_for(main_device(captured.graph_module.graph))
     planned = plan(captured.graph_module, target=target, options=options)
     return Planned(captured, planned, extract(captured.graph_module, planned))

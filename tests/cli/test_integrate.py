@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import fx
 
-from akg_dynamo import integrate
+from akg_dynamo import exported, integrate
 from akg_dynamo.core import naming
 from akg_dynamo.core.errors import UserError
 from akg_dynamo.core.types import Candidate, OpNode, Ref, Subgraph, TensorSpec
@@ -91,7 +91,7 @@ def written(tmp_path: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
     path.write_text(SOURCE)
     user = load(path, "user_block")
     model = user.Model()
-    captured = integrate.capture(model, (torch.randn(4, 8),), {})
+    captured = exported.capture(model, (torch.randn(4, 8),), {})
     nodes = {n.name: n for n in captured.graph_module.graph.nodes}
     relu = nodes["relu"]
     add = next(n for n in relu.users if "add" in n.name)
@@ -216,7 +216,7 @@ def test_training_mode_raises_where_it_matters(tmp_path: Path) -> None:
         "        self.d = torch.nn.Dropout(0.5)\n    def forward(self, x):\n        return torch.relu(self.d(x)) + x\n"
     )
     user = load(path, "user_drop")
-    captured = integrate.capture(user.Model(), (torch.randn(4, 8),), {})
+    captured = exported.capture(user.Model(), (torch.randn(4, 8),), {})
     assert captured.frozen == ("",)
     nodes = {n.name: n for n in captured.graph_module.graph.nodes}
     spec = TensorSpec("float32", (4, 8), (8, 1))
@@ -244,13 +244,13 @@ def test_a_part_in_evaluation_mode_stays_there() -> None:
             return torch.relu(self.norm(x))
 
     model = Normed()
-    captured = integrate.capture(model, (torch.randn(4, 8),), {})
+    captured = exported.capture(model, (torch.randn(4, 8),), {})
     assert captured.frozen == ("norm",)
     assert model.training
     assert not model.norm.training
-    assert integrate.capture(torch.nn.ReLU(), (torch.randn(4, 8),), {}).frozen == ()
+    assert exported.capture(torch.nn.ReLU(), (torch.randn(4, 8),), {}).frozen == ()
     built = {name: part.training for name, part in model.named_modules()}
-    assert integrate.capture(model.eval(), (torch.randn(4, 8),), {}, built).frozen == ("norm",)
+    assert exported.capture(model.eval(), (torch.randn(4, 8),), {}, built).frozen == ("norm",)
 
 
 def test_nothing_won_is_the_original_forward(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ class Branch(torch.nn.Module):
 
 def test_data_dependent_control_flow_names_the_line() -> None:
     with pytest.raises(UserError, match=r"depend on the data in a tensor at test_integrate.py:\d+: if x.sum\(\) > 0"):
-        integrate.capture(Branch(), (torch.randn(4),), {})
+        exported.capture(Branch(), (torch.randn(4),), {})
 
 
 def test_an_operator_without_a_meta_function_is_named() -> None:
@@ -286,7 +286,7 @@ def test_an_operator_without_a_meta_function_is_named() -> None:
             return torch.ops.akgtest.opaque(x) + 1
 
     with pytest.raises(UserError, match=r"no meta .*register_fake"):
-        integrate.capture(Opaque(), (torch.randn(4),), {})
+        exported.capture(Opaque(), (torch.randn(4),), {})
 
 
 def test_names_are_readable_and_distinct() -> None:
