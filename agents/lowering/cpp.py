@@ -16,6 +16,7 @@ from functools import reduce
 
 from akg_dynamo.agents.lowering import cpp_ops
 from akg_dynamo.agents.lowering.cpp_emit import BlockEmitter, namespace
+from akg_dynamo.agents.lowering.cpp_memory import PAST
 from akg_dynamo.agents.lowering.cpp_ops import STORED
 from akg_dynamo.agents.lowering.index import c_name, c_text, strides_of, times
 from akg_dynamo.agents.lowering.ir import build
@@ -23,7 +24,10 @@ from akg_dynamo.agents.lowering.prelude import prelude
 from akg_dynamo.agents.lowering.schedule import Schedule
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.in_place import in_place
+from akg_dynamo.agents.sketch.intexpr import simplify
 
+_CACHE_BYTES = 24 << 20
+"""Of tensors together, from which on outputs are written past the caches: what has a reader would be gone before it."""
 _LANES = """\
 #ifdef __AVX512F__
 #define LANES {0}
@@ -65,6 +69,11 @@ def lower(sketch: sk.Sketch) -> CppKernel:
     head = [f"  constexpr int64_t {c_name(c.name)} = {c.value};" for c in sketch.constexprs]
     head += _strides(sketch)
     head += [f"  huge_pages({c_name(t.name)}, {_bytes(t)});" for t in sketch.tensors if t.kind != "in" and t.shape]
+    settles = emitter.settles(0)
+    if settles:
+        head.append(
+            f"  const bool {PAST} = {_footprint(sketch)} > {_CACHE_BYTES >> 20} << 20;  // more than caches hold"
+        )
     reports = emitter.reports
     if reports:
         head.append(f"  int {cpp_ops.REPORT} = 0;")
@@ -72,6 +81,7 @@ def lower(sketch: sk.Sketch) -> CppKernel:
         f'extern "C" {"int" if reports else "void"} {entry}({", ".join(parameters)}) {{',
         *head,
         *(f"  {line}" for line in emitter.lines),
+        *(["  settle();"] if settles else []),
         *([f"  return {cpp_ops.REPORT};"] if reports else []),
         "}",
         "",
@@ -90,6 +100,12 @@ def _lanes(lane_bytes: int) -> str:
 
 def _bytes(decl: sk.TensorDecl) -> str:
     return c_text(reduce(times, (*decl.shape, sk.IntConst(decl.dtype.size_bytes))), {})
+
+
+def _footprint(sketch: sk.Sketch) -> str:
+    """The bytes of all tensors."""
+    sizes = [reduce(times, (*t.shape, sk.IntConst(t.dtype.size_bytes))) for t in sketch.tensors]
+    return " + ".join(c_text(simplify(size), {}, 1) for size in sizes)
 
 
 def _strides(sketch: sk.Sketch) -> list[str]:

@@ -17,6 +17,7 @@ from akg_dynamo.agents.lowering.schedule import Leaf, Nest, Plan, Schedule, oper
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.intexpr import simplify
 
+_INDENT = "  "
 _PARALLEL_FROM = 150_000  # simple lane operations that pay for waking the other threads
 _STACK_BYTES = 1 << 16
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -44,6 +45,7 @@ class BlockEmitter:
         self.at_other_widths: dict[int, list[str]] = {}
         self.reports = any(v.kind == "op" and v.name == "checked" for v in self.program.values)
         self.by_reference: set[str] = {cpp_ops.REPORT} if self.reports else set()
+        self.read = {v.access.tensor.name for v in self.program.values if v.access is not None}
         self.teams = 0
         self._uses: dict[int, dict[Value, int]] = {}
 
@@ -56,6 +58,10 @@ class BlockEmitter:
         words = set(_WORD.findall("\n".join(self.lines[head + 1 :])))
         local = set(_LOCAL.findall("\n".join(self.lines[head + 1 :])))
         return ", ".join(["=", *(f"&{name}" for name in sorted((words & self.by_reference) - local))])
+
+    def settles(self, head: int) -> bool:
+        """Whether the lines from `head` on may store past the caches."""
+        return any("store_past<" in line for line in self.lines[head:])
 
     def borrow(self, text: str, lane_bytes: int) -> list[str]:
         """What `text` needs of the helpers at another width than the usual one, by their full names."""
@@ -158,6 +164,7 @@ class BlockEmitter:
             inner = _only_parallel_loop(inner.block, self.schedule)
         self.teams += 1
         body = f"body_{self.teams}"
+        head = len(self.lines)
         self.line(f"const auto {body} = [&]({', '.join(f'int64_t {c_name(each.source.var)}' for each in chain)}) {{")
         self.depth += 1
         self.parallel = True
@@ -173,8 +180,14 @@ class BlockEmitter:
         self.line("};")
         call = f"{body}({', '.join(c_name(each.source.var) for each in chain)});"
         collapse = f" collapse({len(chain)})" if len(chain) > 1 else ""
+        settles = self.settles(head)
         self.line(f"if ({_work(loop, self.schedule)} > {_PARALLEL_FROM}) {{")
-        self.line(f"#pragma omp parallel for{collapse} schedule(static)")
+        if settles:
+            self.line("#pragma omp parallel")
+            self.line("{")
+            self.line(f"#pragma omp for{collapse} schedule(static) nowait")
+        else:
+            self.line(f"#pragma omp parallel for{collapse} schedule(static)")
         for pragma in (True, False):
             self.depth += 1
             for each in chain:
@@ -182,6 +195,9 @@ class BlockEmitter:
                 self.depth += 1
             self.line(call)
             self.depth -= len(chain) + 1
+            if pragma and settles:
+                self.line(f"{_INDENT}settle();")
+                self.line("}")
             self.line("} else {" if pragma else "}")
 
 

@@ -198,7 +198,9 @@ class LeafEmitter:
                     self._define(value, registers, named=False)
             if isinstance(sink, StoreTo):
                 turned = self.blocks.turned.get(sink)
-                self.blocks.line(cpp_memory.store(sink, self.names, registers, self.vector, turned))
+                read_again = sink.access.tensor.name in self.blocks.read
+                text = cpp_memory.store(sink, self.names, registers, self.vector, turned, read_again=read_again)
+                self.blocks.line(text)
             elif isinstance(sink, SetVariable):
                 updates.append(sink)
             elif sink.kind == "reduce":

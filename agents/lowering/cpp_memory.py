@@ -15,6 +15,8 @@ from akg_dynamo.agents.sketch.ast import DType
 _TURNED_BYTES = 1 << 18  # a larger tile would not stay in L2
 _STACK_BYTES = 1 << 16
 _SHUFFLED_STRIDE = 8  # lanes further apart are loaded one by one
+_RUN_BYTES = 512  # a shorter run leaves lines half written, which past the caches costs more than it saves
+PAST = "past_caches"  # the local that says whether stores go past the caches
 
 
 @dataclass(frozen=True)
@@ -266,8 +268,19 @@ def _lane_offsets(at: Address) -> str:
     return " + ".join(parts)
 
 
-def store(sink: StoreTo, names: Names, regs: Mapping[Value, Reg], vector: Axis | None, turned: Turned | None) -> str:
-    """The C++ statement of a store. Indices are trusted: a store out of bounds is an error in the sketch."""
+def store(
+    sink: StoreTo,
+    names: Names,
+    regs: Mapping[Value, Reg],
+    vector: Axis | None,
+    turned: Turned | None,
+    *,
+    read_again: bool = True,
+) -> str:
+    """The C++ statement of a store. Indices are trusted: a store out of bounds is an error in the sketch.
+
+    read_again: by this kernel. What is not may go past the caches.
+    """
     reg, access = regs[sink.value], sink.access
     if turned is not None and vector is turned.vector:
         stored = cpp_ops.to_store(cpp_ops.spread(reg))
@@ -283,5 +296,7 @@ def store(sink: StoreTo, names: Names, regs: Mapping[Value, Reg], vector: Axis |
     if at.scatter:
         return f"store_scatter<{ctype}>({pointer}, {_lane_offsets(at)}, {text}, n);"
     if at.step == "1":
+        if not read_again and vector is not None and vector.size * dtype.size_bytes >= _RUN_BYTES:
+            return f"store_past<{ctype}>({place}, {text}, n, {PAST});"
         return f"store<{ctype}>({place}, {text}, n);"
     return f"store_strided<{ctype}>({place}, {at.step}, {text}, n);"

@@ -32,7 +32,7 @@ _KEYWORD_TEXT = """
 _MACROS = "EVEN_HALVES INLINE LANES MASKED_MOVES MOVE ODD_HALVES PICK ROUND TURNS"
 KEYWORDS = frozenset(_KEYWORD_TEXT.split())
 """Of C++."""
-_OTHERS = "TURN V W at best main n out_of_range u"
+_OTHERS = "TURN V W at best main n out_of_range past_caches u"
 _RESERVED = KEYWORDS | frozenset(f"{_MACROS} {_OTHERS}".split()) | frozenset(definitions())
 
 

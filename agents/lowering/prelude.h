@@ -203,6 +203,37 @@ template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_la
 //@ store
 template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
 template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+//@ store_past
+// Past the caches, if `past`: each line that is written through them is read first, and drives out one that is still needed.
+template <class T> INLINE inline void store_past(T* p, V<T> v, Full n, [[maybe_unused]] bool past) {
+  [[maybe_unused]] const bool aligned = ((__UINTPTR_TYPE__)p & (sizeof v - 1)) == 0;
+#if defined(__clang__)
+  if (past && aligned) return __builtin_nontemporal_store(v, (V<T>*)p);
+#else
+#define MOVE(BYTES, BUILTIN)             \
+  if constexpr (sizeof v == BYTES)       \
+    if (past && aligned) return BUILTIN((typename Lanes<long long, BYTES / 8>::type*)p, (typename Lanes<long long, BYTES / 8>::type)v);
+#ifdef __AVX512F__
+  MOVE(64, __builtin_ia32_movntdq512)
+#endif
+#ifdef __AVX__
+  MOVE(32, __builtin_ia32_movntdq256)
+#endif
+#ifdef __SSE2__
+  MOVE(16, __builtin_ia32_movntdq)
+#endif
+#undef MOVE
+#endif
+  store<T>(p, v, n);
+}
+template <class T> INLINE inline void store_past(T* p, V<T> v, Tail t, bool) { store<T>(p, v, t); }
+//@ settle
+// Such stores are seen by other threads in any order, until this.
+INLINE inline void settle() {
+#ifdef __SSE2__
+  __builtin_ia32_sfence();
+#endif
+}
 //@ load_strided
 template <class T, class N> INLINE inline V<T> load_strided(const T* p, int64_t stride, N live) {
   V<T> v{};

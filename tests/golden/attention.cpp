@@ -138,6 +138,35 @@ template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const ty
 template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
 template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
 template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+// Past the caches, if `past`: each line that is written through them is read first, and drives out one that is still needed.
+template <class T> INLINE inline void store_past(T* p, V<T> v, Full n, [[maybe_unused]] bool past) {
+  [[maybe_unused]] const bool aligned = ((__UINTPTR_TYPE__)p & (sizeof v - 1)) == 0;
+#if defined(__clang__)
+  if (past && aligned) return __builtin_nontemporal_store(v, (V<T>*)p);
+#else
+#define MOVE(BYTES, BUILTIN)             \
+  if constexpr (sizeof v == BYTES)       \
+    if (past && aligned) return BUILTIN((typename Lanes<long long, BYTES / 8>::type*)p, (typename Lanes<long long, BYTES / 8>::type)v);
+#ifdef __AVX512F__
+  MOVE(64, __builtin_ia32_movntdq512)
+#endif
+#ifdef __AVX__
+  MOVE(32, __builtin_ia32_movntdq256)
+#endif
+#ifdef __SSE2__
+  MOVE(16, __builtin_ia32_movntdq)
+#endif
+#undef MOVE
+#endif
+  store<T>(p, v, n);
+}
+template <class T> INLINE inline void store_past(T* p, V<T> v, Tail t, bool) { store<T>(p, v, t); }
+// Such stores are seen by other threads in any order, until this.
+INLINE inline void settle() {
+#ifdef __SSE2__
+  __builtin_ia32_sfence();
+#endif
+}
 // v in the live lanes, `other` in the rest.
 template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
 template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
@@ -263,6 +292,7 @@ extern "C" void attention(const float* __restrict q, const float* __restrict k, 
   [[maybe_unused]] const int64_t v_s0 = S * D;
   [[maybe_unused]] const int64_t o_s0 = T * D;
   huge_pages(o, H * T * D * 4);
+  const bool past_caches = H * T * D * 4 + H * S * D * 4 + H * S * D * 4 + 4 + H * T * D * 4 > 24 << 20;  // more than caches hold
   const auto body_1 = [&](int64_t h, int64_t t) {
     [[maybe_unused]] const int64_t t_end = min2<int64_t>(t + 8, T);
     const int64_t d = 0;
@@ -355,18 +385,23 @@ extern "C" void attention(const float* __restrict q, const float* __restrict k, 
       const float t39 = total_v[tt - t];
       lanes<1>(d, d_end, [=, &acc_v](int64_t dd, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
         const f32v t38 = load(&acc_v[(tt - t) * 128 + dd - d], n);
-        store<float>(o + h * o_s0 + tt * D + dd, (t38 / splat<float>(t39)), n);
+        store_past<float>(o + h * o_s0 + tt * D + dd, (t38 / splat<float>(t39)), n, past_caches);
       });
     }
   };
   if (H * T * D * S * 125 > 150000) {
-  #pragma omp parallel for collapse(2) schedule(static)
+  #pragma omp parallel
+  {
+  #pragma omp for collapse(2) schedule(static) nowait
     for (int64_t h = 0; h < H; h++)
       for (int64_t t = 0; t < T; t += 8)
         body_1(h, t);
+    settle();
+  }
   } else {
     for (int64_t h = 0; h < H; h++)
       for (int64_t t = 0; t < T; t += 8)
         body_1(h, t);
   }
+  settle();
 }

@@ -132,6 +132,35 @@ template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const ty
 template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
 template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
 template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+// Past the caches, if `past`: each line that is written through them is read first, and drives out one that is still needed.
+template <class T> INLINE inline void store_past(T* p, V<T> v, Full n, [[maybe_unused]] bool past) {
+  [[maybe_unused]] const bool aligned = ((__UINTPTR_TYPE__)p & (sizeof v - 1)) == 0;
+#if defined(__clang__)
+  if (past && aligned) return __builtin_nontemporal_store(v, (V<T>*)p);
+#else
+#define MOVE(BYTES, BUILTIN)             \
+  if constexpr (sizeof v == BYTES)       \
+    if (past && aligned) return BUILTIN((typename Lanes<long long, BYTES / 8>::type*)p, (typename Lanes<long long, BYTES / 8>::type)v);
+#ifdef __AVX512F__
+  MOVE(64, __builtin_ia32_movntdq512)
+#endif
+#ifdef __AVX__
+  MOVE(32, __builtin_ia32_movntdq256)
+#endif
+#ifdef __SSE2__
+  MOVE(16, __builtin_ia32_movntdq)
+#endif
+#undef MOVE
+#endif
+  store<T>(p, v, n);
+}
+template <class T> INLINE inline void store_past(T* p, V<T> v, Tail t, bool) { store<T>(p, v, t); }
+// Such stores are seen by other threads in any order, until this.
+INLINE inline void settle() {
+#ifdef __SSE2__
+  __builtin_ia32_sfence();
+#endif
+}
 // v in the live lanes, `other` in the rest.
 template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
 template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
@@ -179,6 +208,7 @@ template <class X, class F> INLINE inline auto across(X v, F f) {
 extern "C" void layer_norm(const float* __restrict x, const float* __restrict w, const float* __restrict b, float* __restrict y, int64_t M, int64_t N) {
   constexpr int64_t BN = 8192;
   huge_pages(y, M * N * 4);
+  const bool past_caches = M * N * 4 + N * 4 + N * 4 + M * N * 4 > 24 << 20;  // more than caches hold
   const auto body_1 = [&](int64_t i) {
     const int64_t j = 0;
     [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 8192, N);
@@ -217,15 +247,20 @@ extern "C" void layer_norm(const float* __restrict x, const float* __restrict w,
       const f32v d_5 = load(&d_5_tile[jj - j], n);
       const f32v t13 = load(w + jj, n);
       const f32v t15 = load(b + jj, n);
-      store<float>(y + i * N + jj, (((d_5 * splat<float>(t11)) * t13) + t15), n);
+      store_past<float>(y + i * N + jj, (((d_5 * splat<float>(t11)) * t13) + t15), n, past_caches);
     });
   };
   if (M * N * 42 > 150000) {
-  #pragma omp parallel for schedule(static)
+  #pragma omp parallel
+  {
+  #pragma omp for schedule(static) nowait
     for (int64_t i = 0; i < M; i++)
       body_1(i);
+    settle();
+  }
   } else {
     for (int64_t i = 0; i < M; i++)
       body_1(i);
   }
+  settle();
 }

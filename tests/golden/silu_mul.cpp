@@ -155,6 +155,35 @@ template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const ty
 template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
 template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
 template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+// Past the caches, if `past`: each line that is written through them is read first, and drives out one that is still needed.
+template <class T> INLINE inline void store_past(T* p, V<T> v, Full n, [[maybe_unused]] bool past) {
+  [[maybe_unused]] const bool aligned = ((__UINTPTR_TYPE__)p & (sizeof v - 1)) == 0;
+#if defined(__clang__)
+  if (past && aligned) return __builtin_nontemporal_store(v, (V<T>*)p);
+#else
+#define MOVE(BYTES, BUILTIN)             \
+  if constexpr (sizeof v == BYTES)       \
+    if (past && aligned) return BUILTIN((typename Lanes<long long, BYTES / 8>::type*)p, (typename Lanes<long long, BYTES / 8>::type)v);
+#ifdef __AVX512F__
+  MOVE(64, __builtin_ia32_movntdq512)
+#endif
+#ifdef __AVX__
+  MOVE(32, __builtin_ia32_movntdq256)
+#endif
+#ifdef __SSE2__
+  MOVE(16, __builtin_ia32_movntdq)
+#endif
+#undef MOVE
+#endif
+  store<T>(p, v, n);
+}
+template <class T> INLINE inline void store_past(T* p, V<T> v, Tail t, bool) { store<T>(p, v, t); }
+// Such stores are seen by other threads in any order, until this.
+INLINE inline void settle() {
+#ifdef __SSE2__
+  __builtin_ia32_sfence();
+#endif
+}
 INLINE inline float from_bf16(uint16_t x) { return bits<float>((uint32_t)x << 16); }
 INLINE inline f32v from_bf16(u16v x) { return bits<f32v>(cvt<u32v>(x) << 16); }
 // To the nearest value that bf16 has, ties to even, kept as float.
@@ -275,21 +304,27 @@ template <class X> INLINE inline X sigmoid_(X x) { return 1 / (1 + exp_(-x)); }
 extern "C" void silu_mul(const uint16_t* x, const uint16_t* g, uint16_t* y, int64_t N) {
   constexpr int64_t BN = 4096;
   huge_pages(y, N * 2);
+  const bool past_caches = N * 2 + N * 2 + N * 2 > 24 << 20;  // more than caches hold
   const auto body_1 = [&](int64_t i) {
     [[maybe_unused]] const int64_t i_end = min2<int64_t>(i + 4096, N);
     lanes<1>(i, i_end, [=](int64_t ii, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
       const f32v t0 = from_bf16(load(x + ii, n));
       const f32v v_1 = t0;
       const f32v t4 = from_bf16(load(g + ii, n));
-      store<uint16_t>(y + ii, narrow_bf16(((v_1 * sigmoid_(v_1)) * t4)), n);
+      store_past<uint16_t>(y + ii, narrow_bf16(((v_1 * sigmoid_(v_1)) * t4)), n, past_caches);
     });
   };
   if (N * 27 > 150000) {
-  #pragma omp parallel for schedule(static)
+  #pragma omp parallel
+  {
+  #pragma omp for schedule(static) nowait
     for (int64_t i = 0; i < N; i += 4096)
       body_1(i);
+    settle();
+  }
   } else {
     for (int64_t i = 0; i < N; i += 4096)
       body_1(i);
   }
+  settle();
 }

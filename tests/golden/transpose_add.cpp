@@ -112,6 +112,35 @@ template <class T> INLINE inline V<T> load(const T* p, Full) { return *(const ty
 template <class T> INLINE inline V<T> load(const T* p, Tail t) { return first_lanes(p, t.n); }
 template <class T> INLINE inline void store(T* p, V<T> v, Full) { *(typename Loose<T>::type*)p = v; }
 template <class T> INLINE inline void store(T* p, V<T> v, Tail t) { put_first_lanes(p, v, t.n); }
+// Past the caches, if `past`: each line that is written through them is read first, and drives out one that is still needed.
+template <class T> INLINE inline void store_past(T* p, V<T> v, Full n, [[maybe_unused]] bool past) {
+  [[maybe_unused]] const bool aligned = ((__UINTPTR_TYPE__)p & (sizeof v - 1)) == 0;
+#if defined(__clang__)
+  if (past && aligned) return __builtin_nontemporal_store(v, (V<T>*)p);
+#else
+#define MOVE(BYTES, BUILTIN)             \
+  if constexpr (sizeof v == BYTES)       \
+    if (past && aligned) return BUILTIN((typename Lanes<long long, BYTES / 8>::type*)p, (typename Lanes<long long, BYTES / 8>::type)v);
+#ifdef __AVX512F__
+  MOVE(64, __builtin_ia32_movntdq512)
+#endif
+#ifdef __AVX__
+  MOVE(32, __builtin_ia32_movntdq256)
+#endif
+#ifdef __SSE2__
+  MOVE(16, __builtin_ia32_movntdq)
+#endif
+#undef MOVE
+#endif
+  store<T>(p, v, n);
+}
+template <class T> INLINE inline void store_past(T* p, V<T> v, Tail t, bool) { store<T>(p, v, t); }
+// Such stores are seen by other threads in any order, until this.
+INLINE inline void settle() {
+#ifdef __SSE2__
+  __builtin_ia32_sfence();
+#endif
+}
 #if defined(__AVX512VL__) && defined(__AVX512BW__)
 template <class T> constexpr int TURN = sizeof(T) == 8 ? 8 : 16;
 #define TURNS "v"
@@ -190,6 +219,7 @@ extern "C" void transpose_add(const float* __restrict x, const float* c, float* 
   constexpr int64_t BI = 64;
   constexpr int64_t BJ = 256;
   huge_pages(y, M * N * 4);
+  const bool past_caches = N * M * 4 + M * N * 4 + M * N * 4 > 24 << 20;  // more than caches hold
   const auto body_1 = [&](int64_t i, int64_t j) {
     [[maybe_unused]] const int64_t i_end = min2<int64_t>(i + 64, M);
     [[maybe_unused]] const int64_t j_end = min2<int64_t>(j + 256, N);
@@ -199,18 +229,23 @@ extern "C" void transpose_add(const float* __restrict x, const float* c, float* 
       lanes<1>(j, j_end, [=, &x_in_0](int64_t jj, [[maybe_unused]] auto n, [[maybe_unused]] auto u) INLINE {
         const f32v t0 = load(&x_in_0[(ii - i) * 256 + jj - j], n);
         const f32v t1 = load(c + ii * N + jj, n);
-        store<float>(y + ii * N + jj, (t0 + t1), n);
+        store_past<float>(y + ii * N + jj, (t0 + t1), n, past_caches);
       });
     }
   };
   if (M * N * 5 > 150000) {
-  #pragma omp parallel for collapse(2) schedule(static)
+  #pragma omp parallel
+  {
+  #pragma omp for collapse(2) schedule(static) nowait
     for (int64_t i = 0; i < M; i += 64)
       for (int64_t j = 0; j < N; j += 256)
         body_1(i, j);
+    settle();
+  }
   } else {
     for (int64_t i = 0; i < M; i += 64)
       for (int64_t j = 0; j < N; j += 256)
         body_1(i, j);
   }
+  settle();
 }
