@@ -113,6 +113,11 @@ class Call:
         assert spec is not None
         return compute_dtype(DType.from_torch_name(spec.dtype))
 
+    @property
+    def on_cuda(self) -> bool:
+        """Whether it runs on a CUDA device, where some of torch's kernels have other formulas."""
+        return any(spec is not None and spec.device.startswith("cuda") for spec in self.specs)
+
     def wants(self, k: int) -> bool:
         """Whether result k exists."""
         return k < len(self.specs) and self.specs[k] is not None

@@ -51,12 +51,13 @@ def _softmax_over(c: Call, x: V, dim: int) -> V:
 @rule("_softmax_backward_data", "_log_softmax_backward_data")
 def _softmax_backward(c: Call) -> Result:
     grad, y = c.value("grad_output"), c.value("output")
-    if not y.shape:
-        return grad - exp(y) * grad if "log" in c.name else y * (grad - grad * y)
-    dims = [c["dim"] % len(y.shape)]
+    dims = [c["dim"] % len(y.shape)] if y.shape else []
     if "log" in c.name:
         return grad - exp(y) * grad.sum(dims, keep=True)
-    return y * (grad - (grad * y).sum(dims, keep=True))
+    # The same but for where Inf and NaN come out: each of torch's two kernels has its own form.
+    weighted = grad * y
+    total = weighted.sum(dims, keep=True)
+    return weighted - y * total if c.on_cuda else y * (grad - total)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -156,13 +157,23 @@ def _group_norm(c: Call) -> Result:
     dims = list(range(2, len(grouped.shape)))
     spread, mean = variance(grouped, dims)
     scale = rsqrt(spread + float(c["eps"]))
-    y = ((grouped - mean) * scale).reshape(shape)
     weight, bias = c.maybe("weight"), c.maybe("bias")
-    if weight is not None:
-        y = y * _per_channel(weight, len(shape))
+    saved = _as_result(c, 1, mean), _as_result(c, 2, scale)
+    alone = c.on_cuda and product(shape[2:]) == 1
+    if (weight is None and bias is None) or alone:
+        y = ((grouped - mean) * scale).reshape(shape)
+        if weight is not None:
+            y = y * _per_channel(weight, len(shape))
+        if bias is not None:
+            y = y + _per_channel(bias, len(shape))
+        return y, *saved
+    # One multiplication and one addition per element, and Inf and NaN where torch, which does the same, has them.
+    per_group = [1, groups, grouped.shape[2], *[1] * (len(grouped.shape) - 3)]
+    factor = scale if weight is None else scale * weight.reshape(per_group)
+    shift = -(mean * factor)
     if bias is not None:
-        y = y + _per_channel(bias, len(shape))
-    return y, _as_result(c, 1, mean), _as_result(c, 2, scale)
+        shift = shift + bias.reshape(per_group)
+    return (grouped * factor + shift).reshape(shape), *saved
 
 
 def _per_channel(x: V, rank: int) -> V:

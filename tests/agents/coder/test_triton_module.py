@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,24 @@ def test_rounding_points_are_kept_where_they_must_be(tmp_path: Path) -> None:
         made = by_rules.write(sub, Design(sketch, bindings, (("N", 256),)), H200, "fma", numerics=numerics)
         ptx = triton_module.load(made, tmp_path).LAUNCHES[0].compile(90).asm["ptx"]
         assert ("fma.rn" in ptx) is fused
+
+
+@pytest.mark.parametrize("function", ["floor", "tanh", "lgamma"])
+def test_denormals_are_kept(function: str, tmp_path: Path) -> None:
+    """As torch's own kernels keep them: floor of -1e-39 is -1."""
+    x, y = (TensorSpec("float32", (256,), (1,), "cuda") for _ in range(2))
+    sub = Subgraph((x,), (), (OpNode(f"aten.{function}.default", (Ref(0),), (), y),), (1,))
+    sketch = parse(f"""sketch k {{
+      symbols: N
+      tensors: x[N]: f32 in, y[N]: f32 out
+      @llm_hint("parallel")
+      for i in range(0, N, 256):
+        store({function}(load(x[i:i+256])) -> y[i:i+256])
+    }}""")
+    bindings = (TensorBinding("x", Role.INPUT, 0), TensorBinding("y", Role.OUTPUT, 0))
+    made = by_rules.write(sub, Design(sketch, bindings, (("N", 256),)), H200, "k")
+    ptx = triton_module.load(made, tmp_path).LAUNCHES[0].compile(90).asm["ptx"]
+    assert not re.search(r"(?<!approx)\.ftz", ptx)  # approximations have no other form
 
 
 def test_what_triton_refuses_is_said(tmp_path: Path) -> None:

@@ -148,6 +148,12 @@ def designed_for_cuda() -> Callable[..., Design]:
     return partial(check_design, target=CUDA)
 
 
+@pytest.fixture(name="run_interpreted")
+def run_interpreted_fixture() -> Callable[..., list[torch.Tensor]]:
+    """`run_interpreted(design, sub, inputs)`."""
+    return run_interpreted
+
+
 @pytest.fixture(name="to_subgraph")
 def to_subgraph_fixture() -> Callable[..., tuple[Subgraph, list[int], list[int]]]:
     """`to_subgraph(f, args, mode)`."""

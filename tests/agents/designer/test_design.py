@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from akg_dynamo.agents.designer.rules import design, supported
 from akg_dynamo.agents.sketch import parse, to_text
 from akg_dynamo.agents.sketch.ast import For
 from akg_dynamo.core.types import Design, OpNode, Ref, SplitReason, Subgraph, Target, TensorSpec
+
+CUDA = Target("cuda", "triton_cuda", "sm_90", "sm_90")
 
 
 @pytest.mark.parametrize("name", FORWARD)
@@ -58,6 +61,57 @@ def test_nan_and_infinity_are_where_torch_has_them(designed: Callable[..., Desig
     x[3] = -torch.inf
     designed(lambda x: (x.amax(1), x.argmax(1), x.argmin(1), torch.softmax(x, 1), x.relu(), x.clamp(-1, 1)), x)
     designed(lambda x: (torch.logsumexp(x, 1), torch.minimum(x, x.flip(1)), torch.sign(x)), x)
+
+
+def test_infinite_softmax_gradients_are_as_torch_has_them(
+    designed: Callable[..., Design],
+    to_subgraph: Callable[..., tuple[Subgraph, list[int], list[int]]],
+    run_interpreted: Callable[..., list[torch.Tensor]],
+    compare: Callable[..., None],
+) -> None:
+    """On each device by the formula of its kernel: (g - s) * y on CPUs, g * y - s * y on CUDA."""
+
+    def backward(g: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten._softmax_backward_data(g, y, 1, torch.float32)
+
+    g, y = rand(7, 20), rand(7, 20).abs()
+    g[0, 3], g[1, 4], g[2, 5] = torch.nan, torch.inf, -torch.inf
+    y[3, 6], y[4, 7], y[5, 8], g[5, 8] = torch.inf, 0.0, torch.inf, -1.0
+    y[4, 7], g[4, 7] = 0.0, torch.inf
+    designed(backward, g, y)
+    designed(lambda g, y: torch.ops.aten._log_softmax_backward_data(g, y, 1, torch.float32), g, y)
+    sub, order, _ = to_subgraph(backward, (g, y))
+    there = _on_cuda(sub)
+    found = design(there, CUDA)
+    assert isinstance(found, Design)
+    weighted = g * y
+    want = weighted - y * weighted.sum(1, keepdim=True)
+    assert (want.isnan() != backward(g, y).isnan()).any()
+    compare(run_interpreted(found, there, [(g, y)[i] for i in order]), [want], "on CUDA")
+
+
+def _on_cuda(sub: Subgraph) -> Subgraph:
+    """The same on a GPU."""
+
+    def there(spec: TensorSpec) -> TensorSpec:
+        return replace(spec, device="cuda")
+
+    (node,) = sub.nodes
+    assert isinstance(node.out, TensorSpec)
+    return replace(sub, inputs=tuple(map(there, sub.inputs)), nodes=(replace(node, out=there(node.out)),))
+
+
+@pytest.mark.parametrize("affine", [(True, True), (True, False), (False, True), (False, False)])
+def test_infinite_group_norms_are_as_torch_has_them(affine: tuple[bool, bool], designed: Callable[..., Design]) -> None:
+    """Torch multiplies by the product of scale and weight, so that an infinite one makes NaN where signs differ."""
+    x, w, b = rand(5, 6, 3, 4), rand(6), rand(6)
+    x[0, 3, 1, 2], x[1, 0, 0, 0] = torch.inf, torch.nan
+    w[0], w[1], w[2], b[3] = torch.inf, -torch.inf, 0.0, torch.inf
+
+    def normalised(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return F.group_norm(x, 3, w if affine[0] else None, b if affine[1] else None)
+
+    designed(normalised, x, w, b)
 
 
 def test_ties_give_the_first_index(designed: Callable[..., Design]) -> None:
