@@ -9,7 +9,6 @@ first named. It must not be registered a second way: torch refuses duplicate nam
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,6 @@ from akg_dynamo.options import parse
 
 if TYPE_CHECKING:
     from torch import fx
-
-
-log = logging.getLogger(__name__)
-_said: set[str | None] = set()
 
 
 class AkgBackend:
@@ -42,9 +37,6 @@ class AkgBackend:
             OptionError: an unknown mode, option or value.
         """
         chosen = parse(options, mode)
-        if mode not in (None, "default", *_said):
-            _said.add(mode)
-            log.warning("mode=%r changes nothing: kernels are tuned, and launched as cheaply, without it", mode)
         from akg_dynamo.capture import compile_dynamo_graph  # naming the backend should not cost the whole compiler
 
         return compile_dynamo_graph(gm, example_inputs, chosen)

@@ -83,6 +83,7 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     operators = [n for n in gm.graph.nodes if n.op == "call_function"]
     report = records.add(kind, len(operators))
     reports.append(report)
+    _note(report, options.without_effect(main_device(gm.graph), kind))
     graph = _Graph(gm, kind, options, report)
     with _no_new_guards(gm):
         recompose(gm)
@@ -90,9 +91,20 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
         dedupe(gm)
         if options.numerics != "eager":  # the library's other kernels round otherwise
             align_products(gm.graph)
-        if options.channels_last and kind == "inference":
-            channels_last(gm)  # of a training graph, what is saved must be laid out as the other half was traced
+        # Of a training graph, what is saved must be laid out as the other half was traced.
+        wanted = options.channels_last and kind == "inference"
+        if wanted and not channels_last(gm) and main_device(gm.graph) == "cuda":
+            _note(report, ("channels_last: no convolution here would gain by it",))
         return graph.compile()
+
+
+def _note(report: GraphReport, notes: Sequence[str]) -> None:
+    """Files what was asked for in vain, and says it once in a process."""
+    report.notes += tuple(notes)
+    for text in notes:
+        if text not in _said:
+            _said.add(text)
+            log.warning("without effect: %s", text)
 
 
 def _plain_casts(gm: fx.GraphModule) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
 
 from akg_dynamo.core.types import SplitReason, Timing, Verdict
@@ -58,7 +59,10 @@ class Fallback:
 
 @dataclass
 class GraphReport:
-    """One compiled graph. `state` is "ready", or "generating" while kernels are made in the background."""
+    """One compiled graph. `state` is "ready", or "generating" while kernels are made in the background.
+
+    notes: what was asked for, as a mode or an option, and changes nothing in this graph.
+    """
 
     kind: str
     number: int
@@ -66,6 +70,7 @@ class GraphReport:
     kernels: tuple[KernelUse, ...] = ()
     left: tuple[LeftNode, ...] = ()
     fallbacks: list[Fallback] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
     source: str = ""
     state: str = "ready"
 
@@ -80,6 +85,8 @@ class GraphReport:
         yield f"[bold]{self.kind} graph {self.number}[/]: {fused} of {self.operators} operators in kernels of ours"
         if self.state != "ready":
             yield f"  {self.state}"
+        for note in self.notes:
+            yield f"  without effect: {escape(note)}"
         if self.kernels:
             yield _kernel_table(self.kernels)
         if self.left:

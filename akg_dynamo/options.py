@@ -49,6 +49,7 @@ class Options:
     compile_budget_s: float | None = None
     channels_last: bool = False
     freezing: bool = False
+    mode: str = "default"  # torch.compile's
 
     def __post_init__(self) -> None:
         if self.numerics == "fast" and self.rtol is None:
@@ -74,6 +75,24 @@ class Options:
             return resolve(self.dsl, self.arch)
         dsl = default_dsl(device) or "cpp"
         return resolve(dsl, self.arch if self.arch in ARCHS[DSLS[dsl]] else "native")
+
+    def without_effect(self, device: str, kind: str) -> tuple[str, ...]:
+        """What was asked for and changes nothing in a graph of that kind ("inference", …) on that type of device."""
+        found = []
+        if self.mode != "default":
+            found.append(f"mode={self.mode!r}: kernels are tuned, and launched as cheaply, without it")
+        made_for = DSLS[self.dsl] if self.dsl is not None else device
+        if made_for != device:
+            found.append(f"dsl={self.dsl!r}: it is for {made_for}, and this graph runs on {device}")
+        elif self.arch not in ARCHS.get(device, ("native",)):
+            found.append(f"arch={self.arch!r}: this graph runs on {device}")
+        if self.generation == "cached" and self.compile_budget_s is not None:
+            found.append('compile_budget_s: nothing is generated under generation="cached"')
+        if self.channels_last and device != "cuda":
+            found.append(f"channels_last: it is for cuda, and this graph runs on {device}")
+        elif self.channels_last and kind != "inference":
+            found.append("channels_last: it is for inference")
+        return tuple(found)
 
 
 MODES: Mapping[str, Mapping[str, object]] = {
@@ -138,7 +157,7 @@ _PARSERS: Mapping[str, Callable[[str, object], object]] = {
     "channels_last": _flag,
     "freezing": _flag,
 }
-assert set(_PARSERS) == {f.name for f in fields(Options)}
+assert set(_PARSERS) | {"mode"} == {f.name for f in fields(Options)}
 
 
 def parse(options: Mapping[str, object] | None = None, mode: str | None = None) -> Options:
@@ -147,7 +166,8 @@ def parse(options: Mapping[str, object] | None = None, mode: str | None = None) 
     Raises:
         OptionError: an unknown mode, option or value.
     """
-    chosen = dict(MODES[str(_one_of(tuple(MODES))("mode", mode or "default"))])
+    mode = str(_one_of(tuple(MODES))("mode", mode or "default"))
+    chosen = {**MODES[mode], "mode": mode}
     for name, value in (options or {}).items():
         if name not in _PARSERS:
             known = ", ".join(sorted(_PARSERS))

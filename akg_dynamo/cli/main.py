@@ -111,18 +111,24 @@ def explain(
     input: Input = None,
     nodes: Annotated[bool, typer.Option("--nodes", help="List every operator that stays with torch.")] = False,
     gate: Gate = "profit",
+    numerics: Numerics = "bounded",
+    rtol: Rtol = None,
+    dsl: Dsl = None,
+    arch: Arch = "native",
     device: Device = None,
     json: AsJson = False,
 ) -> None:
     """Say what would be fused in a model, what is known of it, and why the rest stays with torch. Generates nothing."""
     with command(json) as output:
-        options = dataclasses.replace(_options(gate=gate), generation="cached")
+        options = _options(gate=gate, numerics=numerics, rtol=rtol, dsl=dsl, arch=arch)
+        options = dataclasses.replace(options, generation="cached")
         _must_exist(model)
         from akg_dynamo import compiler
         from akg_dynamo.cli import model_file
         from akg_dynamo.cli import optimize as steps
         from akg_dynamo.core.naming import distinct_names
         from akg_dynamo.core.types import SplitReason
+        from akg_dynamo.fusion.ops import main_device
 
         with output.step("Capturing the graph"):
             planned = steps.plan_model(model_file.read(model, module, inputs, input or (), device), options)
@@ -154,11 +160,14 @@ def explain(
             if n.op == "call_function"
         ]
         counts = steps.left_counts(planned)
+        in_vain = options.without_effect(main_device(planned.captured.graph_module.graph), "inference")
 
         def show(console: Console) -> None:
             table = Table("subgraph", "uses", "operators", "known", box=None)
             for row in rows:
                 table.add_row(str(row["op"]), str(row["uses"]), str(len(row["operators"])), str(row["known"]))  # type: ignore[arg-type]
+            for note in in_vain:
+                console.print(f"without effect: {note}", markup=False)
             console.print(table)
             console.print(f"\n{len(left)} of {len(planned.operators)} operators stay with torch:")
             for reason, count in counts:
@@ -167,7 +176,8 @@ def explain(
                 for each in left:
                     console.print(f"  {each['node']} ({each['target']}): {each['reason']}", markup=False)
 
-        output.result({"subgraphs": rows, "left": left, "operators": len(planned.operators)}, show)
+        found_out = {"subgraphs": rows, "left": left, "operators": len(planned.operators), "without_effect": in_vain}
+        output.result(found_out, show)
 
 
 @app.command()

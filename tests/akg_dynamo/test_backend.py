@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import akg_dynamo
@@ -91,6 +93,42 @@ def test_the_target_follows_the_device() -> None:
     assert Options(arch="h200").target_for("cpu") == cpu
     assert Options(dsl="triton_cuda", arch="sm_80").target_for("cpu").isa == "sm_80"
     assert Options().target_for("a device of the future") == cpu
+
+
+@pytest.mark.parametrize(
+    ("chosen", "device", "kind", "said"),
+    [
+        (Options(mode="reduce-overhead"), "cpu", "inference", "mode='reduce-overhead'"),
+        (Options(mode="max-autotune"), "cuda", "forward", "mode='max-autotune'"),
+        (Options(channels_last=True), "cpu", "inference", "channels_last: it is for cuda"),
+        (Options(channels_last=True), "cuda", "backward", "channels_last: it is for inference"),
+        (Options(dsl="cpp"), "cuda", "inference", "dsl='cpp': it is for cpu"),
+        (Options(arch="h200"), "cpu", "inference", "arch='h200': this graph runs on cpu"),
+        (Options(generation="cached", compile_budget_s=3.0), "cpu", "inference", "compile_budget_s: nothing"),
+    ],
+)
+def test_what_is_asked_for_in_vain_is_said(chosen: Options, device: str, kind: str, said: str) -> None:
+    (note,) = chosen.without_effect(device, kind)
+    assert note.startswith(said)
+
+
+def test_what_has_an_effect_is_not_called_in_vain() -> None:
+    assert Options(channels_last=True, arch="h200", dsl="triton_cuda").without_effect("cuda", "inference") == ()
+    assert Options(numerics="fast", rtol=1e-2, compile_budget_s=3.0).without_effect("cpu", "backward") == ()
+    assert Options().without_effect("a device of the future", "inference") == ()
+
+
+def test_explain_says_what_was_asked_for_in_vain(solver: ReferenceSolver, caplog: pytest.LogCaptureFixture) -> None:
+    x = torch.randn(4)
+    with caplog.at_level(logging.WARNING, "akg_dynamo"):
+        for scale in (2, 3):
+            torch.compile(lambda x, scale=scale: (x * scale + 1).relu(), backend="akg", mode="reduce-overhead")(x)
+    assert caplog.text.count("without effect: mode='reduce-overhead'") == 1
+    console = Console(width=120, record=True, file=io.StringIO())
+    for report in akg_dynamo.explain():
+        assert report.notes
+        console.print(report)
+    assert console.export_text().count("without effect: mode='reduce-overhead'") == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device to be native on")
