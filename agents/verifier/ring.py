@@ -9,7 +9,7 @@ a program keeps from call to call, its parameters, is the same for all sets.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -26,39 +26,34 @@ _MIXED_ELEMENTS = 1 << 14  # of one input, in one go
 
 
 class Ring:
-    """Sets of inputs and places for outputs, in several arenas: the same in each."""
+    """Sets of inputs and places for outputs, in one arena; what the inputs are, this process knows by itself."""
 
-    def __init__(self, judged: Values, group: plan.Group, n_sets: int, arenas: Sequence[Buffers]) -> None:
+    def __init__(self, judged: Values, group: plan.Group, n_sets: int, arena: Buffers) -> None:
         self.judged = judged
         self.group = group
         self.n_sets = n_sets
-        self.arenas = arenas
-        self.fixed = judged.fixed(group, _FIRST_NUMBER, arenas[0].device)
+        self.arena = arena
+        self.fixed = judged.fixed(group, _FIRST_NUMBER, arena.device)
         self.inputs, self.outputs, self.step = layout(judged, group, self.fixed.keys())
-        self.first = 0
-        for arena in arenas:
-            arena.reset()
-            for i in self.fixed:
-                self.inputs[i]["at"] = arena.reserve(_n_bytes(self.inputs[i]))
-            self.first = arena.reserve(n_sets * self.step)
-            arena.commit()
-            arena.bytes[: arena.used].fill_(0xFF)
+        arena.reset()
+        for i in self.fixed:
+            self.inputs[i]["at"] = arena.reserve(_n_bytes(self.inputs[i]))
+        self.first = arena.reserve(n_sets * self.step)
+        arena.commit()
+        arena.bytes[: arena.used].fill_(0xFF)
         self.rng = random.Random(f"{judged.job.seed}/ring")
         self.private = [self._draw(i) for i in range(len(self.inputs))]
-        self.shared = [
-            {i: self._rows(arena, s) for i, s in enumerate(self.inputs) if "at" not in s} for arena in arenas
-        ]
-        for arena, shared in zip(arenas, self.shared, strict=True):
-            for i, flat in self.fixed.items():
-                typed(arena.bytes, self.inputs[i]["at"], flat.numel(), flat.dtype).copy_(flat)
-            for i, rows in shared.items():
-                rows.copy_(self.private[i])
+        self.shared = {i: self._rows(spec) for i, spec in enumerate(self.inputs) if i not in self.fixed}
+        for i, flat in self.fixed.items():
+            typed(arena.bytes, self.inputs[i]["at"], flat.numel(), flat.dtype).copy_(flat)
+        for i, rows in self.shared.items():
+            rows.copy_(self.private[i])
 
     def _draw(self, i: int) -> torch.Tensor:
         """That input of every set, a row each: of this process alone."""
         if i in self.fixed:
             return self.fixed[i].expand(self.n_sets, -1)
-        device, n_draws, rng = self.arenas[0].device, min(_DRAWS, self.n_sets), self.rng
+        device, n_draws, rng = self.arena.device, min(_DRAWS, self.n_sets), self.rng
         drawn = [self.judged.draw(i, self.group, rng, device) for _ in range(n_draws)]
         n = drawn[0].numel()
         rows = torch.empty(self.n_sets, n, dtype=drawn[0].dtype, device=device)
@@ -67,10 +62,10 @@ class Ring:
             rows[row] = flat if row < n_draws or n < 2 else flat.roll(rng.randrange(n))
         return rows
 
-    def _rows(self, arena: Buffers, spec: dict[str, Any]) -> torch.Tensor:
+    def _rows(self, spec: dict[str, Any]) -> torch.Tensor:
         dtype: torch.dtype = getattr(torch, spec["dtype"])
         width = dtype.itemsize
-        whole = typed(arena.bytes, 0, len(arena.bytes) // width, dtype)
+        whole = typed(self.arena.bytes, 0, len(self.arena.bytes) // width, dtype)
         at = whole.storage_offset() + (self.first + spec["offset"]) // width
         return whole.as_strided((self.n_sets, spec["elements"]), (self.step // width, 1), at)
 
@@ -89,7 +84,7 @@ class Ring:
     def freshen(self, first: int, count: int) -> None:
         """Mix the sets of one run with one another."""
         rng, rows = self.rng, slice(first, first + count)
-        for i in self.shared[0]:
+        for i, shared in self.shared.items():
             mine = self.private[i][rows]
             n = mine.shape[1]
             if n == 0 or count == 0:
@@ -105,24 +100,23 @@ class Ring:
                 left, right = mine[:, changed[0]].clone(), mine[:, changed[1]].clone()
                 mine[:, changed[0]] = right.roll(rng.randrange(count), 0)
                 mine[:, changed[1]] = left.roll(rng.randrange(count), 0)
-            for shared in self.shared:
-                for columns in changed:
-                    shared[i][rows, columns] = mine[:, columns]
+            for columns in changed:
+                shared[rows, columns] = mine[:, columns]
 
     def case(self, row: int) -> Case:
-        """One set as the judge of values knows it, in the first arena."""
+        """One set as the judge of values knows it."""
         at = self.first + row * self.step
         offsets = [spec.get("at", at + spec["offset"]) for spec in self.inputs]
         places = [[(at + spec["offset"], _n_bytes(spec)) for spec in self.outputs]]
-        return Case(self.group, row, self.arenas[0], [p[row] for p in self.private], offsets, places, {})
+        return Case(self.group, row, self.arena, [p[row] for p in self.private], offsets, places, {})
 
     def left(self, row: int) -> list[torch.Tensor]:
-        """What lies at a set's places for outputs now, byte by byte, in the first arena."""
+        """What lies at a set's places for outputs now, byte by byte."""
         at = self.first + row * self.step
         found = []
         for spec in self.outputs:
             start = at + spec["offset"]
-            found.append(self.arenas[0].bytes[start : start + _n_bytes(spec)].clone())
+            found.append(self.arena.bytes[start : start + _n_bytes(spec)].clone())
         return found
 
 

@@ -6,6 +6,7 @@ them: a call that was skipped, put off or answered from memory is a wrong output
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class DataSets:
 def data_sets(memory: torch.Tensor, layout: Mapping[str, Any], inputs: Inputs) -> DataSets:
     """The sets that the judge has laid out in that memory, all alike. `inputs`: what the case at an offset is given."""
     arguments, places = [], []
+    memory[:: mmap.PAGESIZE].sum()  # mapped from now on: what that takes is no call's
     for i in range(layout["sets"]):
         at = layout["first"] + i * layout["step"]
         given = [{**spec, "offset": spec.get("at", at + spec["offset"])} for spec in layout["inputs"]]

@@ -38,7 +38,7 @@ _RING_BYTES = {"cpu": 64 << 20, "cuda": 4 << 30}
 _COPIED_RING_BYTES = 8 << 20  # where the arena is not in the device's memory
 _CHECKED_SHARE = 0.2
 _ROWS_CHECKED = 2
-_LONG_RUN_S = 0.004
+_LONG_RUN_S = 0.005
 _COPY_SAMPLES = 5
 _LEAST_SHARE = 0.25  # of a call's time that is not the copying of its outputs
 _LATE_S = 0.05
@@ -50,6 +50,7 @@ class _Side:
     """The candidate's process, or eager's. `calls`: how many make a run long enough."""
 
     process: Worker
+    ring: Ring
     is_kernel: bool
     calls: int = 1
 
@@ -110,10 +111,10 @@ class Stopwatch:
         self._prepare_twin()
         arenas = [p.arena_on_device() if self.values.device != "cpu" else p.arena for p in (self.worker, self.twin)]
         n_sets = self._n_sets(on_device=arenas[0].device.type != "cpu")
-        self.ring = Ring(self.values, self.group, n_sets, arenas)
-        self.footprint = n_sets * self.ring.step
+        rings = [Ring(self.values, self.group, n_sets, arena) for arena in arenas]
+        self.footprint = n_sets * rings[0].step
         self.copy_s = 0.0
-        kernel, eager = _Side(self.worker, is_kernel=True), _Side(self.twin, is_kernel=False)
+        kernel, eager = _Side(self.worker, rings[0], is_kernel=True), _Side(self.twin, rings[1], is_kernel=False)
         self.running: _Side | None = None
         with torch.no_grad(), self._alone(kernel, eager):
             for side in (kernel, eager):
@@ -148,17 +149,16 @@ class Stopwatch:
         if free is None:
             free = 16 * self.values.means.limit_elements
         step = layout(self.values, self.group)[2]
-        return max(1, min(_MOST_SETS, most // step, free // (4 * step)))  # one ring here, and one for each process
+        return max(1, min(_MOST_SETS, most // step, free // (5 * step)))  # a ring of each process, as much again here
 
     def _layout(self, side: _Side) -> dict[str, Any]:
-        found = self.ring.message()
+        found = side.ring.message()
         if side.is_kernel and self.job.model is not None:
             found["case"] = {**found["case"], "model": self.job.candidate.digest}
         return found
 
     def _where(self, side: _Side) -> dict[str, Any]:
-        arena = self.ring.arenas[0 if side.is_kernel else 1]
-        return {"where": {**arena.publish(), "device": self.values.device}, "eager": not side.is_kernel}
+        return {"where": {**side.ring.arena.publish(), "device": self.values.device}, "eager": not side.is_kernel}
 
     @contextlib.contextmanager
     def _alone(self, kernel: _Side, eager: _Side) -> Iterator[None]:
@@ -189,30 +189,30 @@ class Stopwatch:
     def _round(self, side: _Side, count: int, *, checked: bool = False, op: str = "timed") -> float:
         """Seconds until so many calls have been answered."""
         self._turn(side)
-        first = self.rng.randrange(self.ring.n_sets - count + 1)
-        self.ring.freshen(first, count)
+        first = self.rng.randrange(side.ring.n_sets - count + 1)
+        side.ring.freshen(first, count)
         rows = self.rng.sample(range(first, first + count), min(count, _ROWS_CHECKED)) if checked else []
-        before = [self.ring.left(row) for row in rows]
+        before = [side.ring.left(row) for row in rows]
         request = {"op": op, **self._where(side), "first": first, "count": count}
         start = time.perf_counter()
         answer = self._ask(side.process, request)
         seconds = time.perf_counter() - start
         if rows:
-            self._check(rows, before, answer)
-        if side.is_kernel and self.threads is not None:
-            self._count(side.process, self.threads)
+            self._check(side, rows, before, answer)
+        if self.threads is not None:
+            self._count(side, self.threads)
         return seconds
 
     def _slope(self, side: _Side, op: str = "timed") -> float:
         """Seconds of one call, without leaving its outputs behind."""
         n = side.calls
-        few = self.rng.randint(0, n // 4)
-        more = self.rng.randint(max(few + 1, n - n // 4), n)
+        few = self.rng.randint(n // 8, n // 4)  # the first calls of a run are slow ones
+        more = self.rng.randint(max(few + 1, n - n // 8), n)
         if self.values.device != "cpu":
             self._round(side, 1)  # the device was another process's until now
         seconds = {}
         for count in self.rng.sample((few, more), 2):
-            checked = side.is_kernel and count > 0 and self.rng.random() < _CHECKED_SHARE
+            checked = self.rng.random() < _CHECKED_SHARE
             seconds[count] = self._round(side, count, checked=checked, op=op)
         slope = (seconds[more] - seconds[few]) / (more - few)
         return max(slope - self.copy_s, _LEAST_SHARE * slope, 1e-9)
@@ -223,42 +223,53 @@ class Stopwatch:
 
     def _length(self, side: _Side) -> int:
         """How many calls make a run long enough."""
-        count, most = 1, self.ring.n_sets
-        # Twice: the first call of all loads and allocates.
-        while min(self._round(side, count), self._round(side, count)) < _LONG_RUN_S / 2 and count < most:
+        count, most = 1, side.ring.n_sets
+        while True:
+            # Twice: the first call of all loads and allocates.
+            seconds = min(self._round(side, count), self._round(side, count))
+            if seconds >= _LONG_RUN_S / 4 or count == most:
+                return max(1, min(most, round(count * _LONG_RUN_S / seconds)))
             count = min(2 * count, most)
-        return count
 
     # -- what is not a number -----------------------------------------------------------------------------------------
 
-    def _check(self, rows: list[int], before: list[list[torch.Tensor]], answer: dict[str, Any]) -> None:
-        """Raise `Failed` unless the calls on those sets were right, and done when the answer came."""
-        self.worker.freeze()
-        left = [self.ring.left(row) for row in rows]
+    def _check(self, side: _Side, rows: list[int], before: list[list[torch.Tensor]], answer: dict[str, Any]) -> None:
+        """Raise `Failed` unless the calls on those sets were right, and done when the answer came.
+
+        Eager's, too: what is done between two runs of one side is done between two of the other.
+        """
+        ring = side.ring
+        side.process.freeze()
+        left = [ring.left(row) for row in rows]
         for row, old, new in zip(rows, before, left, strict=True):
-            case = self.ring.case(row)
+            case = ring.case(row)
             try:
                 self.values.check_call(case, answer)
             except Failed as failed:
-                raise self._named(case, old, new, failed) from None
-            if not _same(new, self.ring.left(row)):
+                if side.is_kernel:
+                    raise self._named(ring, case, old, new, failed) from None
+            if not _same(new, ring.left(row)):
                 detail = "while timed: an output was not there yet when the call was said to be done"
                 raise Failed(Outcome.REJECTED, detail, Trick.UNSYNCHRONISED)
-        self.worker.thaw()
+        side.process.thaw()
 
-    def _named(self, case: Case, old: list[torch.Tensor], new: list[torch.Tensor], failed: Failed) -> Failed:
+    def _named(
+        self, ring: Ring, case: Case, old: list[torch.Tensor], new: list[torch.Tensor], failed: Failed
+    ) -> Failed:
         """What a wrong output of a timed call comes of."""
         self.worker.thaw()
         time.sleep(_LATE_S)
-        if not _same(new, self.ring.left(case.number)):
+        if not _same(new, ring.left(case.number)):
             detail = f"{failed.detail}: it was not there yet when the call was said to be done"
             return Failed(Outcome.REJECTED, detail, Trick.UNSYNCHRONISED)
         if _same(old, new) and any(len(t) for t in new):
             return Failed(Outcome.WRONG, f"{failed.detail}: it is the output of an earlier call", Trick.REPLAYS)
         return Failed(Outcome.WRONG, failed.detail, Trick.DRIFTS, *failed.tricks)
 
-    def _count(self, process: Worker, warm: int) -> None:
-        now = process.census()
+    def _count(self, side: _Side, warm: int) -> None:
+        now = side.process.census()
+        if not side.is_kernel:
+            return
         if now.threads > warm:
             detail = f"started {now.threads - warm} threads while it was timed"
             raise Failed(Outcome.REJECTED, detail, Trick.THREADS)
