@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import torch
 
 from akg_dynamo.agents.verifier import plan
+from akg_dynamo.agents.verifier.answers import check_answers
 from akg_dynamo.agents.verifier.arena import Buffers, typed
 from akg_dynamo.agents.verifier.evaluate import is_float
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, beside, on_host, positions
@@ -30,7 +31,7 @@ from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_by
 from akg_dynamo.agents.verifier.slices import Slicing, slicing
 from akg_dynamo.agents.verifier.truth import REFUSALS, Truth, nth
 from akg_dynamo.agents.verifier.workers import Failed, Worker
-from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec
+from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec, Trick
 from akg_dynamo.fusion.reference import reference
 
 _BATCH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # by where the arena is
@@ -210,17 +211,18 @@ class Values:
             for number in range(group.seeds):
                 full = used + per_case > _BATCH_BYTES[arena.device.type]
                 if batch and (full or batch[0][1].arena is not arena):
-                    self._run(batch, contracts, zeros)
+                    self.run(batch, contracts, zeros)
                     batch, used = [], 0
                 if not batch:
                     arena.reset()
                 batch.append((g, self.lay_out(group, number)))
                 used += per_case
-        self._run(batch, contracts, zeros)
+        self.run(batch, contracts, zeros)
         for g, group in enumerate(groups):
             reason = contracts[g].finish()
             if reason is not None and self.truth.rule in (Rule.BOUNDED, Rule.STAGED):
-                second = self._second_look(group, contracts[g].culprit)
+                again = not contracts[g].hopeless
+                second = self._second_look(group, contracts[g].culprit) if again else "far beyond any draw's luck"
                 reason = f"{reason}; {second}" if second is not None else None
             if reason is not None:
                 raise Failed(Outcome.WRONG, reason)
@@ -233,7 +235,7 @@ class Values:
     def _text(self, group: plan.Group) -> str:
         """What was tried, as the report states it."""
         if not group.sampled:
-            return str(group)
+            return f"{group} ({self.truth.no_wide})" if self.truth.no_wide else str(group)
         slices = self.slices.get(group.kind)
         how = f"all of it against eager, {slices} against fp64" if slices else "all of it against fp64"
         return f"{group} in full size ({how})"
@@ -254,16 +256,16 @@ class Values:
                 flat[(self.job.seed + number) % flat.numel()] = value
                 batch.append((0, case))
         if batch:
-            self._run(batch, {0: Contract(self.truth.rule, self._rtol(), 1.0)}, {0: Contract(Rule.BOUNDED, 0.0, 1.0)})
+            self.run(batch, {0: Contract(self.truth.rule, self._rtol(), 1.0)}, {0: Contract(Rule.BOUNDED, 0.0, 1.0)})
             self.checked.append("indices out of range")
 
     def check_call(self, case: Case, call: dict[str, Any]) -> None:
         """Raise `Failed` unless one call of that case, made while it was timed, was right."""
-        wanted = self._expected(case)
+        wanted = self.expected(case)
         if isinstance(wanted, Exception):
             return
         contract = Contract(self.truth.rule, self._rtol(), case.group.slack)
-        self._compare(case, wanted, [call], contract, Contract(Rule.BOUNDED, 0.0, 1.0))
+        self.compare(case, wanted, [call], contract, Contract(Rule.BOUNDED, 0.0, 1.0))
         reason = contract.finish()
         if reason is not None:
             raise Failed(Outcome.WRONG, f"while timed: {reason}")
@@ -294,7 +296,7 @@ class Values:
         for start in range(0, len(draws), at_once):
             arena.reset()
             some = draws[start : start + at_once]
-            self._run([(0, self.lay_out(group, n, neighbour=neighbour)) for n, neighbour in some], contracts, zeros)
+            self.run([(0, self.lay_out(group, n, neighbour=neighbour)) for n, neighbour in some], contracts, zeros)
         return contracts[0].finish()
 
     def _case_bytes(self, group: plan.Group) -> int:
@@ -355,7 +357,8 @@ class Values:
     def _is_frugal(self, case: Case) -> bool:
         return elements(self.sub, case.group.sizes) > _LARGE_ELEMENTS[case.arena.device.type]
 
-    def _run(self, batch: list[tuple[int, Case]], contracts: dict[int, Contract], zeros: dict[int, Contract]) -> None:
+    def run(self, batch: list[tuple[int, Case]], contracts: dict[int, Contract], zeros: dict[int, Contract]) -> None:
+        """Have the worker run these cases, each for the contract of its number; raise `Failed` if one is wrong."""
         cases = [case for _, case in batch]
         where = self.fill(cases)
         messages = [c.message for c in cases]
@@ -366,7 +369,7 @@ class Values:
         answer = self.worker.answer(self.job.timeout_s) if large else {}  # both would want all cores
         started = time.perf_counter()
         try:
-            expected = [self._expected(case) for case in cases]
+            expected = [self.expected(case) for case in cases]
         except Exception as error:  # noqa: BLE001 - the worker's answer must be read before this is raised again
             broken = error
         self.oracle_s += time.perf_counter() - started
@@ -376,6 +379,8 @@ class Values:
             raise broken
         if "error" in answer:
             raise self._gave_up(answer["error"], answer)
+        self.last = cases
+        check_answers(answer, [len(case.places) for case in cases])
         for (g, case), wanted, calls in zip(batch, expected, answer["answers"], strict=True):
             raised = next((call for call in calls if "raised" in call), None)
             if isinstance(wanted, Exception):
@@ -384,7 +389,34 @@ class Values:
             elif raised is not None:
                 raise self._gave_up(raised["raised"], raised, f"on {case}: ")
             else:
-                self._compare(case, wanted, calls, contracts[g], zeros[g])
+                self.compare(case, wanted, calls, contracts[g], zeros[g])
+
+    # -- for those who look further ------------------------------------------------------------------------------------
+
+    def in_another(self, worker: Worker) -> Values:
+        """The values of the same job in another process, with what is known of its inputs."""
+        other = Values(self.drawer, worker, self.job, self.means, [], kind=self.kind)
+        other.narrowing = self.narrowing
+        return other
+
+    def contract(self, slack: float) -> Contract:
+        """A new contract of this job."""
+        return Contract(self.truth.rule, self._rtol(), slack)
+
+    def outputs(self, case: Case) -> list[torch.Tensor]:
+        """What the first call of a case returned, as long as its arena is not used again."""
+        return [self._output(case, 0, i, spec) for i, spec in enumerate(self.specs)]
+
+    def eager_of(self, case: Case) -> list[torch.Tensor] | None:
+        """What eager returns there, where the outputs are compared; None if it refuses."""
+        try:
+            return [t.to(case.arena.device) for t in self._eager(case)]
+        except REFUSALS:
+            return None
+
+    def inputs_of(self, case: Case) -> list[torch.Tensor]:
+        """A case's inputs, where the outputs are compared."""
+        return self._shaped(case.private, case)
 
     def _gave_up(self, text: str, answer: Mapping[str, Any], where: str = "") -> Failed:
         """The verdict on a candidate that raised."""
@@ -395,7 +427,7 @@ class Values:
                 return Failed(Outcome.NOT_JUDGED, f"too little device memory: {text}")
         return Failed(Outcome.WRONG, f"{where}run() raised {text}")
 
-    def _expected(self, case: Case) -> _Wanted:
+    def expected(self, case: Case) -> _Wanted:
         """What each output should be near; or what eager raises on these inputs."""
         try:
             eager = self._eager(case)
@@ -414,7 +446,7 @@ class Values:
         found = self.truth.expected(eager, views, sizes, frugal=self._is_frugal(case))
         return [wanted.to(case.arena.device) for wanted in found]
 
-    def _compare(
+    def compare(
         self,
         case: Case,
         wanted: list[Expected] | Sliced,
@@ -477,14 +509,14 @@ class Values:
             if _same_bytes(*(case.arena.bytes[at : at + n_bytes] for at, n_bytes in (a, b))):
                 continue
             if not same_values(first, again):
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again")
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again", Trick.DRIFTS)
 
     def _form(self, case: Case, call: dict[str, Any]) -> None:
         """Number, dtype, shape, strides and device of the outputs, strictly; and whose memory they are."""
         if "bad" in call:
-            raise Failed(Outcome.WRONG, f"on {case}: {call['bad']}")
+            raise Failed(Outcome.WRONG, f"on {case}: {call['bad']}", Trick[call.get("trick", "FORM")])
         if len(call["outputs"]) != len(self.specs):
-            raise Failed(Outcome.WRONG, f"on {case}: {len(call['outputs'])} outputs, not {len(self.specs)}")
+            raise Failed(Outcome.WRONG, f"on {case}: {len(call['outputs'])} outputs, not {len(self.specs)}", Trick.FORM)
         for i, (got, spec) in enumerate(zip(call["outputs"], self.specs, strict=True)):
             shape, stride = values(spec.shape, case.group.sizes), values(spec.stride, case.group.sizes)
             for what, has, must in (
@@ -493,15 +525,16 @@ class Values:
                 ("shape", tuple(got["shape"]), shape),
             ):
                 if has != must:
-                    raise Failed(Outcome.WRONG, f"output {i} on {case}: {what} {has}, must be {must}")
+                    raise Failed(Outcome.WRONG, f"output {i} on {case}: {what} {has}, must be {must}", Trick.FORM)
             # The stride of a dim of one element, or of a tensor of none, means nothing.
             same = all(n == 1 or a == b for n, a, b in zip(shape, got["stride"], stride, strict=True))
             if not same and 0 not in shape:
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: strides {tuple(got['stride'])}, must be {stride}")
+                has = tuple(got["stride"])
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: strides {has}, must be {stride}", Trick.FORM)
             if got["aliases_input"]:
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with an input")
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with an input", Trick.ALIASES)
             if got["aliases_output"]:
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with another output")
+                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with another output", Trick.ALIASES)
 
     def _inputs_untouched(self, case: Case) -> None:
         if case.arena.device.type != "cpu" and not self._any_touched(case):
@@ -510,10 +543,10 @@ class Values:
         for i, (flat, offset) in enumerate(zip(case.private, case.offsets, strict=True)):
             n_bytes = flat.numel() * flat.element_size()
             if n_bytes and not _same_bytes(arena.bytes[offset : offset + n_bytes], flat):
-                raise Failed(Outcome.WRONG, f"on {case}: wrote into input {i}")
+                raise Failed(Outcome.WRONG, f"on {case}: wrote into input {i}", Trick.MUTATES)
             for zone in arena.guard(offset, n_bytes):
                 if not bool((zone == 0xFF).all()):
-                    raise Failed(Outcome.WRONG, f"on {case}: wrote past an end of input {i}")
+                    raise Failed(Outcome.WRONG, f"on {case}: wrote past an end of input {i}", Trick.OUT_OF_BOUNDS)
 
     def _any_touched(self, case: Case) -> bool:
         found = [torch.zeros((), dtype=torch.bool, device=case.arena.device)]

@@ -30,8 +30,9 @@ from akg_dynamo.agents.verifier.guarded import Zones, guarding
 from akg_dynamo.agents.verifier.model_call import Bound
 from akg_dynamo.agents.verifier.shapes import memory_order
 from akg_dynamo.agents.verifier.timed import DataSets, copies, data_sets, timed
+from akg_dynamo.agents.verifier.watch import Watch, watching
 from akg_dynamo.cache.flags import EagerFlags
-from akg_dynamo.core.types import Timing
+from akg_dynamo.core.types import Timing, Trick
 from akg_dynamo.fusion.reference import reference
 
 _M_PERTURB = -6
@@ -78,6 +79,7 @@ class _Worker:
         self.modules: dict[str, types.ModuleType] = {}
         self.bound: dict[str, Bound] = {}
         self.for_ever = contextlib.ExitStack()
+        self.watch: Watch | None = None
         self.references: dict[str, Run] = {}
         self.layout: dict[str, Any] = {}
         self.sets: tuple[DataSets, torch.Tensor] | None = None
@@ -91,7 +93,7 @@ class _Worker:
                 reply = getattr(self, "_" + message["op"])(message, blob)
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever a candidate raises is reported
                 reply = self._failure(error)
-            self.channel.send(reply)
+            self.channel.send({**reply, "nonce": message.get("nonce")})
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         reply: dict[str, Any] = {"error": _text(error)}
@@ -162,6 +164,9 @@ class _Worker:
             from akg_dynamo.agents.lowering.triton_interpreter import interpreted
 
             self.for_ever.enter_context(interpreted())  # this process ends with this candidate
+        if message.get("watch") is not None:
+            mode, key = message["watch"]
+            self.watch = self.for_ever.enter_context(watching(mode, key, message["source"]))
         if digest not in self.modules:
             module = _execute(message)
             build = getattr(module, "build", None)
@@ -225,8 +230,20 @@ class _Worker:
         self.ground.close()
         for call, zones in guarded:
             if zones.violated():
-                call["bad"] = "wrote past an end of memory it allocated"
+                call |= {"bad": "wrote past an end of memory it allocated", "trick": Trick.OUT_OF_BOUNDS.name}
         return {"answers": answers}
+
+    def _watched(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """One call under the eyes of `watch`, on copies of the inputs."""
+        assert self.watch is not None
+        memory = self.ground.open(message["where"])
+        case = message["case"]
+        arguments = [_copied(a) if isinstance(a, torch.Tensor) else a for a in self._inputs(memory, case)]
+        with torch.no_grad():
+            outputs = self.watch.call(self.modules[message["digest"]].run, arguments)
+        answer = _store(outputs, case["outputs"][0], memory)
+        self.ground.close()
+        return {**answer, "launches": self.watch.launches, "computed": list(self.watch.computed)}
 
     def _poisoned(self, module: types.ModuleType, arguments: list[Any], zones: Zones) -> Any:
         """One call, whose fresh memory holds no zeros and nothing of earlier calls."""
@@ -325,14 +342,19 @@ def _compare_on_host(run: Run, eager: Run, sets: list[list[Any]], budget_s: floa
     return compare(measure, budget_s)
 
 
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values and strides in memory of its own."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
 def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor) -> dict[str, Any]:
     """Leave the outputs' bytes in their places, and describe them."""
     if type(outputs) is not tuple:
-        return {"bad": f"run() returned {type(outputs).__name__}, not a tuple"}
+        return {"bad": f"run() returned {type(outputs).__name__}, not a tuple", "trick": Trick.FORM.name}
     described = []
     for i, out in enumerate(outputs):
         if type(out) is not torch.Tensor:
-            return {"bad": f"output {i} is {type(out).__name__}, not a Tensor"}
+            return {"bad": f"output {i} is {type(out).__name__}, not a Tensor", "trick": Trick.SUBCLASS.name}
         storage = out.untyped_storage()
         described.append(
             {

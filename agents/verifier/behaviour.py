@@ -1,0 +1,192 @@
+"""How a candidate that nobody trusts behaves beyond single cases: again and again, without its kernels, and sealed.
+
+A candidate that is right on every case may still return what it has kept, turn wrong after a number of calls, or have
+torch compute what its kernels pretend to. `Behaviour.check` tries these, each in a process that has seen nothing yet,
+and `name` finds out what a wrong one did.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from akg_dynamo.agents.verifier import plan
+from akg_dynamo.agents.verifier.answers import check_call
+from akg_dynamo.agents.verifier.diagnosis import diagnose
+from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.model_inputs import GIVEN
+from akg_dynamo.agents.verifier.numerics import Contract
+from akg_dynamo.agents.verifier.values import Case, Values
+from akg_dynamo.agents.verifier.workers import Failed, Worker
+from akg_dynamo.core.types import Outcome, Trick
+
+_FIRST_NUMBER = 30_000  # of its cases
+_MOST_ROUNDS = 6
+_MOST_CALLS = 160
+_AGAIN_S = 0.5
+_REMEMBERED = 64  # outputs, to know again
+_ORDINARY = (GIVEN, "normal", "positive")
+_OWN_KERNELS = ("triton", "cpp", "cuda", "tilelang")
+
+Start = Callable[[tuple[str, int] | None], tuple[Worker, Values]]
+"""`start(watch)`: the candidate loaded in a new process, and its values there."""
+
+
+class Behaviour:
+    """One job's."""
+
+    def __init__(self, job: Job, values: Values, start: Start) -> None:
+        self.job = job
+        self.values = values
+        self.start = start
+        self.rng = random.Random(f"{job.seed}/behaviour")
+        self.kind = GIVEN if job.model is not None else values.kind
+        sizes = plan.traced(job.subgraph, job.seed, values.means) or {}
+        self.group = plan.Group(sizes, self.kind, 1, plan.UNPOOLED_SLACK)
+
+    def check(self) -> None:
+        """Raise `Failed` for what only shows over several calls, or without its kernels."""
+        self._again()
+        if self.job.candidate.dsl.startswith(_OWN_KERNELS):
+            self._without_kernels()
+            self._sealed()
+
+    # -- again and again ----------------------------------------------------------------------------------------------
+
+    def _again(self) -> None:
+        """New contents at addresses it has seen, a number of times that it cannot know."""
+        values = self.values
+        seen = [[t.clone() for t in values.outputs(case)] for case in values.last[:_REMEMBERED]]
+        calls, number = 0, _FIRST_NUMBER
+        started = time.perf_counter()
+        rounds = self.rng.randint(3, _MOST_ROUNDS)
+        most = self.rng.randint(_MOST_CALLS // 2, _MOST_CALLS)
+        done = 0
+        while done < rounds or (calls < most and time.perf_counter() - started < _AGAIN_S):
+            values.arena(self.group.sizes).reset()
+            batch = [(0, values.lay_out(self.group, number + i)) for i in range(self.rng.randint(2, 8))]
+            contract, zeros = self._contracts()
+            try:
+                values.run(batch, contract, zeros)
+                reason = contract[0].finish()
+                if reason is not None:
+                    raise Failed(Outcome.WRONG, reason)
+            except Failed as failed:
+                if failed.outcome is not Outcome.WRONG or failed.tricks:
+                    raise
+                trick = Trick.REPLAYS if self._is_old([c for _, c in batch], seen) else Trick.DRIFTS
+                detail = f"in call {calls + 1} to {calls + len(batch)} of one series: {failed.detail}"
+                raise Failed(Outcome.WRONG, detail, trick) from None
+            if len(seen) < _REMEMBERED:
+                seen += [[t.clone() for t in values.outputs(case)] for _, case in batch]
+            calls += len(batch)
+            number += len(batch)
+            done += 1
+        values.checked.append(f"{calls} calls more on new contents at known addresses")
+
+    def _is_old(self, cases: Sequence[Case], seen: list[list[torch.Tensor]]) -> bool:
+        """Whether an output is one of an earlier case."""
+        for case in cases:
+            now = self.values.outputs(case)
+            if any(diagnose(now, [], old) is None for old in seen):
+                return True
+            seen.append([t.clone() for t in now])
+        return False
+
+    def _contracts(self) -> tuple[dict[int, Contract], dict[int, Contract]]:
+        values = self.values
+        made = [{0: values.contract(self.group.slack)} for _ in range(2)]
+        return made[0], made[1]
+
+    # -- without its kernels ------------------------------------------------------------------------------------------
+
+    def _without_kernels(self) -> None:
+        """With launches that do nothing, no output may be right."""
+        right, answer = self._watched("ghost")
+        if right and not answer["launches"]:
+            raise Failed(Outcome.REJECTED, "it launches no kernel of its own", Trick.CALLS_TORCH)
+        if right:
+            detail = "its outputs are right when its kernels do nothing"
+            raise Failed(Outcome.REJECTED, detail, Trick.DECOY, Trick.CALLS_TORCH)
+        self.values.checked.append("without its kernels it is wrong")
+
+    def _sealed(self) -> None:
+        """What computes outside a kernel has only noise to compute with."""
+        right, answer = self._watched("sealed")
+        if right:
+            self.values.checked.append("all of its arithmetic is in its kernels")
+            return
+        computed = answer.get("computed", [])
+        what = f"{', '.join(computed[:4])} of torch" if computed else "something that is no kernel of its own"
+        reason = f" ({answer['error']})" if "error" in answer else ""
+        raise Failed(Outcome.REJECTED, f"{what} computes with its inputs{reason}", Trick.CALLS_TORCH)
+
+    def _watched(self, mode: str) -> tuple[bool, dict[str, Any]]:
+        """Whether its outputs are right in that mode, and what was seen."""
+        worker, values = self.start((mode, self.rng.randint(1, 255)))
+        try:
+            values.arena(self.group.sizes).reset()
+            case = values.lay_out(replace(self.group), self.rng.randint(_FIRST_NUMBER, 2 * _FIRST_NUMBER))
+            where = values.fill([case])
+            request = {"op": "watched", "digest": self.job.candidate.digest, "case": case.message, "where": where}
+            answer = worker.ask(request, self.job.timeout_s)
+            if "error" in answer:
+                return False, answer
+            contract, zeros = self._contracts()
+            check_call(answer)
+            wanted = values.expected(case)
+            try:
+                if isinstance(wanted, Exception):
+                    return True, answer  # nothing to compare with
+                values.compare(case, wanted, [answer], contract[0], zeros[0])
+            except Failed:
+                return False, answer
+            return contract[0].finish() is None, answer
+        finally:
+            if worker.alive:
+                worker.end()
+
+    # -- naming -------------------------------------------------------------------------------------------------------
+
+    def name(self, failed: Failed) -> tuple[Trick, ...]:
+        """What a candidate that was wrong, for a reason with no name yet, seems to have tried."""
+        values = self.values
+        cases = values.last
+        found = [(case, trick) for case in cases if (trick := self._of(values, case)) is not None]
+        if not found:
+            return (Trick.VALUES,)
+        case, trick = found[0]
+        if trick is Trick.CONSTANT or trick is Trick.STALE_MEMORY:
+            return (trick,)
+        if self._is_right_alone(case):
+            old = self._is_old([case], [[t.clone() for t in values.outputs(c)] for c in cases if c is not case])
+            return (Trick.REPLAYS if old else Trick.DRIFTS,)
+        if trick is Trick.VALUES and case.group.sizes != self.group.sizes:
+            return (Trick.SHAPE,)
+        if trick is Trick.VALUES and case.group.kind not in _ORDINARY:
+            return (Trick.STRUCTURE, Trick.PRECISION)
+        return (trick,)
+
+    def _of(self, values: Values, case: Case) -> Trick | None:
+        wanted = values.eager_of(case)
+        return None if wanted is None else diagnose(values.outputs(case), values.inputs_of(case), wanted)
+
+    def _is_right_alone(self, case: Case) -> bool:
+        """Whether the same case is right when it is the first that the candidate sees."""
+        worker, values = self.start(None)
+        try:
+            values.arena(case.group.sizes).reset()
+            again = values.lay_out(replace(case.group, repeat=False), case.number)
+            contract, zeros = self._contracts()
+            values.run([(0, again)], contract, zeros)
+            return contract[0].finish() is None
+        except Failed:
+            return False
+        finally:
+            if worker.alive:
+                worker.end()
