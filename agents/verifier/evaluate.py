@@ -64,6 +64,7 @@ _GATES = frozenset(
         "leaky_relu_backward",
     }
 )
+_FAR_BITS = 64
 _ARG = frozenset({"argmax", "argmin", "max", "min", "sort", "topk"})
 
 
@@ -129,6 +130,38 @@ class Evaluator:
         finally:
             torch.set_default_dtype(default)
 
+    def together(
+        self,
+        tensors: Tensors,
+        symbols: Mapping[str, int],
+        part: Callable[[int, list[list[Any]]], list[list[Any]]],
+    ) -> list[tuple[torch.Tensor, ...]]:
+        """The outputs of one run, or of several beside one another once `part(node, [args])` returns several args."""
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(self.precision or default)
+        try:
+            return self._run_together([self._cast(t) for t in tensors], symbols, part)
+        finally:
+            torch.set_default_dtype(default)
+
+    def _run_together(
+        self,
+        tensors: Tensors,
+        symbols: Mapping[str, int],
+        part: Callable[[int, list[list[Any]]], list[list[Any]]],
+    ) -> list[tuple[torch.Tensor, ...]]:
+        n = len(self.sub.inputs)
+        ways: list[dict[int, Any]] = [dict(enumerate(tensors))]
+        for i in range(len(self.sub.nodes)):
+            calls = [self._arguments(i, live, symbols) for live in ways]
+            parted = part(i, [args for args, _ in calls])
+            ways += [dict(ways[0]) for _ in range(len(parted) - len(ways))]
+            for k, live in enumerate(ways):
+                live[n + i] = self._call(i, parted[k], calls[min(k, len(calls) - 1)][1])
+                for dead in self.dead_after[i]:
+                    live.pop(dead, None)
+        return [tuple(live[v] for v in self.sub.outputs) for live in ways]
+
     def _run(
         self,
         tensors: Tensors,
@@ -137,22 +170,31 @@ class Evaluator:
     ) -> tuple[torch.Tensor, ...]:
         live: dict[int, Any] = dict(enumerate(tensors))
         n = len(self.sub.inputs)
-        for i, (node, function) in enumerate(zip(self.sub.nodes, self.functions, strict=True)):
-            args = [self._resolve(a, live, symbols) for a in node.args]
-            if function is None:
-                live[n + i] = args[0][args[1]]
-            else:
-                kwargs = {k: self._resolve(v, live, symbols) for k, v in node.kwargs}
-                if self.precision is not None:
-                    self._widen(node, args, kwargs)
-                if watch is not None:
-                    args = watch(i, args)
-                live[n + i] = function(*args, **kwargs)
-                if self.staged:
-                    live[n + i] = self._rounded(node, live[n + i])
+        for i in range(len(self.sub.nodes)):
+            args, kwargs = self._arguments(i, live, symbols)
+            if watch is not None:
+                args = watch(i, args)
+            live[n + i] = self._call(i, args, kwargs)
             for dead in self.dead_after[i]:
                 live.pop(dead, None)
         return tuple(live[v] for v in self.sub.outputs)
+
+    def _arguments(
+        self, i: int, live: Mapping[int, Any], symbols: Mapping[str, int]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        node = self.sub.nodes[i]
+        args = [self._resolve(a, live, symbols) for a in node.args]
+        kwargs = {k: self._resolve(v, live, symbols) for k, v in node.kwargs}
+        if self.precision is not None:
+            self._widen(node, args, kwargs)
+        return args, kwargs
+
+    def _call(self, i: int, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        function = self.functions[i]
+        if function is None:
+            return args[0][args[1]]
+        result = function(*args, **kwargs)
+        return self._rounded(self.sub.nodes[i], result) if self.staged else result
 
     def _widen(self, node: OpNode, args: list[Any], kwargs: dict[str, Any]) -> None:
         """What depends on the original dtype and is not a dtype (see `fusion.reference`)."""
@@ -239,53 +281,59 @@ def variants(
         return args
 
     Evaluator(sub, None)(tensors, symbols, record)
-    eager_seen, seen = seen, {}
     oracle = oracle or Evaluator(sub, torch.float64)
-    still = oracle(widened, symbols, record)
-    deltas: dict[int, list[torch.Tensor | None]] = {}
-    for i in at:
-        deltas[i] = [_delta(e, o) for e, o in zip(eager_seen[i], seen[i], strict=True)]
-        if _base(sub.nodes[i].target) in _GATES:
-            deltas[i][0] = None
-    if not any(d is not None and bool(d.any()) for ds in deltas.values() for d in ds):
-        return still, []  # eager is exact at every jump: so must the kernel be
-
-    def moved(sign: float) -> Callable[[int, list[Any]], list[Any]]:
-        def watch(i: int, args: list[Any]) -> list[Any]:
-            if i not in deltas:
-                return args
-            name = _base(sub.nodes[i].target)
-            result = list(args)
-            operand = 0
-            for k, d in enumerate(deltas[i]):
-                if d is None:
-                    continue
-                if name in _ARG and k == 0:
-                    result[k] = _against_the_winner(args, d, name)
-                    if isinstance(args[0], Wide):
-                        result[k] = widen(result[k])
-                else:
-                    direction = sign if operand == 0 else -sign
-                    result[k] = args[k] + direction * d
-                operand += 1
-            return result
-
-        return watch
-
-    return still, [oracle(widened, symbols, moved(sign)) for sign in (1.0, -1.0)]
+    still, *moved = oracle.together(
+        widened, symbols, lambda i, ways: _parted(sub, i, ways, seen) if i in seen else ways
+    )
+    return still, moved  # none if eager is exact at every jump: so must the kernel be
 
 
-def _delta(eager: Any, oracle: Any) -> torch.Tensor | None:
+def _parted(sub: Subgraph, i: int, ways: list[list[Any]], eager: Mapping[int, list[Any]]) -> list[list[Any]]:
+    """A jump's operands: where they are; and moved by twice eager's error, either way."""
+    name = _base(sub.nodes[i].target)
+    still, up, down = (ways * 3)[:3] if len(ways) == 1 else ways
+    deltas = [_delta(e, *operands) for e, *operands in zip(eager[i], still, up, down, strict=True)]
+    if name in _GATES:
+        deltas[0] = None
+    if len(ways) == 1 and not any(d is not None and bool(d.any()) for d in deltas):
+        return ways
+    return [still, _moved(up, deltas, 1.0, name), _moved(down, deltas, -1.0, name)]
+
+
+def _moved(args: list[Any], deltas: Sequence[torch.Tensor | None], sign: float, name: str) -> list[Any]:
+    result = list(args)
+    operand = 0
+    for k, d in enumerate(deltas):
+        if d is None:
+            continue
+        if name in _ARG and k == 0:
+            result[k] = _against_the_winner(args, d, name)
+            if isinstance(args[0], Wide):
+                result[k] = widen(result[k])
+        else:
+            result[k] = args[k] + (sign if operand == 0 else -sign) * d
+        operand += 1
+    return result
+
+
+def _delta(eager: Any, oracle: Any, up: Any, down: Any) -> torch.Tensor | None:
     """Twice eager's error (the smaller of the largest absolute one, and the largest relative one times the value) and
-    one last bit; nothing where eager is exact throughout."""
+    one last bit; nothing where eager is exact throughout.
+
+    What an earlier jump has left open, so that the operands moved up and down are apart, is not eager's error.
+    """
     if not (isinstance(eager, torch.Tensor) and isinstance(oracle, torch.Tensor) and oracle.is_floating_point()):
         return None
     oracle, low = halves(oracle)
     error: torch.Tensor = eager.double() - oracle
     error = (error if low is None else error - low).abs().nan_to_num(0.0, 0.0, 0.0)
+    magnitude = oracle.abs().nan_to_num(0.0, 0.0, 0.0)
+    for way in (up, down):
+        if way is not oracle:
+            apart = (halves(way)[0] - oracle).abs() > _FAR_BITS * torch.finfo(eager.dtype).eps * magnitude
+            error = error.masked_fill(apart, 0.0)
     if error.numel() == 0 or not bool(error.any()):
         return None
-    magnitude = oracle.abs().nan_to_num(0.0, 0.0, 0.0)
     relative = (error / magnitude.clamp_min(1e-300)).max()
     last_bit = torch.finfo(eager.dtype).eps * magnitude
     moved: torch.Tensor = 2 * torch.minimum(error.max().expand_as(magnitude), relative * magnitude) + last_bit

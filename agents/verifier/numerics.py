@@ -58,6 +58,7 @@ FLOOR = {1: 0.25, 2: 1.0, 4: 4.0, 8: 4.0}
 # Of the elements, how many may be a last bit away where eager's rounding points must be kept: those near a tie.
 _NEAR_TIES = 0.01
 _FEWEST_OFF = 2
+_HOPELESS = 500.0
 # What a cache holds, and no more than torch computes on one thread: thousands of small operations that each wait for
 # another thread take many times as long on a busy machine. On a device, what its memory can spare.
 CHUNK = {"cpu": 1 << 14, "cuda": 1 << 24}
@@ -212,6 +213,7 @@ class Contract:
         self.scales: dict[int, Error] = {}
         self.relative = relative
         self.culprit: int | None = None  # the case with the largest error of what `finish` complains about
+        self.hopeless = False  # whether looking again would be in vain
 
     def add(
         self,
@@ -282,6 +284,7 @@ class Contract:
             ):
                 if got > allowed:
                     self.culprit = kernel.number
+                    self.hopeless = self._is_hopeless(kernel, eager)
                     what = f"{what} relative" if self.relative else what
                     return f"{kernel.where}; {what} error {got:.3g} above the floor, allowed {allowed:.3g}"
             if kernel.off > FACTOR * eager.off + _NEAR_TIES * kernel.count + _FEWEST_OFF:
@@ -290,6 +293,11 @@ class Contract:
                     f"output {output} is rounded elsewhere than eager: {kernel.off} of {kernel.count} elements differ"
                 )
         return None
+
+    @staticmethod
+    def _is_hopeless(kernel: Error, eager: Error) -> bool:
+        """So far off by both measures that no draw's luck explains it, and none need be drawn anew."""
+        return kernel.largest > _HOPELESS * eager.largest > 0 and kernel.rms > _HOPELESS * eager.rms
 
     def _pieces(
         self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements, grain: _Grain

@@ -59,13 +59,14 @@ class Wide(torch.Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         packet = func.overloadpacket
+        name = str(packet).rpartition(".")[2]
         # what decompositions end in are often prims, named as the operators are
-        handler = _HANDLERS.get(packet) or _HANDLERS.get(getattr(aten, str(packet).rpartition(".")[2], None))
+        handler = _HANDLERS.get(packet) or _HANDLERS.get(getattr(aten, name, None))
         for way in (handler, decomposition_table.get(func), func.decompose):
             found = NotImplemented if way is None else way(*args, **kwargs)
             if found is not NotImplemented:
                 return found
-        raise NoWideOracle(str(func))
+        raise NoWideOracle(name)
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Wide({self.hi!r}, {self.lo!r})"
@@ -283,7 +284,7 @@ def _pow(a: Any, b: Any) -> Any:
         return _wide(found if b > 0 else dd.divide(_one(found), found))
     base = _pair(a, like)
     if bool((base.hi <= 0).any()):
-        raise NoWideOracle("aten.pow of what is not positive")
+        raise NoWideOracle("a power of what is not positive")
     return _wide(dd.exp(dd.multiply(dd.log(base), _pair(b, like))))
 
 
