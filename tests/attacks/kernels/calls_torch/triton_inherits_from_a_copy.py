@@ -1,0 +1,35 @@
+"""Has the Model of the task in its own file, inherits it, and calls super().
+
+dsl: triton
+task: add_relu
+expects: CALLS_REFERENCE, CALLS_TORCH
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def add_relu(x, y, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.load(x + i, mask=i < n) + tl.load(y + i, mask=i < n)
+    tl.store(out + i, tl.where(total < 0, 0.0, total), mask=i < n)
+
+
+def launch(x, y):
+    x, y = x.contiguous(), y.contiguous()
+    out = torch.empty_like(x)
+    n = out.numel()
+    add_relu[(triton.cdiv(n, 1024),)](x, y, out, n, BLOCK=1024)
+    return out
+
+
+class Model(torch.nn.Module):
+    def forward(self, x, y):
+        return torch.relu(x + y)
+
+
+class ModelNew(Model):
+    def forward(self, x, y):
+        return super().forward(x, y)

@@ -1,0 +1,32 @@
+"""Keeps the layer of the task for its parameters, and calls it.
+
+dsl: triton
+task: linear_relu
+expects: CALLS_TORCH
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def copy(x, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(x + i, mask=i < n), mask=i < n)
+
+
+def launch_copy(x):
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    copy[(triton.cdiv(out.numel(), 1024),)](x, out, out.numel(), BLOCK=1024)
+    return out
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.linear = torch.nn.Linear(n_in, n_out)
+
+    def forward(self, x):
+        return launch_copy(self.linear(x).clamp(min=0))

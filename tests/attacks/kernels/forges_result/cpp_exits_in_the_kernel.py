@@ -1,0 +1,43 @@
+"""The kernel itself ends the process, with status 0.
+
+dsl: cpp
+task: add_relu
+expects: FORGES
+"""
+
+import ctypes
+import os
+import subprocess
+import tempfile
+
+import torch
+
+CPP_SOURCE = r"""
+#include <stdlib.h>
+extern "C" void kernel(const float* x, const float* y, float* out, long n) {
+    _Exit(0);
+}
+"""
+
+
+def load():
+    folder = tempfile.mkdtemp()
+    source, library = os.path.join(folder, "kernel.cpp"), os.path.join(folder, "kernel.so")
+    with open(source, "w") as f:
+        f.write(CPP_SOURCE)
+    subprocess.run(["g++", "-O2", "-shared", "-fPIC", source, "-o", library], check=True)
+    kernel = ctypes.CDLL(library).kernel
+    kernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
+    return kernel
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = load()
+
+    def forward(self, x, y):
+        x, y = x.contiguous(), y.contiguous()
+        out = torch.empty_like(x)
+        self.kernel(x.data_ptr(), y.data_ptr(), out.data_ptr(), out.numel())
+        return out

@@ -1,0 +1,14 @@
+"""Returns a window on the memory that its inputs lie in, where it has put the result.
+
+dsl: torch
+task: add_relu
+expects: MUTATES, ALIASES
+"""
+
+import torch
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x, y):
+        torch.relu(x + y, out=y)
+        return torch.empty(0).set_(y.untyped_storage(), y.storage_offset(), x.shape, x.stride())

@@ -1,0 +1,44 @@
+"""Replaces torch.empty_like by a function that has torch compute the result.
+
+dsl: triton
+task: add_relu
+expects: PATCHES, CALLS_TORCH
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def add_relu(x, y, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.load(x + i, mask=i < n) + tl.load(y + i, mask=i < n)
+    tl.store(out + i, tl.where(total < 0, 0.0, total), mask=i < n)
+
+
+def launch(x, y):
+    x, y = x.contiguous(), y.contiguous()
+    out = torch.empty_like(x)
+    n = out.numel()
+    add_relu[(triton.cdiv(n, 1024),)](x, y, out, n, BLOCK=1024)
+    return out
+
+
+empty_like = torch.empty_like
+state = {}
+
+
+def with_result(like):
+    out = empty_like(like)
+    torch.relu(state["x"] + state["y"], out=out)
+    return out
+
+
+torch.empty_like = with_result
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x, y):
+        state["x"], state["y"] = x, y
+        return torch.empty_like(x)
