@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+OBJECTS = "objects"
+"""The folder of what is built, in a store's."""
 SIZE_LIMIT_BYTES = 1 << 30
 _BUSY_S = 5.0
 
@@ -88,7 +90,7 @@ class Store:
                 if self.trouble:
                     raise CacheError(self.trouble)
                 _make_private(self.root)
-                for name in ("objects", "locks", "flights"):
+                for name in (OBJECTS, "locks", "flights"):
                     _make_private(self.root / name)
                 db = _open_database(self.root / "db")
                 flights = Flights(self.root / "flights")
@@ -131,7 +133,7 @@ class Store:
     def objects(self) -> Path:
         """Where built objects live (BUILD_DIR): in the cache, or a temporary folder when that is unusable."""
         if self._on_disk(lambda _: True, False):
-            return self.root / "objects"
+            return self.root / OBJECTS
         if self._spare_objects is None:
             self._spare_objects = tempfile.TemporaryDirectory(prefix="akg-objects-")
         return Path(self._spare_objects.name)

@@ -87,7 +87,7 @@ class Channel:
             try:
                 if max_fds:
                     space = socket.CMSG_SPACE(max_fds * array.array("i").itemsize)
-                    chunk, ancillary, _, _ = self.sock.recvmsg(size - len(data), space)
+                    chunk, ancillary, _, _ = self.sock.recvmsg(size - len(data), space, socket.MSG_CMSG_CLOEXEC)
                     for level, kind, payload in ancillary:
                         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                             got = array.array("i")

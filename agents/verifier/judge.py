@@ -26,22 +26,18 @@ import torch
 
 from akg_dynamo.agents.verifier.channel import ChannelClosed, ChannelTimeout, pair
 from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.sandbox import environment
 from akg_dynamo.cache.flags import EagerFlags
+from akg_dynamo.cache.store import OBJECTS, Store
 from akg_dynamo.core import settings
 from akg_dynamo.core.errors import JudgeError
+from akg_dynamo.core.protection import Protection
 from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
 
-# What a candidate may know of its surroundings: how to find a compiler and libraries, and how many threads to use.
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CXX")
-_KEPT_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "TRITON_")
+_END_S = 10.0
 _IDLE_S = 60.0
 """A judge with contexts on a device, which hold some of its memory, ends after so long without a job."""
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
-
-
-def _clean_environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
-    return {**kept, "OPENBLAS_NUM_THREADS": "1"}
 
 
 class _Process:
@@ -52,12 +48,13 @@ class _Process:
         channel, channel_theirs = pair()
         fds = (control_theirs.fileno(), channel_theirs.fileno())
         command = [sys.executable, "-m", "akg_dynamo.agents.verifier.zygote", *map(str, fds)]
+        command.append(os.path.realpath(Store().root / OBJECTS))
         # What candidates for a GPU import anyway is loaded before the fork too.
         command += ["triton"] if any(map(os.path.exists, _GPU_FILES)) else []
         self.popen = subprocess.Popen(
             command,
             pass_fds=fds,
-            env=_clean_environment(),
+            env=environment.clean(os.environ) | {"OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=None if settings.judge_stderr() else subprocess.DEVNULL,
@@ -69,6 +66,7 @@ class _Process:
         self.control = control
         self.channel = channel
         self.pending: dict[int, Future[Verdict]] = {}
+        self.asked: dict[int, Future[Protection]] = {}
         self.lock = threading.Lock()
         self.sending = threading.Lock()
         self.ready = threading.Event()
@@ -100,6 +98,15 @@ class _Process:
                     raise JudgeError("the judge's process has ended") from None
         return future
 
+    def ask_protection(self, device: str, *, trusted: bool) -> Future[Protection]:
+        future: Future[Protection] = Future()
+        with self.lock:
+            number = next(self.numbers)
+            self.asked[number] = future
+        with self.sending:
+            self.channel.send({"id": number, "protection": device, "trusted": trusted})
+        return future
+
     def _read(self) -> None:
         while True:
             try:
@@ -109,12 +116,19 @@ class _Process:
                     self.dead = not self.pending
                 if not self.dead:
                     continue
-                self.popen.kill()
+                self.control.close()
                 break
             except ChannelClosed:
                 break
             if "ready" in message:
                 self.ready.set()
+                continue
+            if message["id"] in self.asked:
+                asked = self.asked.pop(message["id"])
+                if "error" in message:
+                    asked.set_exception(JudgeError(message["error"]))
+                else:
+                    asked.set_result(Protection.from_json(message["protection"]))
                 continue
             with self.lock:
                 future = self.pending.pop(message["id"])
@@ -124,17 +138,21 @@ class _Process:
                 future.set_result(_verdict(message["verdict"]))
         with self.lock:
             self.dead = True
-            left = list(self.pending.values())
+            left: list[Future[Any]] = [*self.pending.values(), *self.asked.values()]
             self.pending.clear()
-        for future in left:
-            future.set_exception(JudgeError("the judge's process ended before it answered"))
+            self.asked.clear()
+        for unanswered in left:
+            unanswered.set_exception(JudgeError("the judge's process ended before it answered"))
 
     def stop(self) -> None:
         if os.getpid() != self.owner:
             return  # a fork of the user's process does not own it
-        self.control.close()
-        self.popen.kill()  # its children are killed with it
-        self.popen.wait()
+        self.control.close()  # upon which it ends its children and removes what they wrote
+        try:
+            self.popen.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
         self.reader.join(timeout=5)
         self.channel.close()
 
@@ -148,6 +166,7 @@ def _verdict(data: dict[str, Any]) -> Verdict:
         build_s=data["build_s"],
         judge_s=data["judge_s"],
         phases=tuple((name, seconds) for name, seconds in data["phases"]),
+        protection=Protection.from_json(data["protection"]),
         tricks=tuple(Trick[name] for name in data["tricks"]),
     )
 
@@ -216,6 +235,10 @@ class Judge:
         """Say that jobs on that device will come: contexts take a second or two, in other processes."""
         if device != "cpu":
             self._process.warm(_ordinal())
+
+    def protection(self, device: str = "cpu", *, trusted: bool = False) -> Protection:
+        """What candidates for that device are kept from on this host."""
+        return self._process.ask_protection(device, trusted=trusted).result()
 
     def submit(self, job: Job) -> Future[Verdict]:
         """Queue a job; its verdict comes later. Jobs are judged in the order they are submitted."""

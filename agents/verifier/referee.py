@@ -12,12 +12,14 @@ import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from akg_dynamo.agents.profiler.roofline import Ceiling, DeviceCeiling, HostCeiling
-from akg_dynamo.agents.verifier import cuda_memory, plan
+from akg_dynamo.agents.verifier import cuda_memory, plan, reading
+from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
 from akg_dynamo.agents.verifier.inputs import Drawer
@@ -27,6 +29,7 @@ from akg_dynamo.agents.verifier.shapes import elements
 from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker, Workers
+from akg_dynamo.core.protection import Protection
 from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
 
 _MANY_ELEMENTS = 1 << 21
@@ -34,31 +37,43 @@ _KEPT_ARENA_BYTES = 64 << 20
 _KEPT_DEVICE_BYTES = 256 << 20
 _WARM_CANDIDATE_BYTES = 1 << 30
 _VALUES_WAIT_S = 5.0
+_REQUESTS = 10  # of a judgement, which take as long as they may
 _TIMING_WAIT_S = 10.0
 
 
 class Referee:
     """Judges one job after another."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, shared: str) -> None:
+        """`shared`: the folder that trusted candidates are built in, if a job does not say another."""
         self.workers = workers
         self.warm: dict[str, Worker] = {}
         self.spare: Worker | None = None  # with a context on the device, for the next candidate that nobody trusts
         self.drawer = Drawer()
         self.ceilings: dict[str, Ceiling] = {}
         self.ordinal: int | None = None  # of the device this process has a context on
+        self.shared = shared
+        self.preloaded: set[str] = set()
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def worker_for(self, job: Job) -> Worker:
         """The warm worker for a kernel by rules, a fresh one for any other."""
         device = job.device
-        return self._warm(device) if job.trusted else self._fresh(device)
+        if not job.trusted:
+            return self._fresh(job)
+        folder = os.path.realpath(job.build_dir)
+        if job.build_dir != Path() and folder != self.shared:
+            self.shared = folder  # what is confined already cannot be let into another folder
+            for warm in self.warm.values():
+                if warm.alive:
+                    warm.end()
+        return self._warm(device)
 
     def _warm(self, device: str) -> Worker:
         warm = self.warm.get(device)
         if warm is None or not warm.alive:
-            warm = self.warm[device] = self._start(device)
+            warm = self.warm[device] = self._start(device, trusted=True)
         return warm
 
     def _ceiling(self, device: str) -> Ceiling:
@@ -67,32 +82,46 @@ class Referee:
             self.ceilings[device] = HostCeiling() if device == "cpu" else DeviceCeiling()
         return self.ceilings[device]
 
-    def _fresh(self, device: str) -> Worker:
+    def _fresh(self, job: Job) -> Worker:
+        if job.model is not None and job.model.interpreted and "triton" not in self.preloaded:
+            self.preloaded.add("triton")
+            self.workers.preload("triton")
         spare = self.spare
-        if device == "cpu" or spare is None or not spare.alive:
-            return self.workers.start()
+        if job.device == "cpu" or spare is None or not spare.alive:
+            cpu_s = int(job.build_timeout_s + _REQUESTS * job.timeout_s) * (os.cpu_count() or 1)
+            return self.workers.start(job.device, trusted=False, cpu_s=cpu_s)
         self.spare = None
         return spare
 
-    def _start(self, device: str) -> Worker:
-        worker = self.workers.start()
+    def _start(self, device: str, *, trusted: bool) -> Worker:
+        worker = self.workers.start(device, trusted=trusted, shared=(self.shared,))
         if device != "cpu":
             warm = {"op": "warm", "device": device, "ordinal": self.ordinal, "memory_bytes": _WARM_CANDIDATE_BYTES}
             worker.tell(warm)
         return worker
 
+    def protection(self, device: str, *, trusted: bool) -> Protection:
+        """What a worker for candidates is kept from here."""
+        if trusted:
+            return self._warm(device).protection
+        worker = self.workers.start(device, trusted=False)
+        try:
+            return worker.protection
+        finally:
+            worker.end()
+
     def warm_up(self) -> None:
         """What the first job would otherwise wait for."""
         torch.set_num_threads(1)
         self.drawer.fill_pools(torch.float32)
-        self.warm["cpu"] = self._start("cpu")
+        self.warm["cpu"] = self._start("cpu", trusted=True)
 
     def warm_up_device(self, ordinal: int) -> None:
         """What the first job on that device would otherwise wait for: contexts, here and in a worker, and kernels."""
         if self.ordinal is not None:
             return
         self.ordinal = ordinal
-        self.warm["cuda"] = self._start("cuda")
+        self.warm["cuda"] = self._start("cuda", trusted=True)
         with contextlib.suppress(RuntimeError):  # said again, with its reason, when a job needs the device
             self._use_device(ordinal)
             device = torch.device("cuda", ordinal)
@@ -117,9 +146,12 @@ class Referee:
         started = time.perf_counter()
         judgement = _Judgement(job)
         try:
+            if "reading" in job.screens:
+                _refuse_by_reading(job)
             with judgement.phase("spawn"):
                 self._prepare(job)
                 worker = self.worker_for(job)
+                judgement.protection = worker.protection
             try:
                 self._judge(job, worker, judgement)
             finally:
@@ -157,12 +189,32 @@ class Referee:
                 values.kind = self._judge_relatives(job, worker, means, judgement)
                 torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
                 with torch.no_grad(), self._device_lock(job, alone=False):
-                    values.check()
+                    self._check(job, values, means)
             judgement.moved("values", "oracle", values.oracle_s)
         if job.want_timing:
             with judgement.phase("timing"), self._device_lock(job, alone=True):
                 twin = worker if job.trusted else self._warm(job.device)
                 judgement.timing = Stopwatch(worker, twin, job, values, self._ceiling(job.device)).measure()
+
+    def _check(self, job: Job, values: Values, means: plan.Means) -> None:
+        """Its values; and of a candidate that is to be watched while it runs, how it behaves, or what it did wrong."""
+        if "running" not in job.screens:
+            values.check()
+            return
+
+        def start(watch: tuple[str, int] | None) -> tuple[Worker, Values]:
+            worker = self._fresh(job)
+            self._load(worker, job, means, watch)
+            return worker, values.in_another(worker)
+
+        behaviour = Behaviour(job, values, start)
+        try:
+            values.check()
+        except Failed as failed:
+            if failed.outcome is Outcome.WRONG and not failed.tricks:
+                failed.tricks = behaviour.name(failed)
+            raise
+        behaviour.check()
 
     def _judge_relatives(self, job: Job, worker: Worker, means: plan.Means, judgement: _Judgement) -> str:
         """Inputs of every kind on the smaller subgraphs; which kind is the ordinary one."""
@@ -185,18 +237,19 @@ class Referee:
         uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
         return device_lock(lock_path(str(uuid)), alone=alone, timeout_s=_TIMING_WAIT_S if alone else _VALUES_WAIT_S)
 
-    def _load(self, worker: Worker, job: Job, means: plan.Means) -> float:
+    def _load(self, worker: Worker, job: Job, means: plan.Means, watch: tuple[str, int] | None = None) -> float:
         candidate = job.candidate
         message = {
             "op": "load",
             "digest": candidate.digest,
             "name": f"akg_candidate_{candidate.digest[:16]}",
             "source": candidate.source,
-            "build_dir": str(job.build_dir),
+            "build_dir": str(job.build_dir) if job.trusted and job.build_dir != Path() else worker.build_dir,
             "threads": job.threads,
             "device": job.device,
             "ordinal": self.ordinal,
             "memory_bytes": means.candidate_bytes,
+            "watch": watch,
         }
         # A hostile candidate must not sit beside the baseline it is compared with.
         beside = job.subgraph if job.trusted and job.want_timing else None
@@ -222,7 +275,13 @@ class Referee:
             if worker.alive:
                 worker.tell({"op": "trim"})
         if not job.trusted:
-            self.spare = self._start(job.device)
+            self.spare = self._start(job.device, trusted=False)
+
+
+def _refuse_by_reading(job: Job) -> None:
+    findings = reading.read(job.candidate.source, job.candidate.dsl)
+    if findings:
+        raise Failed(Outcome.REFUSED, reading.summary(findings), *reading.tricks(findings))
 
 
 class _Judgement:
@@ -235,6 +294,7 @@ class _Judgement:
         self.timing: Timing | None = None
         self.build_s = 0.0
         self.tricks: tuple[Trick, ...] = ()
+        self.protection = Protection()
         self.phases: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -255,12 +315,15 @@ class _Judgement:
         """It, as it is reported."""
         checked, judge_s = tuple(self.checked), seconds - self.build_s
         found = Verdict(self.outcome, self.detail, checked, self.timing, self.build_s, judge_s)
-        return replace(found, tricks=self.tricks, phases=tuple(self.phases.items()))
+        return replace(found, tricks=self.tricks, phases=tuple(self.phases.items()), protection=self.protection)
 
 
-def main(parent: Channel, zygote: Channel) -> None:
-    """Answer jobs in the order they come, until the parent closes the channel."""
-    referee = Referee(Workers(zygote))
+def main(parent: Channel, zygote: Channel, folder: str, shared: str) -> None:
+    """Answer jobs in the order they come, until the parent closes the channel.
+
+    folder: for scratch folders. shared: for what trusted candidates build.
+    """
+    referee = Referee(Workers(zygote, folder), shared)
     parent.send({"ready": True})
     referee.warm_up()
     while True:
@@ -273,6 +336,10 @@ def main(parent: Channel, zygote: Channel) -> None:
             continue
         reply: dict[str, Any] = {"id": message["id"]}
         try:
+            if "protection" in message:
+                found = referee.protection(message["protection"], trusted=message["trusted"])
+                parent.send({**reply, "protection": found.to_json()})
+                continue
             verdict = referee.judge(pickle.loads(blob))  # from the parent, who is trusted
             reply["verdict"] = {
                 "outcome": verdict.outcome.name,
@@ -283,6 +350,7 @@ def main(parent: Channel, zygote: Channel) -> None:
                 "judge_s": verdict.judge_s,
                 "tricks": [t.name for t in verdict.tricks],
                 "phases": verdict.phases,
+                "protection": verdict.protection.to_json(),
             }
         except Exception as error:  # noqa: BLE001 - reported to the caller as a JudgeError; the next job is judged
             reply["error"] = f"{type(error).__name__}: {error}"

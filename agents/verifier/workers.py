@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import secrets
 import signal
-import time
+from collections import deque
 from typing import Any
 
+from akg_dynamo.agents.verifier import plan
 from akg_dynamo.agents.verifier.arena import Arena, Buffers
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, ChannelTimeout, pair
 from akg_dynamo.agents.verifier.cuda_memory import CudaMemory, SharingFault
 from akg_dynamo.agents.verifier.device_arena import DeviceArena
+from akg_dynamo.agents.verifier.sandbox import Confinement, environment, scratch
+from akg_dynamo.agents.verifier.sandbox.limits import GIB, Limits
 from akg_dynamo.agents.verifier.sandbox.processes import Census, census, signal_tree
+from akg_dynamo.core.protection import Protection
 from akg_dynamo.core.types import Outcome, Trick
 
 _DETACH_S = 10.0
 _WARM_S = 60.0
+_LEAST_MEMORY_BYTES = 2 * GIB
+_PROCESSES = 64
 
 
 class Failed(Exception):
@@ -31,41 +39,91 @@ class Failed(Exception):
 class Workers:
     """Asks the zygote for processes, and sees to their end."""
 
-    def __init__(self, zygote: Channel) -> None:
+    def __init__(self, zygote: Channel, folder: str) -> None:
+        """`folder`: where workers get their scratch folders."""
         self.zygote = zygote
+        self.folder = folder
         self.shares_device_memory = True  # until it fails
+        self._numbers = itertools.count()
 
-    def start(self) -> Worker:
-        """A fresh worker, with an arena of its own."""
+    def start(
+        self,
+        device: str = "cpu",
+        *,
+        trusted: bool = True,
+        shared: tuple[str, ...] = (),
+        cpu_s: int = 0,
+        without: tuple[str, ...] = (),
+    ) -> Worker:
+        """A fresh worker, with an arena and a scratch folder of its own.
+
+        shared: folders that a trusted one may write into, too. The rest is as in `Confinement`.
+        """
+        folder = f"{self.folder}/{next(self._numbers)}"
+        os.mkdir(folder, 0o700)
+        memory_bytes = max(_LEAST_MEMORY_BYTES, plan.free_bytes() // (2 if trusted else 4))
+        limits = Limits(memory_bytes=memory_bytes, cpu_s=cpu_s, processes=_PROCESSES + 4 * (os.cpu_count() or 1))
+        confinement = Confinement(folder, device, trusted, shared, limits, without)
         ours, theirs = pair()
         arena = Arena.create()
-        self.zygote.send({"op": "fork"}, fds=[theirs.fileno(), arena.fd])
+        self.zygote.send({"op": "fork", "confinement": confinement.to_json()}, fds=[theirs.fileno(), arena.fd])
         theirs.close()
         message, _ = self.zygote.receive()
-        return Worker(self, message["pid"], ours, arena)
+        return Worker(self, message["pid"], ours, arena, confinement)
 
-    def reap(self, pid: int) -> int:
-        """A dead worker's wait status."""
-        self.zygote.send({"op": "reap", "pid": pid})
-        return int(self.zygote.receive()[0]["status"])
+    def preload(self, module: str) -> bool:
+        """Have a module loaded in workers from now on; whether it could be."""
+        self.zygote.send({"op": "preload", "module": module})
+        return bool(self.zygote.receive()[0]["loaded"])
+
+    def finish(self, pid: int, *, by_itself: bool) -> tuple[int, str]:
+        """End a worker with all it started: its wait status, and what it took too much of, if that ended it."""
+        self.zygote.send({"op": "end", "pid": pid, "by_itself": by_itself})
+        answer = self.zygote.receive()[0]
+        return int(answer["status"]), str(answer["ended_for"])
 
 
 class Worker:
     """The judge's handle of one process that runs candidates."""
 
-    def __init__(self, workers: Workers, pid: int, channel: Channel, arena: Arena) -> None:
+    def __init__(self, workers: Workers, pid: int, channel: Channel, arena: Arena, confinement: Confinement) -> None:
+        self.confinement = confinement
         self.workers = workers
         self.pid = pid
         self.channel = channel
         self.arena = arena
         self.device_arena: DeviceArena | None = None
         self.alive = True
+        self.exhausted = False  # ended for taking more than it may
         self._owed = 0  # answers that nobody has waited for yet
+        self._asked: deque[str] = deque()  # what the next answers must repeat
+        self._protection: Protection | None = None
+
+    @property
+    def protection(self) -> Protection:
+        """What its candidates are kept from."""
+        if self._protection is None:
+            self._hear()
+        return self._protection or Protection()
+
+    @property
+    def build_dir(self) -> str:
+        """Where candidates build that may not write elsewhere."""
+        return f"{self.confinement.folder}/{environment.BUILD}"
+
+    def _hear(self) -> None:
+        """What it says of itself first, before any candidate is in it."""
+        try:
+            said = self.channel.receive(_WARM_S)[0]
+        except (ChannelClosed, ChannelTimeout):
+            how = self.end(by_itself=True)
+            raise Failed(Outcome.NOT_JUDGED, f"no process could be started: {how}") from None
+        self._protection = Protection.from_json(said["protection"])
 
     def tell(self, message: dict[str, Any]) -> None:
         """A request whose answer is of no interest; what is asked next waits for its end."""
         try:
-            self.channel.send(message)
+            self.channel.send(self._numbered(message))
         except ChannelClosed:
             self.end()
         else:
@@ -76,9 +134,14 @@ class Worker:
         if not self.alive:
             raise Failed(Outcome.NOT_JUDGED, "the process for this device could not be started")
         try:
-            self.channel.send(message, blob)
+            self.channel.send(self._numbered(message), blob)
         except ChannelClosed:
-            raise Failed(Outcome.CRASHED, self.end()) from None
+            raise self._crashed() from None
+
+    def _numbered(self, message: dict[str, Any]) -> dict[str, Any]:
+        """With a word that nobody can know before it is sent: an answer given in advance does not have it."""
+        self._asked.append(secrets.token_hex(8))
+        return {**message, "nonce": self._asked[-1]}
 
     def answer(self, timeout_s: float) -> dict[str, Any]:
         """The answer to what was sent."""
@@ -93,17 +156,28 @@ class Worker:
         return self.answer(timeout_s)
 
     def _receive(self, timeout_s: float) -> dict[str, Any]:
+        if self._protection is None:
+            self._hear()
         try:
             answer = self.channel.receive(timeout_s)[0]
         except ChannelTimeout:
             self.end()
-            raise Failed(Outcome.TIMED_OUT, f"no answer in {timeout_s:g} s") from None
+            raise Failed(Outcome.TIMED_OUT, f"no answer in {timeout_s:g} s", Trick.EXHAUSTS) from None
         except ChannelClosed:
-            raise Failed(Outcome.CRASHED, self.end()) from None
+            raise self._crashed() from None
+        if answer.get("nonce") != self._asked.popleft():
+            self.end()
+            raise Failed(Outcome.REJECTED, "an answer to what was not asked", Trick.FORGES)
         if answer.get("broken"):  # by an illegal address, say: no later call can succeed in that process
             self.end()
             raise Failed(Outcome.CRASHED, str(answer.get("error")))
         return answer
+
+    def _crashed(self) -> Failed:
+        """It ended before it answered: by its own doing, or by a limit."""
+        how = self.end(by_itself=True)
+        status_says_nothing = how.startswith("exited")  # who does that hopes to be taken for right
+        return Failed(Outcome.CRASHED, how, Trick.FORGES if status_says_nothing else Trick.EXHAUSTS)
 
     def freeze(self) -> None:
         """Stop it, with all it started, where it is."""
@@ -140,22 +214,20 @@ class Worker:
         if self.device_arena is not None:
             self.device_arena.shrink(keep_bytes)
 
-    def end(self) -> str:
-        """Kill it with all it started; says how it ended."""
+    def end(self, *, by_itself: bool = False) -> str:
+        """Kill it with all it started; says how it ended. `by_itself`: it seems to be ending without that."""
         if not self.alive:
             return "ended before"
         self.alive = False
         self.channel.close()
         self.arena.close()
-        time.sleep(0.005)  # a process that is ending by itself leaves its own status
-        for kill in (os.killpg, os.kill):  # it may not have made its group yet, or have left it
-            try:
-                kill(self.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
-        status = self.workers.reap(self.pid)
+        status, ended_for = self.workers.finish(self.pid, by_itself=by_itself)
+        scratch.remove(self.confinement.folder)
         if self.device_arena is not None:
             self.device_arena.close()
+        if ended_for:
+            self.exhausted = True
+            return f"ended by the judge: {ended_for}"
         if os.WIFSIGNALED(status):
             return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
         return f"exited with status {os.WEXITSTATUS(status)} without an answer"

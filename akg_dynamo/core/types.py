@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
+from akg_dynamo.core.protection import Protection
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -324,6 +326,7 @@ class Verdict:
     checked: which inputs were tried, as the report states them.
     tricks: what it was seen to try, the most telling first.
     phases: what the judging took, in seconds: spawn, import, values, oracle, timing.
+    protection: what the process that ran it was kept from.
     """
 
     outcome: Outcome
@@ -334,6 +337,7 @@ class Verdict:
     judge_s: float = 0.0
     tricks: tuple[Trick, ...] = ()
     phases: tuple[tuple[str, float], ...] = ()
+    protection: Protection = field(default_factory=Protection)
 
 
 @dataclass(frozen=True)

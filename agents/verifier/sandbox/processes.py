@@ -15,6 +15,7 @@ from akg_dynamo.agents.verifier.sandbox.limits import GIB, Limits
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MOST_FILES = 20_000
 _KILL_S = 5.0
+_OWN_END_S = 0.02
 _GONE = (FileNotFoundError, ProcessLookupError)
 
 
@@ -101,18 +102,21 @@ def _sizes(folder: str) -> Iterator[int]:
                     left.append(entry.path)
 
 
-def end(pid: int, known: set[int]) -> int:
+def end(pid: int, init: int, known: set[int], *, by_itself: bool) -> int:
     """Kill a child of this process with all it started, and what nobody else here is known to have started. Its status.
 
     What leaves its parent becomes this process's child: it is the init of its namespace, or their subreaper.
+    init: of the namespace that only the child and what it started are in, or 0. by_itself: it seems to be ending, and
+    is given a moment to leave its own status.
     """
-    status = _wait(pid, 0.005)  # a process that is ending by itself leaves its own status
+    status = _wait(pid, _OWN_END_S) if by_itself else None
+    if init:
+        os.kill(init, signal.SIGKILL)
     if status is None:
-        below = tree(pid)
-        for one in below:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+        signal_tree(pid, signal.SIGKILL)
         status = _wait(pid, _KILL_S)
+    if init:
+        _wait(init, _KILL_S)  # not before: it waits for all in its namespace to have been waited for
     end_strangers(known)
     return status if status is not None else int(signal.SIGKILL)
 
