@@ -43,7 +43,7 @@ def _triton_cuda(sub: Subgraph, design: Design, name: str, numerics: str) -> Can
     from akg_dynamo.agents.coder import triton_module
     from akg_dynamo.agents.lowering.triton_cuda import lower
 
-    kernel = lower(design.sketch, sizes=triton_module.known_sizes(design))
+    kernel = lower(design.sketch, sizes=triton_module.known_sizes(design), exact=numerics == "eager")
     return triton_module.render(sub, design, kernel, name, fp_fusion=numerics != "eager")
 
 

@@ -41,6 +41,11 @@ def dependent(band: Sequence[Pass]) -> Iterator[tuple[Member, Member, Recurrence
                 yield base, member, how
 
 
+def sums_exponentials(band: Sequence[Pass]) -> bool:
+    """Whether a loop would sum exponentials about a maximum that it is still looking for."""
+    return any(how.kind == "exponential" for _, _, how in dependent(band))
+
+
 def reads(band: Sequence[Pass]) -> int:
     """How often a loop would go through the elements: passes whose reductions are all done earlier do not count."""
     led = {id(member) for _, member, _ in dependent(band)}

@@ -56,7 +56,9 @@ def emit(schedule: Schedule, plans: Sequence[NestPlan], facts: SizeFacts, name: 
     warps = max(p.warps for p in plans)
     for nest, plan in zip(schedule.nests, plans, strict=True):
         loop = _CudaWriter(declarations, nest, plan, counts).emit()
-        hints = loop.hints if plan.warps == warps else (*loop.hints, f"num_warps={plan.warps}")
+        hints = (*loop.hints, "once") if plan.once else loop.hints
+        if plan.warps != warps:
+            hints = (*hints, f"num_warps={plan.warps}")
         body.append(replace(loop, hints=hints))
     found = declarations.design(name, body)
     launch = ConstExpr("num_warps", warps, tuple(sorted({1, 2, 4, 8, 16, warps})))

@@ -51,7 +51,7 @@ from akg_dynamo.agents.sketch.ast import DType
 CHUNKS = "chunks"  # the name of storage that holds one partial result per chunk: (chunks, results)
 COLUMNS = 128  # how many neighbouring columns a program of a column reduction takes
 MIN_CHUNK_BYTES = 1 << 15
-CHUNK_BYTES = 1 << 17
+CHUNK_BYTES = 1 << 18
 SMALL = 1 << 16  # elements: reductions up to this share a phase that they would not fill
 WHOLE = 1 << 15  # elements of a tensor that a program may hold at once
 LAST = (1 << 63) - 1  # a position after every other

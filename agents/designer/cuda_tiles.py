@@ -11,14 +11,15 @@ A tile's sizes are powers of two. `Knobs` moves away from the first guess; that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
-from akg_dynamo.agents.designer.cuda_bands import bands, carried, reads
+from akg_dynamo.agents.designer.cuda_bands import bands, carried, reads, sums_exponentials
 from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, chunked_axis, power_of_two
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import Access, Axis, leaves
 from akg_dynamo.agents.designer.nests import Nest, Pass, coefficients, nest_accesses
+from akg_dynamo.agents.designer.prims import Storage
 from akg_dynamo.agents.designer.sizes import SizeFacts, product
 
 TILE_BYTES = 4096  # of one tensor, that a pointwise program reads: 32 per thread of four warps, two vector loads
@@ -77,11 +78,15 @@ class BandPlan:
 
 @dataclass(frozen=True)
 class NestPlan:
-    """The tile size of every outer axis (1: a scalar loop), the plan of every band, and the warps."""
+    """The tile size of every outer axis (1: a scalar loop), the plan of every band, and the warps.
+
+    once: it reads more than the cache holds, each element once, and writes little: it should leave the cache alone.
+    """
 
     outer: dict[Axis, int]
     bands: dict[int, BandPlan] = field(default_factory=dict)  # by the identity of the passes' list of inner axes
     warps: int = 4
+    once: bool = False
 
     def band(self, group: Pass) -> BandPlan:
         """The plan of a pass's band."""
@@ -102,7 +107,27 @@ class _Planner:
     def plan(self) -> NestPlan:
         if not self.bands:
             return self._pointwise()
-        return self._columns() if self.nest.vector is not None else self._rows()
+        found = self._columns() if self.nest.vector is not None else self._rows()
+        return replace(found, once=self._streams(found))
+
+    def _streams(self, found: NestPlan) -> bool:
+        """Whether to read past what is in the cache: of that, much would have to be written back to make room.
+
+        Where everything fits there is room; where much more passes, that is little.
+        """
+        if any(not found.band(b[0]).whole and reads(b) > 1 for b in self.bands):
+            return False
+        read: dict[Storage, int] = {}
+        written = 0
+        for access in nest_accesses(self.nest):
+            elements = self.facts.value(product(a.extent for a in coefficients(access)))
+            size = elements * access.storage.dtype.size_bytes
+            if access.storage.kind == "in":
+                read[access.storage] = max(read.get(access.storage, 0), size)
+            else:
+                written += size
+        total = sum(read.values())
+        return 8 * written <= total and 1.1 * self.device.l2_bytes <= total <= 7 * self.device.l2_bytes
 
     def _value(self, axis: Axis) -> int:
         return max(1, self.facts.value(axis.extent))
@@ -170,23 +195,19 @@ class _Planner:
                 left //= outer[axis]
         elements = inner * prod(outer.values())
         per_thread = PER_THREAD
-        if elements <= SHORT and self.item >= 4:
+        waits = any(sums_exponentials(b) for b in self.bands if not found[id(b[0].inner)].whole)
+        if self.item >= 4 and (elements <= SHORT or waits):
             per_thread //= 2
-        elif self.item <= 2 and elements > 2 * SHORT and all(b.whole for b in found.values()) and self._once():
-            per_thread *= 2
         held = all(b.whole for b in found.values())
         if held and rows <= self.device.processors and elements <= 4 * SHORT:
             per_thread //= 2
         return NestPlan(outer, found, self._warps(elements, per_thread))
 
-    def _once(self) -> bool:
-        return all(reads(b) == 1 for b in self.bands)
-
     def _columns(self) -> NestPlan:
         vector = self.nest.vector
         assert vector is not None
         others = prod(self._value(a) for a in self.nest.outer if a is not vector)
-        columns = min(self._scaled(COLUMNS, 16), power_of_two(self._value(vector)))
+        columns = min(self._scaled(COLUMNS // 2, 16), power_of_two(self._value(vector)))
         line, sector = min(columns, 128 // self.item), min(columns, 32 // self.item)
         while columns > line and any(len(b) > 1 and not self._band(b, columns, WHOLE // 4).whole for b in self.bands):
             columns //= 2
@@ -244,7 +265,9 @@ class _Planner:
             if fits and tight:
                 return BandPlan(True, whole, None if chunked is None else self._with_grain(chunked, inner, True))
         long = self.item <= 2 or (beside == 1 and self._length(inner, chunked) >= LONG)
-        loop = (2 * LOOP if long else LOOP) // power_of_two(max(1, carried(band)))
+        loop = (2 * LOOP if long and not sums_exponentials(band) else LOOP) // power_of_two(max(1, carried(band)))
+        if self.nest.vector is not None:
+            loop //= 2
         left = max(1, self._scaled(loop, 32) // beside)
         tiles = dict.fromkeys(inner, 1)
         for axis in reversed(inner):

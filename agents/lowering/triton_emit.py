@@ -44,7 +44,7 @@ _VECTORS = 16  # what Triton calls divisible: sizes and addresses that are multi
 class PhaseEmitter:
     """Writes the body of one launch. `lines`, `tensors` and `grid` are the result."""
 
-    def __init__(self, program: Program, phase: PhasePlan, num_stages: int) -> None:
+    def __init__(self, program: Program, phase: PhasePlan, *, num_warps: int, num_stages: int, exact: bool) -> None:
         self.program = program
         self.phase = phase
         self.num_stages = num_stages
@@ -58,7 +58,8 @@ class PhaseEmitter:
         self.names = Names(pointers | {i.text for i in self.ints.values()})
         self.ranges = Ranges(program.constexprs)
         self.axes = {a for v in phase.users for a in v.axes} | {a for s in phase.sinks for a in s.axes}
-        self.values = ValueWriter(phase, self.ints, self.ranges, self.names, self.line)
+        self.values = ValueWriter(phase, self.ints, self.ranges, self.names, self.line, exact=exact)
+        self.values.threads = 32 * num_warps
         self.values.rough = rough(program)
         found = [a for a in accumulators(phase) if self.repeats(a.loop)]
         self.around: dict[Loop, list[Accumulator]] = {}
@@ -328,10 +329,16 @@ class PhaseEmitter:
                 self.segment(item, [s for s in item.sinks if not isinstance(s, Value)])
 
     def segment(self, segment: Segment, sinks: list[StoreTo | SetVariable]) -> None:
-        """Sinks, and values that other segments use, in the order of the program."""
+        """Sinks, and values that other segments use, in the order of the program; but loads come before stores.
+
+        Nothing that is loaded after a store may be asked for before it has been written: to the compiler it could be
+        the same memory.
+        """
         kept = [v for v in self.phase.users if v.home is segment and self.values.escapes(v)]
         entries: list[StoreTo | SetVariable | Value] = sorted([*sinks, *kept], key=lambda entry: entry.id)
         for n, entry in enumerate(entries):
+            if isinstance(entry, StoreTo) and not self.phase.hazards:
+                self.values.load_ahead(entries[n:], segment)
             if isinstance(entry, Value):
                 self.values.keep(entry)
             elif isinstance(entry, StoreTo):

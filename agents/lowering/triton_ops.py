@@ -35,6 +35,7 @@ TYPES = {
 }  # fmt: skip
 HALVES = (DType.F16, DType.BF16)
 _LARGEST = (2 - 2.0**-23) * 2.0**127  # of an f32
+_SMALLEST = 2.0**-126  # that has all its bits
 _BITS = {DType.I64: 63, DType.I32: 31, DType.I16: 15, DType.I8: 7, DType.U8: 8}
 
 
@@ -288,6 +289,18 @@ def _divide(a: Tile, b: Tile, kind: Kind) -> Tile:
     if kind.held is DType.F32:  # the / of f32 is an approximation
         return call("tl.div_rn", [typed(a), typed(b)], kind)
     return infix("/", a, b, kind)
+
+
+def inverse(x: Tile, *, exact: bool) -> Tile | None:
+    """What to multiply by instead of dividing by a constant, if there is such a number: a division takes a branch.
+
+    exact: only where not one bit of any result changes. Otherwise the results are within 1.5 ulp.
+    """
+    if x.held is not DType.F32 or not isinstance(x.value, float) or not _SMALLEST <= abs(x.value) <= 1 / _SMALLEST:
+        return None
+    if exact and abs(math.frexp(x.value)[0]) != 0.5:
+        return None
+    return literal(1.0 / x.value, x.dtype if x.dtype not in HALVES else DType.F32)
 
 
 def _sqrt(x: Tile, kind: Kind) -> Tile:

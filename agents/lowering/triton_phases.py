@@ -10,7 +10,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from akg_dynamo.agents.lowering.ir import Axis, Block, Loop, Program, Segment, SetVariable, StoreTo, Value, Variable
+from akg_dynamo.agents.lowering.ir import (
+    Access,
+    Axis,
+    Block,
+    IndexAt,
+    IndexSpan,
+    Loop,
+    Program,
+    Segment,
+    SetVariable,
+    StoreTo,
+    Value,
+    Variable,
+)
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.intexpr import linear, simplify, variables
 from akg_dynamo.core.errors import LoweringError
@@ -143,6 +156,29 @@ def always_full(axis: Axis, width: int, *, declared: bool) -> bool:
     if extent == {sk.IntConst(1): width}:
         return True
     return not declared and width == axis.size and all(factor % width == 0 for factor in extent.values())
+
+
+def read_once(phase: PhasePlan) -> frozenset[Value]:
+    """Loads of a phase marked "once" that no other load of it, and no other program, repeats."""
+    if not phase.nest or "once" not in phase.nest[0].source.hints:
+        return frozenset()
+    loads = [v for v in phase.users if v.kind == "load" and v.access is not None]
+    names = [v.access.tensor.name for v in loads if v.access is not None]
+    around = {loop.source.var for loop in phase.nest if trips(loop, 1) != sk.IntConst(1)}
+    return frozenset(
+        v for v in loads if v.access and names.count(v.access.tensor.name) == 1 and around <= _moved_by(v.access)
+    )
+
+
+def _moved_by(access: Access) -> set[str]:
+    """The loop variables and axes that an access moves with."""
+    found: set[str] = set()
+    for index in access.indices:
+        if isinstance(index, IndexAt):
+            found.update(variables(index.expr))
+        elif isinstance(index, IndexSpan):
+            found |= {index.axis.name, *variables(index.shift), *variables(index.axis.start)}
+    return found
 
 
 def launch_options(sketch: sk.Sketch, phase_plan: PhasePlan) -> dict[str, int]:

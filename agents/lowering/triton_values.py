@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ import numpy as np
 from akg_dynamo.agents.lowering.index import Ranges
 from akg_dynamo.agents.lowering.ir import (
     Axis,
+    Segment,
     SetVariable,
     StoreTo,
     Value,
@@ -27,6 +28,7 @@ from akg_dynamo.agents.lowering.triton_ops import (
     TYPES,
     Tile,
     cast,
+    inverse,
     literal,
     native,
     of_int,
@@ -36,13 +38,14 @@ from akg_dynamo.agents.lowering.triton_ops import (
     typed,
     wide,
 )
-from akg_dynamo.agents.lowering.triton_phases import PhasePlan
+from akg_dynamo.agents.lowering.triton_phases import PhasePlan, read_once
 from akg_dynamo.agents.sketch import ast as sk
 from akg_dynamo.agents.sketch.ast import DType
 
 _LONG = 16  # characters of an integer expression that is worth a name
 _INLINE = 72  # characters of an expression that need no statement of its own
 _MANY = 512  # lanes
+_AHEAD = 8  # loads, and elements of each that a thread has, that stores wait for
 _DOT_FROM = 16  # lanes that a matrix unit takes
 _NARROW = (DType.I16, DType.I8, DType.U8)
 _POSITIONAL = {"argmax": "first_largest", "argmin": "first_smallest"}
@@ -52,9 +55,17 @@ class ValueWriter:
     """Writes the values of one launch, each before its first use."""
 
     def __init__(
-        self, phase: PhasePlan, ints: Mapping[str, Int], ranges: Ranges, names: Names, line: Callable[[str], None]
+        self,
+        phase: PhasePlan,
+        ints: Mapping[str, Int],
+        ranges: Ranges,
+        names: Names,
+        line: Callable[[str], None],
+        *,
+        exact: bool,
     ) -> None:
         self.phase = phase
+        self.exact = exact
         self.rough: frozenset[Value] = frozenset()
         self.ints = ints
         self.names = names
@@ -67,6 +78,8 @@ class ValueWriter:
         self.dead: dict[Value, float | int | bool] = {}
         """What a value is on the lanes that are not live, where that is known."""
         self.looping = False
+        self.once = read_once(phase)
+        self.threads = 0
         self.accumulated: dict[Accumulator, Tile] = {}
 
     # ----------------------------------------------------------------------------------------- where a value is written
@@ -144,6 +157,36 @@ class ValueWriter:
                 self.line(f"{name} = {self.variables[variable]}")
                 self.tiles[read] = replace(self.read_variable(read), text=name)
 
+    def load_ahead(self, entries: Sequence[StoreTo | SetVariable | Value], segment: Segment) -> None:
+        """Writes loads that come after the first of these statements, which is a store, as far as registers go."""
+        todo: list[Value] = []
+        for entry in entries:
+            if isinstance(entry, SetVariable):
+                break
+            for load in self.loads_of(entry.value if isinstance(entry, StoreTo) else entry, segment):
+                lanes = math.prod(self.lanes[a].width for a in load.axes)
+                if load not in todo and len(todo) < _AHEAD and lanes <= _AHEAD * self.threads:
+                    todo.append(load)
+        first = set(self.loads_of(entries[0].value, segment)) if isinstance(entries[0], StoreTo) else set()
+        if any(load not in first and load not in self.tiles for load in todo):
+            for load in todo:
+                self.tile(load)
+
+    def loads_of(self, root: Value, segment: Segment) -> list[Value]:
+        """The loads of a segment that a value is made from and that may not have been written, in order."""
+        found: set[Value] = set()
+        seen: set[Value] = set()
+        todo = [root]
+        while todo:
+            value = todo.pop()
+            if value in seen or value.home is not segment:
+                continue
+            seen.add(value)
+            todo.extend(value.args)
+            if value.kind == "load":
+                found.add(value)
+        return sorted(found, key=lambda v: v.id)
+
     def needs(self, entry: StoreTo | SetVariable | Value, read: Value) -> bool:
         """Whether writing `entry` will still look at `read`."""
         if isinstance(entry, StoreTo | SetVariable):
@@ -209,6 +252,10 @@ class ValueWriter:
             return self.broadcast(args[0], value.axes)
         if value.name == "checked":
             return self.checked(args[0], args[1], value.hint or "index")
+        if value.name == "div" and args[1].literal and not args[0].literal:
+            factor = inverse(args[1], exact=self.exact)
+            if factor is not None:
+                return operation("mul", [args[0], factor], value.dtype)
         return operation(value.name, args, value.dtype, rough=value in self.rough and self.many(value))
 
     def many(self, value: Value) -> bool:
@@ -284,6 +331,8 @@ class ValueWriter:
                 if wanted is not None:
                     self.dead[value] = wanted
                     arguments.append(f"other={_other(wanted, value.dtype)}")
+        if value in self.once:
+            arguments.append('eviction_policy="evict_first"')
         return Tile(f"tl.load({', '.join(arguments)})", ATOM, value.dtype, value.dtype, place.axes)
 
     def wanted_dead(self, value: Value) -> float | int | bool | None:

@@ -314,7 +314,8 @@ class For:
 
     step None: a scalar loop. Otherwise a tiled loop, `step` names a constexpr (or is a literal), and `var` is an axis.
     hints: the arguments of the `@llm_hint(...)` above it: "parallel", "pipeline", "vectorize", "unroll"; "grididx",
-        "threadidx", "coreidx", "warp", "simd". A loop is parallel when "parallel" is among them.
+        "threadidx", "coreidx", "warp", "simd". A loop is parallel when "parallel" is among them. "once": what streams
+        through it should not take the cache from what others put there.
     """
 
     var: str

@@ -46,7 +46,9 @@ from akg_dynamo.agents.sketch.intexpr import apply_int, simplify, variables
 from akg_dynamo.agents.sketch.ops import OPS, REDUCTIONS, SCANS, Rule
 from akg_dynamo.core.errors import SketchError
 
-LOOP_HINTS = ("parallel", "pipeline", "vectorize", "unroll", "grididx", "threadidx", "coreidx", "warp", "simd")
+LOOP_HINTS = (
+    "parallel", "pipeline", "vectorize", "unroll", "once", "grididx", "threadidx", "coreidx", "warp", "simd",
+)  # fmt: skip
 ALLOC_HINTS = (
     "fastest", "fast", "medium", "slow", "accumulator", "input_cache", "output_buffer", "temp_workspace",
     "shared_between_threads", "init_zero", "no_init",

@@ -311,3 +311,68 @@ def test_numbers_keep_to_what_triton_takes_for_an_f32() -> None:
     assert found
     assert all(abs(float(n)) <= (2 - 2.0**-23) * 2.0**127 for n in found)
     checked(parse(text), {"N": 300})
+
+
+def test_loads_come_before_stores() -> None:
+    """After a store, a load would wait until it is written; but in the memory that is stored to it has to."""
+    text = """sketch steps {
+  symbols: N
+  tensors: x[N]: f32 in, g[N]: f32 in, m[N]: f32 in, y[N]: f32 out, z[N]: f32 out, t[N]: f32 tmp
+  @llm_hint("parallel")
+  for i in range(0, N, 256):
+    d = load(g[i:i+256]) * 0.5
+    store(d -> FIRST[i:i+256])
+    e = load(m[i:i+256]) + d
+    store(load(FROM[i:i+256]) - e -> z[i:i+256])
+    store(e -> y[i:i+256])
+}"""
+    fresh = parse(text.replace("FIRST", "y").replace("FROM", "x").replace("store(e -> y[i:i+256])", ""))
+    body = function(lower(fresh, sizes={"N": 4096}))
+    assert body.rindex("tl.load") < body.index("tl.store")
+    checked(fresh, {"N": 300})
+    again = parse(text.replace("FIRST", "t").replace("FROM", "t"))
+    body = function(lower(again, sizes={"N": 4096}))
+    assert body.index("tl.store") < body.index("tl.load(t_ptr")
+    checked(again, {"N": 300})
+
+
+def test_a_division_by_a_constant_is_a_product() -> None:
+    """Exactly for powers of two; with `exact`, only for those."""
+    text = """sketch scaled {
+  symbols: N
+  tensors: x[N]: f32 in, y[N]: f32 out
+  @llm_hint("parallel")
+  for i in range(0, N, 256):
+    store(load(x[i:i+256]) / BY -> y[i:i+256])
+}"""
+
+    def divides(by: str, *, exact: bool) -> bool:
+        return "div_rn" in lower(parse(text.replace("BY", by)), exact=exact).source
+
+    for by, always in (("255.0", False), ("8.0", True), ("-0.25", True), ("1.0", True), ("1e-39", None), ("0.0", None)):
+        assert divides(by, exact=True) is (always is not True)
+        assert divides(by, exact=False) is (always is None)
+        checked(parse(text.replace("BY", by)), {"N": 300})
+
+
+def test_what_is_read_once_leaves_the_cache_to_others() -> None:
+    """In a phase marked so, and only what no other program or load reads again."""
+    text = """sketch weighted {
+  symbols: M, N
+  tensors: x[M, N]: f32 in, w[N]: f32 in, z[M, N]: f32 in, y[M]: f32 out
+  @llm_hint("parallel" HINT)
+  for i in range(0, M):
+    axis j = range(0, N, 512)
+    p = load(x[i, j:j+512]) * load(w[j:j+512]) + load(z[i, j:j+512])
+    a = reduce_sum(p * load(z[i, j:j+512]), j)
+    store(AGAIN -> y[i])
+}"""
+
+    def kept(hint: str, again: str = "a") -> list[str]:
+        source = lower(parse(text.replace("HINT", hint).replace("AGAIN", again))).source
+        return [line.split("_ptr")[0][-1] for line in source.split("\n") if "evict_first" in line]
+
+    assert kept("") == []
+    assert kept(', "once"') == ["x", "z"]
+    assert kept(', "once"', "a + load(z[i, 0])") == ["x"]
+    checked(parse(text.replace("HINT", ', "once"').replace("AGAIN", "a")), {"M": 3, "N": 500})
