@@ -176,6 +176,7 @@ def _load(work: _Work, verdict: Verdict, store: Store, *, cached: bool) -> Kerne
         loaded.run,
         run_into=getattr(loaded, "run_into", None),
         in_place=getattr(loaded, "IN_PLACE", ()),
+        reads_addresses=getattr(loaded, "READS_ADDRESSES", False),
         cached=cached,
     )
 
@@ -215,7 +216,7 @@ class _Run:
             want_timing=timing,
             seed=int.from_bytes(os.urandom(4), "little"),
             threads=self.threads,
-            relatives=() if timing else relatives_of(work.sub, work.candidate, work.target),
+            relatives=() if timing else relatives_of(work.sub, work.candidate, work.target, self.options.numerics),
         )
 
 
@@ -267,7 +268,7 @@ def _candidates(work: _Work, numerics: str) -> list[Candidate] | SplitReason:
     found: list[Candidate] = []
     refusal = ""
     try:
-        designs = _designs(sub, work.target)
+        designs = _designs(sub, work.target, numerics)
         if isinstance(designs, SplitReason):
             return designs
         for design in designs[:_MOST_VARIANTS]:
@@ -279,10 +280,10 @@ def _candidates(work: _Work, numerics: str) -> list[Candidate] | SplitReason:
     return list({c.digest: c for c in found}.values()) or SplitReason(SplitReasonType.DESIGN, refusal)
 
 
-def _designs(sub: Subgraph, target: Target) -> list[Design] | SplitReason:
+def _designs(sub: Subgraph, target: Target, numerics: str) -> list[Design] | SplitReason:
     from akg_dynamo.agents.designer.variants import variants
 
-    return variants(sub, target)
+    return variants(sub, target, numerics)
 
 
 def _build(candidate: Candidate, target: Target, objects: Path) -> None:

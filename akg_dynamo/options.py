@@ -28,8 +28,10 @@ class Options:
     """One compilation's choices.
 
     gate: "profit" uses a kernel only where it was judged right and faster; "correct" wherever it was judged right.
-    numerics: "bounded": error at most twice eager's own against an fp64 oracle; "eager": eager's rounding points kept;
-        "fast": within `rtol`, which it needs.
+    numerics: "bounded": error at most twice eager's own against an fp64 oracle; "fast": within `rtol`, which it needs.
+        "eager": rounded where eager rounds. That gives eager's very bits where each of its operators is exact (one
+        rounding, whatever the layout); of the others (sums, exp, sigmoid: eager's own differ between layouts and
+        numbers of threads) it is "bounded" beside what is rounded likewise.
     dsl: what kernels are written in; None is the default of the device that a graph runs on.
     arch: the hardware to generate for; "native" is the host's.
     generation: "blocking" generates before the first call returns, "background" meanwhile, "cached" never.

@@ -17,16 +17,21 @@ _MOST_ELEMENTS = (RELATIVE_ELEMENTS, 1 << 20, 1 << 22)
 _LEAST_RATIO = 4
 
 
-def relatives_of(sub: Subgraph, candidate: Candidate, target: Target) -> tuple[Relative, ...]:
-    """One, if there is one; none for a subgraph that is judged as it is, or whose kernel is of its size alone."""
+def relatives_of(
+    sub: Subgraph, candidate: Candidate, target: Target, numerics: str = "bounded"
+) -> tuple[Relative, ...]:
+    """One, if there is one; none for a subgraph that is judged as it is, or whose kernel is of its size alone.
+
+    numerics: what the candidate was written for.
+    """
     if sub.symbols or target.backend != "cpu" or elements(sub, {}) <= LARGE_ELEMENTS:
         return ()
     for small in _sizes(sub):
         try:
-            designed = design(small, target)
+            designed = design(small, target, numerics)
             if isinstance(designed, SplitReason):
                 continue
-            written = by_rules.write(small, designed, target, candidate.name)
+            written = by_rules.write(small, designed, target, candidate.name, numerics=numerics)
         except (SketchError, LoweringError):
             continue
         if written.device_source == candidate.device_source:

@@ -17,7 +17,7 @@ def _cpp(sub: Subgraph, design: Design, name: str, numerics: str) -> Candidate:
     from akg_dynamo.agents.coder import module
     from akg_dynamo.agents.lowering.cpp import lower
 
-    return module.render(sub, design, lower(design.sketch), name)
+    return module.render(sub, design, lower(design.sketch), name, fp_fusion=numerics != "eager")
 
 
 def _cpp_version() -> str:

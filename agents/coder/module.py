@@ -7,7 +7,6 @@ ctypes does it.
 
 from __future__ import annotations
 
-import hashlib
 import types
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,9 +44,12 @@ class _Launch:
         return " * ".join(f"i[{k}]" for k in range(self.n_sizes)) or "1"
 
 
-def render(sub: Subgraph, design: Design, kernel: CppKernel, name: str) -> Candidate:
-    """The module of one kernel, for one subgraph's sizes (or symbols)."""
-    from akg_dynamo.agents.coder.toolchain import FLAGS
+def render(sub: Subgraph, design: Design, kernel: CppKernel, name: str, *, fp_fusion: bool = True) -> Candidate:
+    """The module of one kernel, for one subgraph's sizes (or symbols).
+
+    fp_fusion: whether a * b + c may be rounded once.
+    """
+    from akg_dynamo.agents.coder.toolchain import FLAGS, UNFUSED
 
     inputs = [f"x{i}" for i in range(len(sub.inputs))]
     outputs = [f"y{i}" for i in range(len(sub.outputs))]
@@ -68,7 +70,7 @@ def render(sub: Subgraph, design: Design, kernel: CppKernel, name: str) -> Candi
         cpp_source=cpp_source,
         entry=kernel.entry,
         reports=kernel.reports,
-        flags=list(FLAGS),
+        flags=list(FLAGS if fp_fusion else (*FLAGS, UNFUSED)),
         inputs=[describe(n, s) for n, s in zip(inputs, sub.inputs, strict=True)],
         outputs=[describe(n, s) for n, s in zip(outputs, sub.output_specs, strict=True)],
         parameters=", ".join([*inputs, *(s.name for s in sub.symbols)]),
@@ -92,11 +94,8 @@ def load(candidate: Candidate, build_dir: Path) -> types.ModuleType:
 
 
 def object_path(candidate: Candidate, build_dir: Path) -> Path:
-    """What `build()` makes; equal for candidates that share their C++."""
-    from akg_dynamo.agents.coder.toolchain import FLAGS, isa
-
-    made_from = hashlib.sha256("\0".join(["\n" + candidate.device_source, *FLAGS, isa()]).encode()).hexdigest()
-    return build_dir / f"{made_from[:32]}.so"
+    """What `build()` makes; equal for candidates that share their C++ and how it is compiled."""
+    return Path(load(candidate, build_dir).object_path())
 
 
 @cache

@@ -23,6 +23,8 @@ FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-fopenmp", "-fwrapv", "-fno-tree-vectorize", "-fno-math-errno",
     "-fno-trapping-math", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-pipe",
 )  # fmt: skip
+UNFUSED = "-ffp-contract=off"
+"""For kernels that round where eager rounds: a*b + c is two operations."""
 
 
 def compiler() -> str:
@@ -52,7 +54,7 @@ def version_text() -> str:
     return f"{_version(path)} {' '.join(FLAGS)}"
 
 
-__all__ = ["COMPILERS", "FLAGS", "build_many", "compiler", "isa", "version_text"]
+__all__ = ["COMPILERS", "FLAGS", "UNFUSED", "build_many", "compiler", "isa", "version_text"]
 
 
 def build_many(candidates: Sequence[Candidate], build_dir: Path, jobs: int) -> list[ToolchainError | None]:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from akg_dynamo.agents.designer.prims import Number, Prim, compute_dtype
+from akg_dynamo.agents.designer.prims import Number, Prim, as_stored, compute_dtype
 from akg_dynamo.agents.designer.sizes import Poly, Size, parse_dim
 from akg_dynamo.agents.designer.values import V, value_of
 from akg_dynamo.agents.sketch.ast import DType
@@ -55,10 +55,13 @@ def _schema(target: str) -> tuple[tuple[str, Any, bool], ...]:
 
 
 class Call:
-    """A node with its arguments resolved."""
+    """A node with its arguments resolved. numerics: as in the options."""
 
-    def __init__(self, node: OpNode, values: Sequence[Prim | tuple[Prim | None, ...]]) -> None:
+    def __init__(
+        self, node: OpNode, values: Sequence[Prim | tuple[Prim | None, ...]], numerics: str = "bounded"
+    ) -> None:
         self.node = node
+        self.numerics = numerics
         self._values = values
         self.name = base_name(node.target)
         self.specs: tuple[TensorSpec | None, ...] = node.out if isinstance(node.out, tuple) else (node.out,)
@@ -139,6 +142,13 @@ class Call:
         if not isinstance(found, V):
             raise NoRule(f"{self.node.target}: {name} is no tensor")
         return found
+
+    def term(self, name: str) -> V:
+        """An operand of a sum. In eager's kernel for CPUs, as in no other, a number has been rounded to the dtype."""
+        found, spec = self.value(name), self.specs[0]
+        if self.numerics != "eager" or self.on_cuda or spec is None or not isinstance(self.args[name], float):
+            return found
+        return V(as_stored(found.prim, DType.from_torch_name(spec.dtype)))
 
     def maybe(self, name: str, dtype: DType | None = None) -> V | None:
         """The same, for an argument that may be None or missing."""

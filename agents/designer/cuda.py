@@ -26,9 +26,9 @@ _LARGE = 0.3  # of the largest phase's bytes: phases of that size are tuned with
 _BIAS = 1.3  # how much dearer several phases have to look before one is tried, and the other way round
 
 
-def design(sub: Subgraph, target: Target) -> Design | SplitReason:
+def design(sub: Subgraph, target: Target, numerics: str = "bounded") -> Design | SplitReason:
     """The first guess for a subgraph."""
-    mapping = Mapping.of(sub, target)
+    mapping = Mapping.of(sub, target, numerics)
     return mapping if isinstance(mapping, SplitReason) else mapping.design(Knobs())
 
 
@@ -42,10 +42,10 @@ class Mapping:
     schedule: Schedule
 
     @staticmethod
-    def of(sub: Subgraph, target: Target) -> Mapping | SplitReason:
+    def of(sub: Subgraph, target: Target, numerics: str = "bounded") -> Mapping | SplitReason:
         """The phases as the cost model would have them, or why there are none."""
         try:
-            outputs = prepared(decompose(sub))
+            outputs = prepared(decompose(sub, numerics))
         except NoRule as reason:
             return SplitReason(SplitReasonType.DESIGN, str(reason))
         facts, gpu = SizeFacts.of(sub.symbols), device(target.arch)

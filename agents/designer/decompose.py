@@ -7,7 +7,7 @@ import akg_dynamo.agents.designer.pointwise
 import akg_dynamo.agents.designer.reductions
 import akg_dynamo.agents.designer.structure  # noqa: F401  (each registers its rules)
 from akg_dynamo.agents.designer.calls import RULES, Call, NoRule, base_name
-from akg_dynamo.agents.designer.prims import Prim, Storage, cast, expand, mem
+from akg_dynamo.agents.designer.prims import Prim, Storage, as_stored, cast, expand, mem
 from akg_dynamo.agents.designer.sizes import parse_dim
 from akg_dynamo.agents.designer.values import V
 from akg_dynamo.agents.sketch.ast import DType
@@ -26,8 +26,11 @@ def storage_of(spec: TensorSpec, kind: str, index: int) -> Storage:
     return Storage(kind, index, DType.from_torch_name(spec.dtype), shape, strides)
 
 
-def decompose(sub: Subgraph) -> list[tuple[Prim, Storage]]:
-    """Every output of the subgraph, as a primitive value and the memory it goes to."""
+def decompose(sub: Subgraph, numerics: str = "bounded") -> list[tuple[Prim, Storage]]:
+    """Every output of the subgraph, as a primitive value and the memory it goes to.
+
+    numerics: as in the options; under "eager" what an operator gives is rounded to its dtype, as eager stores it.
+    """
     values: list[Prim | tuple[Prim | None, ...]] = [mem(storage_of(s, "in", i)) for i, s in enumerate(sub.inputs)]
     for node in sub.nodes:
         if node.target == "getitem":
@@ -43,12 +46,12 @@ def decompose(sub: Subgraph) -> list[tuple[Prim, Storage]]:
         found = RULES.get(base_name(node.target))
         if found is None:
             raise NoRule(node.target)
-        call = Call(node, values)
+        call = Call(node, values, numerics)
         result = found(call)
         if isinstance(result, V):
-            values.append(_checked(call, 0, result))
+            values.append(_checked(call, 0, result, numerics))
         else:
-            parts = tuple(_checked(call, k, r) if r is not None else None for k, r in enumerate(result))
+            parts = tuple(_checked(call, k, r, numerics) if r is not None else None for k, r in enumerate(result))
             values.append(parts if isinstance(node.out, tuple) else _one(parts))
     outputs = []
     for k, number in enumerate(sub.outputs):
@@ -64,13 +67,15 @@ def _one(parts: tuple[Prim | None, ...]) -> Prim:
     return parts[0]
 
 
-def _checked(call: Call, k: int, value: V) -> Prim:
+def _checked(call: Call, k: int, value: V, numerics: str) -> Prim:
     """The contract of a rule: the result has the dtype and shape the graph says."""
-    if k >= len(call.specs) or call.specs[k] is None:
+    spec = call.specs[k] if k < len(call.specs) else None
+    if spec is None:
         return value.prim
     prim, shape = value.prim, call.shape_of(k)
     if prim.shape != shape:
         if len(prim.shape) != len(shape):
             raise NoRule(f"{call.node.target}: the rule gives {prim.shape}, the graph {shape}")
         prim = expand(prim, shape)
-    return cast(prim, call.dtype_of(k))
+    prim = cast(prim, call.dtype_of(k))
+    return as_stored(prim, DType.from_torch_name(spec.dtype)) if numerics == "eager" else prim

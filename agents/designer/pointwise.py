@@ -84,8 +84,7 @@ def _relu(c: Call) -> Result:
 
 @rule("add", "sub", "rsub")
 def _add(c: Call) -> Result:
-    a, b = c["self"], c["other"]
-    a, b = value_of(a, c.dtype).to(c.dtype), value_of(b, c.dtype).to(c.dtype)
+    a, b = c.term("self"), c.term("other")
     if c.name == "rsub":
         a, b = b, a
     alpha = c.get("alpha", 1)

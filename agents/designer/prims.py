@@ -13,7 +13,8 @@ is an ATen operator any more:
     take     a gather: some dims of the operand are indexed by integer values
     cat      concatenation along a dim; `pad`: the operand inside a frame of a constant
 
-f16 and bf16 exist only in memory: a value of theirs is held in f32 and rounded where it is stored.
+f16 and bf16 exist only in memory: a value of theirs is held in f32 and rounded where it is stored, or where eager would
+store it (`as_stored`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from akg_dynamo.agents.designer.sizes import Size, product
 from akg_dynamo.agents.sketch.ast import DType
+from akg_dynamo.agents.sketch.numerics import numpy_dtype
 
 Shape: TypeAlias = "tuple[Size, ...]"
 Number: TypeAlias = "bool | int | float"
@@ -112,6 +116,18 @@ def cast(x: Prim, dtype: DType) -> Prim:
     if x.kind == "const":
         return const(x.attr, dtype, x.shape) if _const_casts(x.attr, dtype) else _prim("cast", x.shape, dtype, (x,))
     return _prim("cast", x.shape, dtype, (x,))
+
+
+_VIEWS = frozenset({"mem", "expand", "permute", "reshape", "slice"})  # of elements that something else has computed
+
+
+def as_stored(x: Prim, memory: DType) -> Prim:
+    """The value as memory of that dtype would hold it, in the same dtype as before."""
+    if compute_dtype(memory) is memory or x.kind in _VIEWS:
+        return x
+    if x.kind == "const":
+        return const(float(np.float32(x.attr).astype(numpy_dtype(memory))), x.dtype, x.shape)
+    return _prim("cast", x.shape, x.dtype, (_prim("cast", x.shape, memory, (x,)),))
 
 
 def _const_casts(value: Number, dtype: DType) -> bool:

@@ -18,12 +18,15 @@ from akg_dynamo.agents.designer.sizes import SizeFacts
 from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph, Target
 
 
-def design(sub: Subgraph, target: Target) -> Design | SplitReason:
-    """The sketch for a subgraph, or why there is none (an operator, or a form of one, without a rule)."""
+def design(sub: Subgraph, target: Target, numerics: str = "bounded") -> Design | SplitReason:
+    """The sketch for a subgraph, or why there is none (an operator, or a form of one, without a rule).
+
+    numerics: as in the options; "eager" keeps eager's rounding points.
+    """
     if target.backend == "cuda":
-        return cuda.design(sub, target)
+        return cuda.design(sub, target, numerics)
     try:
-        outputs = decompose(sub)
+        outputs = decompose(sub, numerics)
     except NoRule as reason:
         return SplitReason(SplitReasonType.DESIGN, str(reason))
     facts = SizeFacts.of(sub.symbols)

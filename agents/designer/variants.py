@@ -23,12 +23,12 @@ _HELD = (Knobs(warps=1), Knobs(warps=-1), Knobs(whole=False), Knobs(tile=1), Kno
 _LOOPED = (Knobs(whole=True), Knobs(tile=-1), Knobs(tile=1), Knobs(warps=-1), Knobs(warps=1))
 
 
-def variants(sub: Subgraph, target: Target) -> list[Design] | SplitReason:
-    """The designs worth measuring, at most `MOST`; or why there is none."""
+def variants(sub: Subgraph, target: Target, numerics: str = "bounded") -> list[Design] | SplitReason:
+    """The designs worth measuring, at most `MOST`; or why there is none. numerics: as in the options."""
     if target.backend != "cuda":
-        only = design(sub, target)
+        only = design(sub, target, numerics)
         return [only] if isinstance(only, Design) else only
-    mapping = Mapping.of(sub, target)
+    mapping = Mapping.of(sub, target, numerics)
     if isinstance(mapping, SplitReason):
         return mapping
     found: list[Design] = []

@@ -66,7 +66,7 @@ Solve = Callable[..., Kernel | SplitReason]
 def solve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Solve:
     """Solves SUB with three variants, the first guess first, before a scripted judge."""
 
-    def designs(sub: Subgraph, target: Target) -> list[Design] | SplitReason:
+    def designs(sub: Subgraph, target: Target, numerics: str) -> list[Design] | SplitReason:
         made = design(sub, target)
         assert isinstance(made, Design)
         (tile,) = [c for c in made.sketch.constexprs if c.value in TILES]

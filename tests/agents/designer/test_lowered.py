@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from akg_dynamo.agents.coder import by_rules
 from akg_dynamo.agents.coder.module import load, render
 from akg_dynamo.agents.designer.rules import design
 from akg_dynamo.agents.lowering.cpp import lower
@@ -59,3 +61,26 @@ def test_a_sum_traced_at_few_terms_is_as_exact_over_many(
     (got,) = module.run(*((x, w)[i] for i in order), *(sizes[s] for s in symbols))
     exact = along_rows(x.double(), w.double())
     assert ((got - exact).abs() / exact).max() < 2 * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_eagers_rounding_points_give_its_very_bits(
+    dtype: torch.dtype, to_subgraph: Callable[..., tuple[Subgraph, list[int], list[int]]], tmp_path: Path
+) -> None:
+    """A chain of operators that each round once: in one kernel as in six."""
+
+    def chain(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        z = torch.full((), 0.1, dtype=dtype) * x * y + y
+        return (z - x) / (x.abs() + 1.3), torch.relu(z).to(torch.float32) * 3.7
+
+    args = (torch.randn(70, 133).to(dtype), torch.randn(133).to(dtype))
+    sub, order, _ = to_subgraph(chain, args)
+    found = {}
+    for numerics in ("eager", "bounded"):
+        designed = design(sub, Target(), numerics)
+        assert isinstance(designed, Design)
+        made = by_rules.write(sub, designed, Target(), "k", numerics=numerics)
+        found[numerics] = by_rules.built(made, Target(), tmp_path).run(*(args[i] for i in order))
+    want = chain(*args)
+    assert all(torch.equal(a, b) for a, b in zip(found["eager"], want, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(found["bounded"], want, strict=True))
