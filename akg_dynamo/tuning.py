@@ -15,8 +15,8 @@ from akg_dynamo.agents.designer.device import device
 from akg_dynamo.agents.verifier import shapes
 from akg_dynamo.core.types import Candidate, Outcome, Subgraph, Target, Timing, Verdict
 
-NOTICEABLE = 1.01  # less is not worth another judgement
-_AT_THE_ROOF = 0.92
+NOTICEABLE = 1.02  # less is noise as often as not, and not worth another judgement
+_AT_THE_ROOF = 0.95
 _IMPOSSIBLE = 1.1  # more than the memory gives: not all that was counted is read
 
 

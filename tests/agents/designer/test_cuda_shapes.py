@@ -191,6 +191,32 @@ def test_sums_stay_in_the_dtype_of_a_gpu(phases: Phases) -> None:
     assert "f32" in phase.text
 
 
+@pytest.mark.parametrize(
+    ("f", "shape", "once"),
+    [
+        (lambda x: x.sum(-1), (16384, 1024), True),
+        (lambda x: (x * x).mean(0), (65536, 1024), True),
+        (torch.sum, (1 << 24,), True),
+        (lambda x: torch.logsumexp(x, -1), (4096, 8192), True),  # held whole, so that it is read once
+        (lambda x: x.sum(-1), (8192, 1024), False),  # fits into the cache
+        (lambda x: x.sum(-1), (1 << 18, 1024), False),  # is much more
+        (lambda x: torch.softmax(x, -1), (16384, 1024), False),  # writes as much
+        (torch.tanh, (1 << 24,), False),
+    ],
+)
+def test_what_streams_past_the_cache(phases: Phases, f: Callable[..., Any], shape: tuple[int, ...], once: bool) -> None:
+    """A reduction of a few times what the cache holds does not push out what is there."""
+    assert ('"once"' in phases(f, shape)[0].text) is once
+
+
+def test_sums_of_exponentials_take_short_trips(subgraph: Callable[..., Subgraph]) -> None:
+    """They wait for one another: 8 elements of each of their tiles for a thread, and other programs meanwhile."""
+    found = design(subgraph(lambda x: torch.logsumexp(x, -1), (4096, 50257)), CUDA)
+    assert isinstance(found, Design)
+    sizes = {c.name: c.value for c in found.sketch.constexprs}
+    assert sizes["BL"] == 8 * 32 * sizes["num_warps"] == 2048
+
+
 def test_variants_differ_and_begin_with_the_design(subgraph: Callable[..., Subgraph]) -> None:
     for f, shape in (
         (torch.tanh, (1 << 24,)),
