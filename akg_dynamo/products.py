@@ -1,8 +1,12 @@
-"""Matrix products with rows that begin at odd addresses, on CUDA: computed with wider rows, block by block.
+"""Matrix products with rows that begin at odd addresses, on CUDA: computed through blocks with wider rows.
 
-A vocabulary of 50257 makes rows of 100514 bytes in bf16. The fast kernels of cuBLAS write rows that begin at multiples
-of 16 bytes; for others it takes one that is three times slower. So the product goes into a block with a few columns
-more, and from there to its place: one more pass over the result, and no more memory than a block.
+A vocabulary of 50257 makes rows of 100514 bytes in bf16. The fast kernels of cuBLAS read and write rows that begin at
+multiples of 16 bytes; for others it takes one that is several times slower. So a part of such a matrix goes through a
+block whose rows lie a little further apart: one more pass over the matrix, and no more memory than a block.
+
+    logits = linear(x, weight)                          the rows of the result, `linear_in_blocks`
+    grad_x = linear(grad_logits, weight.t())            the rows of the left factor, `linear_of_blocks`
+    grad_weight = mm(grad_logits.t(), x)                the columns of the left factor, `mm_of_blocks`
 """
 
 from __future__ import annotations
@@ -16,41 +20,97 @@ aten = torch.ops.aten
 
 _ALIGN_BYTES = 16
 _BLOCK_BYTES = 64 << 20
-_LEAST_COLUMNS = 1024  # of fewer, those that are added cost too much
+_TILE = 128  # rows or columns that a library's kernel computes together
+_LEAST_ODD = 1024  # columns of the odd matrix: of fewer, those in between cost too much
 _LEAST_OPERATIONS = 1 << 34  # less is done before a second kernel is launched
 
 
 def align_products(graph: fx.Graph) -> None:
-    """Rewrites `graph` in place: `linear_in_blocks` for every linear that it makes faster."""
+    """Rewrites `graph` in place: every product that a function of this module makes faster."""
     for node in graph.nodes:
-        if node.target is aten.linear.default and _is_slow(node):
-            node.target = linear_in_blocks
-            node.args = node.args[:2]
+        if node.target not in (aten.linear.default, aten.mm.default) or not _is_large(node):
+            continue
+        left, right = (n.meta["val"] for n in node.args[:2])
+        if node.target is aten.mm.default:
+            node.target = mm_of_blocks if _is_odd_and_turned(left, right) else node.target
+        elif _makes_odd_rows(right):
+            node.target, node.args = linear_in_blocks, node.args[:2]
+        elif _reads_odd_rows(right):
+            node.target, node.args = linear_of_blocks, node.args[:2]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The products. No operand is copied as a whole, and nothing is summed up but by the library.
 
 
 def linear_in_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``torch.nn.functional.linear(x, weight)``, contiguous."""
+    """``torch.nn.functional.linear(x, weight)``, contiguous: rows of the result at a time."""
     columns, inner = weight.shape
-    padded = columns + -columns % (_ALIGN_BYTES // weight.element_size())
-    wide = weight.new_empty((padded, inner))
-    wide[:columns] = weight
-    wide[columns:] = 0
     rows = x.reshape(-1, inner)
     result = x.new_empty((*x.shape[:-1], columns))
     flat = result.view(-1, columns)
-    step = max(1, _BLOCK_BYTES // (padded * x.element_size()))
-    block = x.new_empty((min(step, len(rows)), padded))
+    step = _rows_of_a_block(columns, x)
+    block = _block(x, min(step, len(rows)), columns)
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        torch.mm(part, wide.t(), out=block[: len(part)])
-        flat[start : start + step] = block[: len(part), :columns]
+        torch.mm(part, weight.t(), out=block[: len(part)])
+        flat[start : start + step] = block[: len(part)]
     return result
 
 
-linear_in_blocks.stands_for = aten.linear.default  # type: ignore[attr-defined]  # what reports say of it
+def linear_of_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``torch.nn.functional.linear(x, weight)``, contiguous: rows of `x` at a time."""
+    columns, inner = weight.shape
+    rows = x.reshape(-1, inner)
+    result = x.new_empty((*x.shape[:-1], columns))
+    flat = result.view(-1, columns)
+    step = _rows_of_a_block(inner, x)
+    block = _block(x, min(step, len(rows)), inner)
+    for start in range(0, len(rows), step):
+        part = block[: len(rows[start : start + step])]
+        part.copy_(rows[start : start + step])
+        torch.mm(part, weight.t(), out=flat[start : start + step])
+    return result
 
 
-def _is_slow(node: fx.Node) -> bool:
+def mm_of_blocks(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``torch.mm(left, right)``, contiguous, where `left` is transposed: its columns in memory at a time."""
+    columns, inner = left.shape
+    result = left.new_empty((columns, right.shape[1]))
+    step = max(_TILE, _rows_of_a_block(inner, left))
+    block = left.new_empty((inner, min(step, columns + -columns % _even(left))))
+    for start in range(0, columns, step):
+        part = block[:, : min(step, columns - start)]
+        part.copy_(left[start : start + step].t())
+        torch.mm(part.t(), right, out=result[start : start + step])
+    return result
+
+
+# what reports say of them
+linear_in_blocks.stands_for = aten.linear.default  # type: ignore[attr-defined]
+linear_of_blocks.stands_for = aten.linear.default  # type: ignore[attr-defined]
+mm_of_blocks.stands_for = aten.mm.default  # type: ignore[attr-defined]
+
+
+def _even(x: torch.Tensor) -> int:
+    return _ALIGN_BYTES // x.element_size()
+
+
+def _rows_of_a_block(columns: int, x: torch.Tensor) -> int:
+    rows = max(1, _BLOCK_BYTES // max(1, columns * x.element_size()))
+    return rows - rows % _TILE if rows > _TILE else rows
+
+
+def _block(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Of that size, each row at a multiple of 16 bytes."""
+    return x.new_empty((rows, columns + -columns % _even(x)))[:, :columns]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Which are slow: sizes that are known, of matrices as the library takes them without a copy.
+
+
+def _is_large(node: fx.Node) -> bool:
     x, weight, *bias = (a.meta.get("val") if isinstance(a, fx.Node) else a for a in node.args)
     result = node.meta.get("val")
     if not (isinstance(x, torch.Tensor) and isinstance(weight, torch.Tensor) and isinstance(result, torch.Tensor)):
@@ -59,9 +119,32 @@ def _is_slow(node: fx.Node) -> bool:
         return False
     if weight.dtype not in (torch.float16, torch.bfloat16) or weight.dim() != 2:
         return False
+    return 2 * numel_hint(result.shape) * numel_hint(x.shape[-1:]) >= _LEAST_OPERATIONS
+
+
+def _makes_odd_rows(weight: torch.Tensor) -> bool:
     columns, inner = weight.shape
-    if not isinstance(columns, int) or not isinstance(inner, int) or tuple(weight.stride()) != (inner, 1):
-        return False
-    even = _ALIGN_BYTES // weight.element_size()
-    operations = 2 * numel_hint(x.shape) * columns
-    return columns % even != 0 and inner % even == 0 and columns >= _LEAST_COLUMNS and operations >= _LEAST_OPERATIONS
+    return _is_odd(columns, weight) and _is_even(inner, weight) and _lies(weight, (inner, 1))
+
+
+def _reads_odd_rows(weight: torch.Tensor) -> bool:
+    columns, inner = weight.shape
+    return _is_odd(inner, weight) and _is_even(columns, weight) and _lies(weight, (1, columns))
+
+
+def _is_odd_and_turned(left: torch.Tensor, right: torch.Tensor) -> bool:
+    columns, width = left.shape[0], right.shape[1]
+    even = _is_even(width, right) and _lies(right, (width, 1))
+    return even and _is_odd(columns, left) and _lies(left, (1, columns))
+
+
+def _lies(x: torch.Tensor, strides: tuple[int, int]) -> bool:
+    return all(isinstance(s, int) for s in x.stride()) and x.stride() == strides
+
+
+def _is_odd(size: object, x: torch.Tensor) -> bool:
+    return isinstance(size, int) and size >= _LEAST_ODD and size % _even(x) != 0
+
+
+def _is_even(size: object, x: torch.Tensor) -> bool:
+    return isinstance(size, int) and size % _even(x) == 0

@@ -1,4 +1,4 @@
-"""Linears with unaligned rows: which are rewritten, and that the values are those of torch."""
+"""Products with unaligned rows: which are rewritten, and that the values are those of torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from akg_dynamo.core.types import SplitReasonType, Target
 from akg_dynamo.executor import write_forward
 from akg_dynamo.fusion.partition import plan
 from akg_dynamo.options import Options
-from akg_dynamo.products import align_products, linear_in_blocks
+from akg_dynamo.products import align_products, linear_in_blocks, linear_of_blocks, mm_of_blocks
 from akg_dynamo.recompose import recompose
 
 
@@ -25,6 +25,21 @@ def test_values(shape: tuple[int, ...], columns: int, dtype: torch.dtype, monkey
     monkeypatch.setattr(products, "_BLOCK_BYTES", 200)  # a few rows
     x, w = torch.randn(shape).to(dtype), torch.randn(columns, 32).to(dtype)
     got, want = linear_in_blocks(x, w), F.linear(x, w)
+    assert got.is_contiguous()
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("shape", [(7, 33), (2, 5, 33), (1, 33), (0, 33)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_of_the_gradients(shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_BLOCK_BYTES", 300)
+    monkeypatch.setattr(products, "_TILE", 8)
+    grad, w, x = torch.randn(shape).to(dtype), torch.randn(33, 16).to(dtype), torch.randn(shape).to(dtype)[..., :8]
+    got, want = linear_of_blocks(grad, w.t()), F.linear(grad, w.t())
+    assert got.is_contiguous()
+    torch.testing.assert_close(got, want)
+    flat, rows = grad.view(-1, 33), x.reshape(-1, 8)
+    got, want = mm_of_blocks(flat.t(), rows), torch.mm(flat.t(), rows)
     assert got.is_contiguous()
     torch.testing.assert_close(got, want)
 
@@ -70,9 +85,38 @@ def test_which_are_rewritten(other: dict[str, object]) -> None:
     assert not is_rewritten(graph(**{**BIG, **other}))  # type: ignore[arg-type]
 
 
+def gradients(rows: int, inner: int, columns: int, device: str = "cuda") -> list[object]:
+    """What the products of a linear layer's backward pass become."""
+    with FakeTensorMode():
+        grad, w, x = (
+            torch.empty(shape, dtype=torch.bfloat16, device=device)
+            for shape in ((rows // 8, 8, columns), (columns, inner), (rows, inner))
+        )
+
+        def backward(grad: Tensor, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            flat = grad.view(rows, columns)
+            return torch.mm(flat, w.t().t()).view(rows // 8, 8, inner), torch.mm(flat.t(), x)
+
+        gm = make_fx(backward)(grad, w, x)
+    recompose(gm)
+    align_products(gm.graph)
+    return [n.target for n in gm.graph.nodes if n.op == "call_function"]
+
+
+def test_the_gradients_of_one_that_is_rewritten_are_too() -> None:
+    found = gradients(8192, 1024, 50257)
+    assert linear_of_blocks in found
+    assert mm_of_blocks in found
+    for others in ((8192, 1024, 50264), (8192, 1023, 50257), (8, 1024, 50257), (8192, 1024, 257)):
+        found = gradients(*others)
+        assert linear_of_blocks not in found
+        assert mm_of_blocks not in found
+    assert not {linear_of_blocks, mm_of_blocks} & set(gradients(8192, 1024, 50257, "cpu"))
+
+
 def test_it_is_reported_and_executed_as_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_LEAST_OPERATIONS", 0)
-    monkeypatch.setattr(products, "_LEAST_COLUMNS", 1)
+    monkeypatch.setattr(products, "_LEAST_ODD", 1)
     gm = graph(64, 16, 5, dtype=torch.bfloat16, device="cuda")
     (node,) = [n for n in gm.graph.nodes if n.target is linear_in_blocks]
     target = Target("cuda", "triton_cuda", "sm_90", "sm_90")
