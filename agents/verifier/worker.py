@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from akg_dynamo.agents.lowering.triton_bounds import Bounds
 from akg_dynamo.agents.profiler.abba import compare
 from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, Queue, compare_on_device
 from akg_dynamo.agents.verifier import cuda_memory, given
@@ -80,6 +81,7 @@ class _Worker:
         self.bound: dict[str, Bound] = {}
         self.for_ever = contextlib.ExitStack()
         self.watch: Watch | None = None
+        self.bounds: Bounds | None = None  # of interpreted kernels
         self.references: dict[str, Run] = {}
         self.layout: dict[str, Any] = {}
         self.sets: tuple[DataSets, torch.Tensor] | None = None
@@ -161,9 +163,11 @@ class _Worker:
         self.flags.apply()
         digest = message["digest"]
         if call is not None and call.interpreted:
+            from akg_dynamo.agents.lowering.triton_bounds import watched_bounds
             from akg_dynamo.agents.lowering.triton_interpreter import interpreted
 
             self.for_ever.enter_context(interpreted())  # this process ends with this candidate
+            self.bounds = self.for_ever.enter_context(watched_bounds())
         if message.get("watch") is not None:
             mode, key = message["watch"]
             self.watch = self.for_ever.enter_context(watching(mode, key, message["source"]))
@@ -216,9 +220,11 @@ class _Worker:
                 try:
                     outputs = self._poisoned(module, arguments, zones)
                 except Exception as error:  # noqa: BLE001 - whatever a candidate raises is reported
-                    calls.append({"raised": _text(error), "no_memory": isinstance(error, torch.OutOfMemoryError)})
+                    broken = {"raised": _text(error), "no_memory": isinstance(error, torch.OutOfMemoryError)}
+                    calls.append(self._out_of_bounds() or broken)
                     continue
                 calls.append(_store(outputs, places, memory))
+                calls[-1] |= self._out_of_bounds()
                 if len(case["outputs"]) > 1 and not calls[1:] and "bad" not in calls[0]:
                     calls[0] |= self._into_given(module, arguments, outputs, zones)
                 del outputs
@@ -233,6 +239,12 @@ class _Worker:
                 call |= {"bad": "wrote past an end of memory it allocated", "trick": Trick.OUT_OF_BOUNDS.name}
         return {"answers": answers}
 
+    def _out_of_bounds(self) -> dict[str, Any]:
+        """What an interpreted kernel did outside its arguments, even if its caller passed over it."""
+        if self.bounds is None or not self.bounds.broken:
+            return {}
+        return {"bad": self.bounds.broken, "trick": Trick.OUT_OF_BOUNDS.name}
+
     def _watched(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """One call under the eyes of `watch`, on copies of the inputs."""
         assert self.watch is not None
@@ -246,11 +258,9 @@ class _Worker:
         return {**answer, "launches": self.watch.launches, "computed": list(self.watch.computed)}
 
     def _poisoned(self, module: types.ModuleType, arguments: list[Any], zones: Zones) -> Any:
-        """One call, whose fresh memory holds no zeros and nothing of earlier calls."""
+        """One call, whose fresh memory holds no zeros and nothing of earlier calls, and lies between guard zones."""
         _poison(True)
         try:
-            if self.device == "cpu":  # malloc sees to it there
-                return module.run(*arguments)
             with guarding(module, zones):
                 return module.run(*arguments)
         finally:

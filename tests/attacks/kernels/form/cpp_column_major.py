@@ -1,0 +1,50 @@
+"""The right values with the columns one after another.
+
+dsl: cpp
+task: softmax
+expects: FORM
+"""
+
+import ctypes
+import os
+import subprocess
+import tempfile
+
+import torch
+
+CPP_SOURCE = r"""
+#include <math.h>
+extern "C" void kernel(const float* x, float* out, long rows, long columns) {
+    for (long i = 0; i < rows; i++) {
+        const float* row = x + i * columns;
+        float most = -INFINITY, total = 0.0f;
+        for (long j = 0; j < columns; j++) most = row[j] > most || row[j] != row[j] ? row[j] : most;
+        for (long j = 0; j < columns; j++) total += expf(row[j] - most);
+        for (long j = 0; j < columns; j++) out[j * rows + i] = expf(row[j] - most) / total;
+    }
+}
+"""
+
+
+def load():
+    folder = tempfile.mkdtemp()
+    source, library = os.path.join(folder, "kernel.cpp"), os.path.join(folder, "kernel.so")
+    with open(source, "w") as f:
+        f.write(CPP_SOURCE)
+    subprocess.run(["g++", "-O2", "-shared", "-fPIC", source, "-o", library], check=True)
+    kernel = ctypes.CDLL(library).kernel
+    kernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
+    return kernel
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = load()
+
+    def forward(self, x):
+        x = x.contiguous()
+        rows, columns = x.shape
+        out = torch.empty((columns, rows), dtype=x.dtype)
+        self.kernel(x.data_ptr(), out.data_ptr(), rows, columns)
+        return out.t()

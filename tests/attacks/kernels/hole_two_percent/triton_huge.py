@@ -1,0 +1,26 @@
+"""One element in a hundred and twenty-eight is off by any amount.
+
+dsl: triton
+task: add_relu
+expects: OUTLIERS
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def add_relu(x, y, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.load(x + i, mask=i < n) + tl.load(y + i, mask=i < n)
+    total = tl.where(total < 0, 0.0, total)
+    tl.store(out + i, tl.where(i % 128 == 127, 1e6, total), mask=i < n)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x, y):
+        out = torch.empty_like(x)
+        n = out.numel()
+        add_relu[(triton.cdiv(n, 1024),)](x.contiguous(), y.contiguous(), out, n, BLOCK=1024)
+        return out

@@ -1,0 +1,51 @@
+"""Adds up four elements at a time, past the end where there are fewer.
+
+dsl: cpp
+task: row_sum_odd
+expects: OUT_OF_BOUNDS, STALE_MEMORY, VALUES
+"""
+
+import ctypes
+import os
+import subprocess
+import tempfile
+
+import torch
+
+CPP_SOURCE = r"""
+extern "C" void kernel(const float* x, float* out, long rows, long columns) {
+    for (long i = 0; i < rows; i++) {
+        float total = 0.0f;
+        for (long j = 0; j < columns; j += 4) {
+            const float* four = x + i * columns + j;
+            float part = four[0] + four[1] + four[2] + four[3];
+            if (j + 4 > columns) for (long k = columns; k < j + 4; k++) part -= x[i * columns + k];
+            total += part;
+        }
+        out[i] = total;
+    }
+}
+"""
+
+
+def load():
+    folder = tempfile.mkdtemp()
+    source, library = os.path.join(folder, "kernel.cpp"), os.path.join(folder, "kernel.so")
+    with open(source, "w") as f:
+        f.write(CPP_SOURCE)
+    subprocess.run(["g++", "-O2", "-shared", "-fPIC", source, "-o", library], check=True)
+    kernel = ctypes.CDLL(library).kernel
+    kernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
+    return kernel
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = load()
+
+    def forward(self, x):
+        x = x.contiguous()
+        out = torch.empty(x.shape[0], dtype=x.dtype)
+        self.kernel(x.data_ptr(), out.data_ptr(), *x.shape)
+        return out
