@@ -170,6 +170,7 @@ class _Graph:
                 first_run=_marked(solution, self.options),
                 run_into=solution.run_into,
                 in_place=solution.in_place,
+                reads_addresses=solution.reads_addresses,
             )
             cut_of[region] = (cut, solution)
 

@@ -176,6 +176,7 @@ def _load(work: _Work, verdict: Verdict, store: Store, *, cached: bool) -> Kerne
         loaded.run,
         run_into=getattr(loaded, "run_into", None),
         in_place=getattr(loaded, "IN_PLACE", ()),
+        reads_addresses=getattr(loaded, "READS_ADDRESSES", False),
         cached=cached,
     )
 

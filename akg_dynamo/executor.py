@@ -2,7 +2,8 @@
 
 What stays with torch is spelled as plain ``torch.*`` calls, which cost less per call than eager's module code; a region
 is one call of its kernel. Values are deleted at their last use, so that memory is never held longer than in eager; a
-kernel may write into the memory of one that has just died (`reuse`). The source is registered with linecache: a
+kernel may write into the memory of one that has just died (`reuse`), and views that only kernels read are not made
+(`unmade`). The source is registered with linecache: a
 traceback shows the generated line.
 
     def forward(args):
@@ -22,7 +23,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ from akg_dynamo.reinplace import Write, reinplace
 from akg_dynamo.reuse import plan_reuse
 from akg_dynamo.schedule import Region, Step, SymbolSources, is_view, schedule, step_inputs
 from akg_dynamo.spelling import Namespace, Speller, is_whole
+from akg_dynamo.unmade import unmade_views
 
 Outputs = tuple[torch.Tensor, ...]
 aten = torch.ops.aten
@@ -109,7 +111,14 @@ class _Writer:
         self.steps = reinplaced.steps
         self.writes = reinplaced.writes
         self.reused = plan_reuse(self.steps, self.output, self.writes)
-        self.read_by_kernel = {n for s in self.steps if isinstance(s, Region) for n in s.inputs}
+        asked = {source.node for source in self.sources.of.values()} | {
+            n for w in self.writes.values() for n in w.inputs
+        }
+        self.unmade = unmade_views(self.steps, self.output, kept=asked | set(self.writes))
+        self.steps = [s for s in self.steps if s not in self.unmade]
+        self.read_by_kernel = {
+            n for s in self.steps if isinstance(s, Region) for read in s.inputs for n in _with_bases(read)
+        }
         self.kernels = _Kernels(self.namespace, on_raise)
 
     def write(self) -> Executable:
@@ -146,7 +155,9 @@ class _Writer:
 
     def _reads(self, step: Step) -> list[fx.Node]:
         if isinstance(step, Region):
-            return [*step_inputs(step), *self.reused.get(step, ())]
+            made = [n for view in self._unmade_for(step) for n in view.all_input_nodes]
+            read = [*step_inputs(step), *made, *self.reused.get(step, ())]
+            return [n for n in read if n not in self.unmade]
         return self.writes[step].inputs if step in self.writes else step_inputs(step)
 
     def _last_uses(self) -> dict[fx.Node, int]:
@@ -209,9 +220,23 @@ class _Writer:
             return f"{text}.select({arguments})"
         return f"{self.namespace.bind('aten_slice', overload._op)}({text}, {arguments})"
 
+    def _unmade_for(self, region: Region) -> list[fx.Node]:
+        """The views that the region's nodes read and that are not made, each after what it is a view of."""
+        found: dict[fx.Node, None] = {}
+        for node in region.inputs:
+            chain: list[fx.Node] = []
+            while node in self.unmade:
+                chain.append(node)
+                node = node.all_input_nodes[0]
+            found.update(dict.fromkeys(reversed(chain)))
+        return list(found)
+
     def _region(self, region: Region) -> list[str]:
-        kernel = self.kernels.bind(region)
-        arguments = ", ".join([*(self.names[n] for n in region.inputs), *map(self._symbol, region.symbols)])
+        views = self._unmade_for(region)
+        kernel = self.kernels.bind(region, takes_bases=bool(views))
+        symbols = list(map(self._symbol, region.symbols))
+        arguments = ", ".join([*(self.names[self.unmade.get(n, n)] for n in region.inputs), *symbols])
+        originals = ", ".join([*(self.names[n] for n in region.inputs), *symbols])
         results = "".join(f"{self.names[n]}, " for n in region.outputs).rstrip()
         results = f"({results})" if len(region.outputs) == 1 else results.rstrip(",")
         call = f"{kernel}({arguments})"
@@ -221,7 +246,9 @@ class _Writer:
             "try:",
             f"{_INDENT}{results} = {call}",
             "except Exception as error:",
-            f"{_INDENT}{results} = {kernel}_raised(error, {arguments})",
+            *(f"{_INDENT}{self.names[n]} = {self.speller.call(n)}" for n in views),
+            f"{_INDENT}{results} = {kernel}_raised(error, {originals})",
+            *(f"{_INDENT}{line}" for line in self._delete(views)),
         ]
 
     def _integer(self, size: object) -> str:
@@ -257,6 +284,10 @@ class _Writer:
         return [f"if {name}.stride() != ({stride}):", f"{_INDENT}{name} = {self.restride}({name}, ({stride}))"]
 
 
+class _Latched(Exception):
+    """What stands in a kernel's place raises it where its callers hand over bases for views: these are then made."""
+
+
 class _Kernels:
     """The kernels as globals of the generated source: `name`, `name_into`, and `name_raised` for the latch."""
 
@@ -264,18 +295,19 @@ class _Kernels:
         self.namespace = namespace
         self.globals = namespace.globals
         self.on_raise = on_raise
-        self.bound: dict[int, str] = {}
+        self.bound: dict[tuple[int, bool], str] = {}
         self.allocating: dict[str, Callable[..., Outputs]] = {}
         self.may_reuse = True
 
-    def bind(self, region: Region) -> str:
-        """The region's kernel's name: regions of one kernel share it."""
-        if id(region.run) not in self.bound:
-            name = self.bound[id(region.run)] = self.namespace.name(region.name)
-            self._bind(name, region)
-        return self.bound[id(region.run)]
+    def bind(self, region: Region, *, takes_bases: bool) -> str:
+        """The region's kernel's name: regions of one kernel share it, those apart that give it bases for views."""
+        key = (id(region.run), takes_bases)
+        if key not in self.bound:
+            name = self.bound[key] = self.namespace.name(region.name)
+            self._bind(name, region, takes_bases)
+        return self.bound[key]
 
-    def _bind(self, name: str, region: Region) -> None:
+    def _bind(self, name: str, region: Region, takes_bases: bool) -> None:
         run, first_run = region.run, region.first_run
 
         def allocating(*arguments: Any) -> Outputs:
@@ -297,15 +329,23 @@ class _Kernels:
 
             self.globals[name], self.globals[into] = first, allocating
 
+        replaced: list[Callable[..., Outputs]] = []
+
+        def latched(*_: Any) -> Outputs:
+            raise _Latched
+
         def raised(error: Exception, *arguments: Any) -> Outputs:
+            if isinstance(error, _Latched):
+                return replaced[-1](*arguments)
             # A kernel raises before it writes (one that may raise later is given no input to write into), so that
-            # starting over is safe. From here on the global is the
-            # replacement, and no later call reaches the kernel. What torch's operators return may be laid out
-            # otherwise, or share memory: no kernel of this graph writes into the tensors of others any more.
+            # starting over is safe. From here on the global is the replacement, and no later call reaches the kernel.
+            # What torch's operators return may be laid out otherwise, or share memory: no kernel of this graph writes
+            # into the tensors of others any more.
             outputs, instead = self.on_raise(region, error, arguments)
             self.may_reuse = False
             self.globals.update(self.allocating)
-            self.globals[name] = instead
+            replaced.append(instead)
+            self.globals[name] = latched if takes_bases and instead is not run else instead
             return outputs
 
         self.globals[f"{name}_raised"] = raised
@@ -318,6 +358,14 @@ def restride(tensor: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
     ):
         return tensor
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
+def _with_bases(node: fx.Node) -> Iterator[fx.Node]:
+    """The node, and what it is a view of."""
+    yield node
+    while node.op == "call_function" and is_view(node) and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+        yield node
 
 
 def _made(step: Step) -> Sequence[fx.Node]:

@@ -26,6 +26,7 @@ class Region:
     first_run: what the first call goes through instead of `run`.
     run_into: `run` in memory that is given: called with a tensor for each output, then as `run` is.
     in_place: pairs (output, input), by position: `run_into` may be given that input for that output.
+    reads_addresses: of a tensor it asks nothing but where it begins: it may be given another one that begins there.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Region:
     first_run: Callable[..., tuple[torch.Tensor, ...]] | None = None
     run_into: Callable[..., tuple[torch.Tensor, ...]] | None = None
     in_place: tuple[tuple[int, int], ...] = ()
+    reads_addresses: bool = False
 
 
 Step = fx.Node | Region

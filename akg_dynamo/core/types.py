@@ -345,7 +345,7 @@ class Kernel:
     """A judged kernel, loaded and ready to be called: ``run(*tensors, *symbols) -> tuple of tensors``.
 
     key: what it is filed under in the cache. digest: of the subgraph it computes. run_into,
-        in_place: as in `Candidate`.
+        in_place: as in `Candidate`. reads_addresses: of its inputs it asks nothing but where they begin.
     """
 
     name: str
@@ -356,6 +356,7 @@ class Kernel:
     run: Callable[..., tuple[torch.Tensor, ...]] = field(repr=False)
     run_into: Callable[..., tuple[torch.Tensor, ...]] | None = field(default=None, repr=False)
     in_place: tuple[tuple[int, int], ...] = ()
+    reads_addresses: bool = False
     cached: bool = False
 
     @property

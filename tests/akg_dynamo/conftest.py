@@ -23,6 +23,7 @@ class ReferenceSolver:
     wrap: Callable[[Subgraph, Run], Run] = lambda sub, run: run
     wrap_into: Callable[[Subgraph, Run], Run] = lambda sub, run_into: run_into
     pairs: tuple[tuple[int, int], ...] = ()  # every kernel's IN_PLACE
+    reads_addresses: bool = False  # every kernel's READS_ADDRESSES
     solved: list[Subgraph] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
     calls: int = 0
@@ -40,7 +41,10 @@ class ReferenceSolver:
 
         run_into = self.wrap_into(sub, writing_into(run, len(sub.outputs)))
         candidate = Candidate("fused", "", "cpp")
-        return Kernel("fused", sub.digest, sub.digest, candidate, Verdict(Outcome.RIGHT), run, run_into, self.pairs)
+        right = Verdict(Outcome.RIGHT)
+        return Kernel(
+            "fused", sub.digest, sub.digest, candidate, right, run, run_into, self.pairs, self.reads_addresses
+        )
 
     def quarantine(self, kernel: Kernel, reason: str, options: Options) -> None:
         self.quarantined.append(kernel.key)
