@@ -30,6 +30,7 @@ _SAMPLE_S = 0.0003
 _BURST = 3.0  # samples of one side in one quad that differ so many times: the machine is busy
 _MOST_PALINDROMES = 8  # in one quad, on a busy machine
 _PROMISING = 1.05
+_WIDE = math.log(3.0)  # an interval of differences that is wider says that the machine was busy, and nothing else
 _PATIENCE = 3.0
 _LONG_S = 0.004
 _LOPSIDED = 1.5  # the least of two samples is less than one by a few per cent: far less than this
@@ -134,7 +135,8 @@ def _series(measure: Measure, budget_s: float, threshold: float, pace: _Pace, *,
         if len(logs) >= _MIN_QUADS:
             middle, low, high = interval(logs)
             busy = palindromes == _MOST_PALINDROMES
-            if low > math.log(threshold) or (high < math.log(threshold) and not busy):
+            wide = differences and high - low > _WIDE
+            if (low > math.log(threshold) and not wide) or (high < math.log(threshold) and not busy):
                 break
             # On a busy machine a gain needs more samples to show; what looks like none gets no more time.
             patient = busy or middle > math.log(_PROMISING)
@@ -148,6 +150,8 @@ def _series(measure: Measure, budget_s: float, threshold: float, pace: _Pace, *,
             if time.perf_counter() > deadline + (_PATIENCE * budget_s if patient else 0.0):
                 break
     middle, low, high = interval(logs)
+    if differences and high - low > _WIDE:
+        low = min(low, 0.0)
     return Timing(
         ratio=math.exp(middle),
         low=math.exp(low),

@@ -150,7 +150,7 @@ class HostCeiling:
         size = min(max(1 << footprint.bit_length(), 1 << 12), 1 << 26)
         if size not in self._read:
             half = size // 2
-            a, b = (torch.zeros(half, dtype=torch.uint8) for _ in range(2))
+            a, b = (torch.ones(half, dtype=torch.uint8) for _ in range(2))  # zeros would be one page, read often
             times = max(1, _READ_BYTES // size)
             compare_bytes = ctypes.CDLL(None).memcmp
             compare_bytes.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

@@ -226,6 +226,11 @@ class Judge:
         """End the judge's processes."""
         shut_down()
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of the judge come from."""
+        return self._process.popen.pid
+
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until torch is loaded there; only measurements need this."""
         if not self._process.ready.wait(timeout_s):

@@ -120,6 +120,16 @@ def within(sub: Subgraph, sizes: Mapping[str, int], limit_elements: int) -> dict
     return found
 
 
+def near(sub: Subgraph, sizes: Mapping[str, int], rng: random.Random, limit_elements: int) -> list[dict[str, int]]:
+    """Two more sizes of that class, neither much smaller nor much larger; of a single size, none."""
+    found: list[dict[str, int]] = []
+    for least, most in ((0.25, 0.75), (1.25, 2.0)):
+        drawn = {s.name: _limited(s, round(sizes[s.name] * rng.uniform(least, most))) for s in sub.symbols}
+        if drawn not in (*found, sizes) and elements(sub, drawn) <= limit_elements:
+            found.append(drawn)
+    return found
+
+
 def _largest(
     sub: Subgraph, symbol: Symbol, hint: Mapping[str, int], lowest: Mapping[str, int], room: int
 ) -> list[dict[str, int]]:

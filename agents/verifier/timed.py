@@ -18,17 +18,15 @@ from akg_dynamo.agents.verifier.arena import typed
 Run = Callable[..., Any]
 Inputs = Callable[[torch.Tensor, Mapping[str, Any]], list[Any]]
 
-_MOST_HELD = 64  # outputs that wait to be copied: one call of the copying operator serves all of them
-_HELD_BYTES = {"cpu": 1 << 17, "cuda": 64 << 20}
+_copy = torch.Tensor.copy_  # as it is before a candidate can put another in its place
 
 
 @dataclass(frozen=True)
 class DataSets:
-    """What each call is given, and where its outputs go. `held`: how many outputs may wait to be copied."""
+    """What each call is given, and where its outputs go."""
 
     arguments: list[list[Any]]
     places: list[list[torch.Tensor]]
-    held: int
 
 
 def data_sets(memory: torch.Tensor, layout: Mapping[str, Any], inputs: Inputs) -> DataSets:
@@ -40,9 +38,7 @@ def data_sets(memory: torch.Tensor, layout: Mapping[str, Any], inputs: Inputs) -
         given = [{**spec, "offset": spec.get("at", at + spec["offset"])} for spec in layout["inputs"]]
         arguments.append(inputs(memory, {**layout["case"], "inputs": given}))
         places.append([_place(memory, spec, at) for spec in layout["outputs"]])
-    n_bytes = max((place.numel() * place.element_size() for place in places[0]), default=1)
-    held = max(1, min(_MOST_HELD, _HELD_BYTES.get(memory.device.type, _HELD_BYTES["cuda"]) // max(n_bytes, 1)))
-    return DataSets(arguments, places, held)
+    return DataSets(arguments, places)
 
 
 def _place(memory: torch.Tensor, spec: Mapping[str, Any], at: int) -> torch.Tensor:
@@ -51,22 +47,16 @@ def _place(memory: torch.Tensor, spec: Mapping[str, Any], at: int) -> torch.Tens
 
 
 def timed(run: Run, sets: DataSets, first: int, count: int) -> Any:
-    """Call it so many times, from the data set `first` on; what the last call returned."""
-    copy, held = torch._foreach_copy_, sets.held
+    """Call it so many times, from the data set `first` on; what the last call returned.
+
+    Each output is copied at once: a kernel may return the same buffer every time.
+    """
     outputs: Any = ()
-    kept: list[torch.Tensor] = []
-    places: list[torch.Tensor] = []
     pairs = zip(sets.arguments[first : first + count], sets.places[first : first + count], strict=True)
-    for arguments, place in pairs:
+    for arguments, places in pairs:
         outputs = run(*arguments)
-        kept += outputs
-        places += place
-        if len(kept) >= held:
-            copy(places, kept)
-            kept.clear()
-            places.clear()
-    if kept:
-        copy(places, kept)
+        for place, output in zip(places, outputs, strict=True):
+            _copy(place, output)
     return outputs
 
 

@@ -21,6 +21,7 @@ from akg_dynamo.agents.verifier.device_arena import DeviceArena
 from akg_dynamo.agents.verifier.ground import Ground
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.sandbox.processes import Census
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.worker import _Worker
 from akg_dynamo.cache.flags import EagerFlags
@@ -71,14 +72,28 @@ class Worker:
         self.process.device = DEVICE
         self.device_arena: DeviceArena | None = None
         self.answers: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
+        self.shares_memory = True
+
+    def freeze(self) -> None:
+        """It does nothing between two requests anyway."""
+
+    def thaw(self) -> None:
+        """It was never stopped."""
+
+    def census(self) -> Census:
+        return Census(processes=1, threads=1, private_bytes=0)
 
     def arena_on_device(self) -> Buffers:
+        if not self.shares_memory:
+            return self.arena
         if self.device_arena is None:
             self.device_arena = DeviceArena(self.memory, self.process.ground.detach)
         return self.device_arena
 
     def send(self, message: dict[str, Any], blob: bytes = b"") -> None:
         message = pickle.loads(pickle.dumps(message))
+        self.asked.append(message)
         try:
             self.answers.append(getattr(self.process, "_" + message["op"])(message, blob))
         except Exception as error:  # noqa: BLE001 - as in the worker's own loop

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._C._dynamo import guards
 
+from akg_dynamo.agents.profiler.roofline import HostCeiling
 from akg_dynamo.agents.verifier import Job, Judge, plan, timing
 from akg_dynamo.agents.verifier.arena import GUARD_BYTES
 from akg_dynamo.agents.verifier.device_arena import DeviceArena
@@ -20,6 +21,7 @@ from akg_dynamo.agents.verifier.guarded import ZONE_BYTES, Zones, guarding
 from akg_dynamo.agents.verifier.inputs import on_host
 from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.workers import Failed
+from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Outcome, TorchConst
 from akg_dynamo.fusion.reference import reference
 
@@ -204,38 +206,41 @@ return (torch.relu(args[0] + args[1]) + (n > 15),)
 """
 
 
+def stopwatch(one: Job, monkeypatch: pytest.MonkeyPatch, *, large: bool) -> tuple[Stopwatch, list[Worker]]:
+    """It, and the kernel's process and eager's. `large`: what is timed lies in the device's memory."""
+    workers, one = [Worker(), Worker()], replace(one, flags=EagerFlags.now())
+    for worker in workers:
+        worker.shares_memory = large
+        monkeypatch.setattr(worker.process, "_use_device", lambda message: None)
+    values = values_of(one, workers[0], monkeypatch, large=large)
+    monkeypatch.setattr(timing, "_DEVICE_RING_BYTES", 16 << 20)
+    monkeypatch.setattr(timing, "_CHECKED_SHARE", 1.0)
+    return Stopwatch(*workers, one, values, HostCeiling()), workers  # type: ignore[arg-type]
+
+
 @SIZES
 def test_outputs_of_timed_calls_are_checked(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Worker()
-    for name, value in (("current_device", lambda: 0), ("get_device_properties", lambda _: _Properties())):
-        monkeypatch.setattr(torch.cuda, name, value)
-    right = job(add_relu(), RIGHT, trusted=False, timing_budget_s=0.02)
-    values = values_of(right, worker, monkeypatch, large=large)
-    monkeypatch.setattr(timing, "_CHECKED_SHARE", 1.0)
-    watch = Stopwatch(None, worker, right, values)  # type: ignore[arg-type]
+    right = job(add_relu(), RIGHT, trusted=False, timing_budget_s=0.01)
+    watch, _ = stopwatch(right, monkeypatch, large=large)
     assert watch.measure().kernel_us > 0
-    wrong = job(add_relu(), DRIFTS, top="n = 0", trusted=False, timing_budget_s=0.02)
-    values = values_of(wrong, worker, monkeypatch, large=large)
+    wrong = job(add_relu(), DRIFTS, top="n = 0", trusted=False, timing_budget_s=0.01)
+    watch, _ = stopwatch(wrong, monkeypatch, large=large)
     with pytest.raises(Failed, match="while timed") as failed:
-        Stopwatch(None, worker, wrong, values).measure()  # type: ignore[arg-type]
+        watch.measure()
     assert failed.value.outcome is Outcome.WRONG
 
 
-class _Properties:
-    L2_cache_size = 1 << 20
-
-
-def test_sets_are_many_enough_to_leave_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Worker()
-    for name, value in (("current_device", lambda: 0), ("get_device_properties", lambda _: _Properties())):
-        monkeypatch.setattr(torch.cuda, name, value)
+def test_no_call_of_a_run_finds_what_another_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     one = job(add_relu(20_000), RIGHT, trusted=False, timing_budget_s=0.001)
-    values = values_of(one, worker, monkeypatch, large=True)
-    laid_out: list[int] = []
-    lay_out = values.lay_out
-    monkeypatch.setattr(values, "lay_out", lambda *a: laid_out.append(a[1]) or lay_out(*a))
-    Stopwatch(None, worker, one, values).measure()  # type: ignore[arg-type]
-    assert len(set(laid_out)) * 3 * 20_000 * 4 > 2 * _Properties.L2_cache_size
+    watch, workers = stopwatch(one, monkeypatch, large=True)
+    watch.measure()
+    for worker in workers:
+        (laid,) = [m["layout"] for m in worker.asked if m["op"] == "lay"]
+        assert laid["sets"] > 20
+        runs = [m for m in worker.asked if m["op"] == "timed"]
+        assert len(runs) > 24
+        assert len({m["count"] for m in runs}) > 3
+        assert all(0 <= m["first"] <= m["first"] + m["count"] <= laid["sets"] for m in runs)
 
 
 def test_constants_of_a_device_become_the_hosts() -> None:
