@@ -10,10 +10,10 @@ STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
 CASES ?=
 
-.PHONY: help setup demo test check fast conformance bench golden clean
+.PHONY: help setup demo test check fast conformance bench golden judge-matrix clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: $(STAMP)  ## set up .venv
 
@@ -50,6 +50,9 @@ bench: setup  ## the speed tables: operators, compile time, models
 
 golden: setup  ## rewrite the golden generated sources
 	$(PY) tests/agents/lowering/test_golden.py
+
+judge-matrix: setup  ## docs/judge.md: which attacks on the judge are caught here, and how
+	$(PY) -m tests.attacks.matrix
 
 clean:  ## remove what setup and the tests made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -56,7 +56,8 @@ def extract(gm: fx.GraphModule, plan: FusionPlan) -> list[Cut]:
 
 def whole(graph: fx.Graph, outputs: Sequence[fx.Node]) -> tuple[Subgraph, tuple[fx.Node, ...]]:
     """All of a functional graph as one subgraph, and the placeholders that are its inputs: every tensor there is."""
-    nodes = [n for n in graph.nodes if n.op == "call_function" and classify(n) is not OpKind.SYMBOLIC]
+    computing = [n for n in graph.nodes if n.op == "call_function" and n.meta.get("val") is not None]  # no assertions
+    nodes = [n for n in computing if classify(n) is not OpKind.SYMBOLIC]
     inputs = [n for n in graph.nodes if n.op == "placeholder" and isinstance(n.meta.get("val"), torch.Tensor)]
     with _no_new_guards(graph):
         cutter = _Cutter(0, nodes, FusionPlan(dict.fromkeys(nodes, 0), {}), {})

@@ -8,6 +8,10 @@ from typing import Any
 from akg_dynamo.agents.verifier.workers import Failed
 from akg_dynamo.core.types import Outcome, Trick
 
+_USED_UP = (
+    "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "can't start new thread",
+    "File too large", "No space left", "Too many open files", "Resource temporarily unavailable",
+)  # fmt: skip
 _FIELDS = (("dtype", str), ("device", str), ("shape", list), ("stride", list))
 
 
@@ -31,6 +35,18 @@ def check_call(call: Any) -> None:
     sizes = described and all(_is_list(o[n], int) for o in outputs for n in ("shape", "stride"))
     if not (sizes and _is_list(texts, str) and call.get("trick", Trick.FORM.name) in Trick.__members__):
         raise _forged()
+
+
+def trick_of_error(text: str) -> tuple[Trick, ...]:
+    """What a candidate seems to have tried that raised this."""
+    if text.startswith(("SystemExit", "KeyboardInterrupt")):
+        return (Trick.FORGES,)
+    refused = ("PermissionError", "gaierror", "ConnectionRefusedError", "ConnectionError", "URLError")
+    if text.startswith(refused) or "Operation not permitted" in text or "Read-only file system" in text:
+        return (Trick.ESCAPES,)
+    if text.startswith(("MemoryError", "OutOfMemoryError", "RecursionError")) or any(said in text for said in _USED_UP):
+        return (Trick.EXHAUSTS,)
+    return (Trick.VALUES,)
 
 
 def _is_list(value: Any, of: type) -> bool:

@@ -28,8 +28,8 @@ def diagnose(
 def _of_one(out: torch.Tensor, want: torch.Tensor, inputs: Sequence[torch.Tensor]) -> Trick | None:
     if out.numel() == 0 or _equal(out, want):
         return None
-    if _is_constant(out) and not _is_constant(want):
-        return Trick.CONSTANT
+    if is_constant(out) and not is_constant(want):
+        return Trick.STALE_MEMORY if out.is_floating_point() and bool(out.isnan().any()) else Trick.CONSTANT
     if any(
         t.dtype == out.dtype and t.numel() == out.numel() and _equal(t.reshape(-1), out.reshape(-1)) for t in inputs
     ):
@@ -55,7 +55,8 @@ def _of_one(out: torch.Tensor, want: torch.Tensor, inputs: Sequence[torch.Tensor
     return Trick.PRECISION if float(error.max()) <= _CLOSE else Trick.VALUES
 
 
-def _is_constant(t: torch.Tensor) -> bool:
+def is_constant(t: torch.Tensor) -> bool:
+    """Whether all of its elements are the same (or NaN)."""
     first = t.reshape(-1)[0]
     return t.numel() > 1 and bool((t.isnan() if bool(first.isnan()) else t == first).all())
 

@@ -114,6 +114,9 @@ def _subgraph(task: Task, exported: torch.export.ExportedProgram, interpreted: b
         else:
             raise TaskError(f"{where}: Model returns what is not a tensor, or a list of tensors")
     subgraph, inputs = whole(graph, [*returned, *updated])
+    sizes = {d for s in subgraph.inputs for d in s.shape}
+    if any(s.name not in sizes for s in subgraph.symbols):
+        raise TaskError(f"{where}: the shape of what Model returns depends on the values of its inputs")
     position = {n.name: i for i, n in enumerate(inputs)}
     state, constants, arguments = [], [], []
     given = iter(task.cases[0])

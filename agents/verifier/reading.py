@@ -126,6 +126,8 @@ class _Reader(ast.NodeVisitor):
             self.note(words.BUILTINS[node.id], node, f"uses {node.id}")
         elif node.id in ("__builtins__", "__loader__", "__spec__"):
             self.note(Trick.HIDES_CALLS, node, f"uses {node.id}")
+        elif node.id in ("__name__", "__file__") and not self._is_main_guard(node):
+            self.note(Trick.LOOKS_AROUND, node, f"uses {node.id}")
         elif node.id == "Model":
             self.note(Trick.CALLS_REFERENCE, node, "uses Model")
 
@@ -136,6 +138,10 @@ class _Reader(ast.NodeVisitor):
         parent = self.parents.get(node)
         test = self.parents.get(parent) if parent is not None else None
         return node.id == "globals" and isinstance(test, ast.Compare) and isinstance(test.left, ast.Constant)
+
+    def _is_main_guard(self, node: ast.Name) -> bool:
+        test = self.parents.get(node)
+        return isinstance(test, ast.Compare) and any(self.names.text(c) == "__main__" for c in test.comparators)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         dotted = self.names.dotted(node)
@@ -162,8 +168,11 @@ class _Reader(ast.NodeVisitor):
             self.note(Trick.ESCAPES, node, dotted)
         elif dotted.startswith("torch.cuda.Event") or dotted.startswith("torch.profiler"):
             self.note(Trick.CLOCKS, node, dotted)
+        elif words.tells_of_the_judge(dotted):
+            self.note(Trick.LOOKS_AROUND, node, dotted)
         elif dotted.startswith("torch.") and self.dsl != "torch" and not words.allowed_of_torch(dotted):
-            if not words.is_layer(dotted) and dotted != "torch.nn.functional":
+            held = words.is_layer(dotted) or dotted == "torch.nn.functional" or self._is_called_once(node)
+            if not held:
                 self.note(Trick.CALLS_TORCH, node, dotted)
         elif dotted.startswith("os.") and dotted.split(".")[1] in words.OS:
             self._of_os(dotted, node)
@@ -171,6 +180,16 @@ class _Reader(ast.NodeVisitor):
             self._of_ctypes(dotted, node)
         elif dotted.startswith(("triton.testing", "triton.runtime.driver")):
             self.note(Trick.CLOCKS, node, dotted)
+
+    def _is_called_once(self, node: ast.AST) -> bool:
+        """Whether it is called when the module is executed or an object built: with constants, before any input."""
+        parent = self.parents.get(node)
+        if not (isinstance(parent, ast.Call) and parent.func is node):
+            return False
+        above: ast.AST | None = parent
+        while above is not None and not isinstance(above, ast.FunctionDef | ast.Lambda):
+            above = self.parents.get(above)
+        return above is None or (isinstance(above, ast.FunctionDef) and above.name == "__init__")
 
     def _streams(self, dotted: str, node: ast.AST) -> None:
         if "cuda" not in dotted:
@@ -253,6 +272,11 @@ class _Reader(ast.NodeVisitor):
             self._program(dotted, node)
         elif function.attr == "data_ptr":
             self._address(node)
+        elif function.attr == "add_pre_run_hook":
+            self.note(Trick.HIDES_CALLS, node, "runs Python when a kernel is launched")
+        for keyword in node.keywords:
+            if keyword.arg in ("pre_hook", "post_hook"):
+                self.note(Trick.HIDES_CALLS, node, "runs Python when a kernel is launched")
 
     def _program(self, dotted: str, node: ast.Call) -> None:
         command = node.args[0] if node.args else None
@@ -307,10 +331,30 @@ class _Reader(ast.NodeVisitor):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if is_jit(node, self.names):
+            self._kernel(node)
             return
         if node.name in words.METHODS:
             self.note(words.METHODS[node.name], node, f"defines {node.name}")
         self.generic_visit(node)
+
+    def _kernel(self, node: ast.FunctionDef) -> None:
+        """A kernel calls its language, and other kernels: what else a compiler would refuse, an interpreter runs."""
+        given = {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}
+        for call in (n for n in ast.walk(node) if isinstance(n, ast.Call)):
+            function = call.func
+            dotted = self.names.dotted(function)
+            if dotted is not None:
+                known = dotted.startswith("triton.")
+            elif isinstance(function, ast.Name):
+                known = function.id in self.names.kernels or function.id in words.IN_KERNELS or function.id in given
+            else:
+                root = function
+                while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
+                    root = root.func if isinstance(root, ast.Call) else root.value
+                outer = isinstance(root, ast.Name) and root.id in self.names.globals and root.id not in given
+                known = not outer and self.names.dotted(root) in (None, "triton.language", "triton")
+            if not known:
+                self.note(Trick.HIDES_CALLS, call, f"its kernel calls {ast.unparse(function)}, which is no kernel")
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
         self.note(Trick.THREADS, node, "is asynchronous")

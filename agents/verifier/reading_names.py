@@ -42,6 +42,10 @@ class Names:
                 if dotted is not None:
                     self.aliases.setdefault(node.targets[0].id, dotted)
         self.defined -= self.aliases.keys()
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+        self.kernels = {f.name for f in functions if is_jit(f, self)}
+        assigned = [n for s in tree.body if isinstance(s, ast.Assign) for t in s.targets for n in ast.walk(t)]
+        self.globals = {n.id for n in assigned if isinstance(n, ast.Name)} | (self.defined - self.kernels)
 
     def dotted(self, node: ast.AST) -> str | None:
         """The full name of what is reached from a module by attributes, or None."""

@@ -42,7 +42,8 @@ class Tensors:
         for f in self.functions:
             function = _Function(self, f)
             function.run()
-            yield from function.found
+            if f.name != "__init__":  # where there are no inputs yet
+                yield from function.found
 
 
 class _Function(ast.NodeVisitor):

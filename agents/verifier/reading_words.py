@@ -123,6 +123,22 @@ FLAGS = _words(
 )
 """Functions of torch that change what others compute, or how fast."""
 
+_STATE_OF_TORCH = _words(
+    "torch.are_deterministic_algorithms_enabled torch.is_deterministic_algorithms_warn_only_enabled torch._dynamo "
+    "torch.get_num_threads torch.initial_seed torch.random torch.get_rng_state torch._C torch._logging torch.overrides "
+    "torch.utils._python_dispatch torch.utils.deterministic"
+)
+"""What tells a candidate how and by whom it is run, or lets it take the place of torch's functions."""
+
+
+def tells_of_the_judge(dotted: str) -> bool:
+    """Whether it is of that sort."""
+    inside = any(dotted == name or dotted.startswith(name + ".") for name in _STATE_OF_TORCH)
+    return inside and not allowed_of_torch(dotted)
+
+
+IN_KERNELS = _words("range min max abs int float len tuple print isinstance static_range cdiv slice bool")
+
 _TORCH = _words(
     "torch.Tensor torch.Size torch.device torch.dtype torch.layout torch.memory_format torch.strided torch.no_grad "
     "torch.inference_mode torch.enable_grad torch.contiguous_format torch.channels_last torch.preserve_format "

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from akg_dynamo.agents.profiler.roofline import Ceiling, DeviceCeiling, HostCeiling
-from akg_dynamo.agents.verifier import cuda_memory, plan, reading
+from akg_dynamo.agents.verifier import cuda_memory, plan, reading, reproduce
+from akg_dynamo.agents.verifier.answers import trick_of_error
 from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
@@ -159,6 +160,7 @@ class Referee:
         except Failed as failed:
             judgement.outcome, judgement.detail = failed.outcome, failed.detail
             judgement.tricks = failed.tricks
+            judgement.reproduce()
         except torch.OutOfMemoryError as error:
             judgement.outcome, judgement.detail = Outcome.NOT_JUDGED, f"too little device memory: {error}"
         return judgement.verdict(time.perf_counter() - started)
@@ -182,7 +184,7 @@ class Referee:
         many = job.device == "cpu" and sizes is not None and elements(job.subgraph, sizes) > _MANY_ELEMENTS
         with judgement.phase("import"):
             judgement.build_s = self._load(worker, job, means)
-        values = Values(self.drawer, worker, job, means, judgement.checked)
+        values = judgement.values = Values(self.drawer, worker, job, means, judgement.checked)
         if job.want_values:
             torch.set_num_threads(1)
             with judgement.phase("values"):
@@ -195,6 +197,9 @@ class Referee:
             with judgement.phase("timing"), self._device_lock(job, alone=True):
                 twin = worker if job.trusted else self._warm(job.device)
                 judgement.timing = Stopwatch(worker, twin, job, values, self._ceiling(job.device)).measure()
+        left = worker.census().processes - 1
+        if not job.trusted and left > 0:
+            raise Failed(Outcome.REJECTED, f"{left} processes that it started are still there", Trick.THREADS)
 
     def _check(self, job: Job, values: Values, means: plan.Means) -> None:
         """Its values; and of a candidate that is to be watched while it runs, how it behaves, or what it did wrong."""
@@ -250,6 +255,7 @@ class Referee:
             "ordinal": self.ordinal,
             "memory_bytes": means.candidate_bytes,
             "watch": watch,
+            "screened": "running" in job.screens and watch is None,
         }
         # A hostile candidate must not sit beside the baseline it is compared with.
         beside = job.subgraph if job.trusted and job.want_timing else None
@@ -259,7 +265,9 @@ class Referee:
             worker.end()
             raise Failed(Outcome.NOT_JUDGED, f"a second process cannot use the device: {answer['no_device']}")
         if "error" in answer:
-            raise Failed(Outcome.BUILD_FAILED, answer["error"])
+            raise Failed(Outcome.BUILD_FAILED, answer["error"], *trick_of_error(answer["error"]))
+        if answer.get("patched"):
+            raise Failed(Outcome.REJECTED, f"it replaces {answer['patched']}, which are not its own", Trick.PATCHES)
         return time.perf_counter() - started
 
     def _tidy(self, job: Job, worker: Worker) -> None:
@@ -294,6 +302,8 @@ class _Judgement:
         self.timing: Timing | None = None
         self.build_s = 0.0
         self.tricks: tuple[Trick, ...] = ()
+        self.values: Values | None = None
+        self.reproduction = ""
         self.protection = Protection()
         self.phases: dict[str, float] = {}
 
@@ -311,10 +321,16 @@ class _Judgement:
         self.phases[source] -= seconds
         self.phases[target] = self.phases.get(target, 0.0) + seconds
 
+    def reproduce(self) -> None:
+        """Write down what it failed on."""
+        if self.job.reproduce and self.values is not None and self.values.suspect is not None:
+            self.reproduction = reproduce.source(self.job, self.values.suspect, self.outcome, self.detail)
+
     def verdict(self, seconds: float) -> Verdict:
         """It, as it is reported."""
         checked, judge_s = tuple(self.checked), seconds - self.build_s
         found = Verdict(self.outcome, self.detail, checked, self.timing, self.build_s, judge_s)
+        found = replace(found, seed=self.job.seed, reproduction=self.reproduction)
         return replace(found, tricks=self.tricks, phases=tuple(self.phases.items()), protection=self.protection)
 
 
@@ -349,6 +365,8 @@ def main(parent: Channel, zygote: Channel, folder: str, shared: str) -> None:
                 "build_s": verdict.build_s,
                 "judge_s": verdict.judge_s,
                 "tricks": [t.name for t in verdict.tricks],
+                "seed": verdict.seed,
+                "reproduction": verdict.reproduction,
                 "phases": verdict.phases,
                 "protection": verdict.protection.to_json(),
             }

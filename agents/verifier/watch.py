@@ -10,7 +10,8 @@
 torch moves elements about (views, copies, concatenations), memory is in clear; afterwards it is enciphered again. So
 data may be moved anywhere, but whatever computes outside a kernel (torch, NumPy, Python, a library, another thread)
 computes with noise, and its outputs are wrong. What does not come from an input (constants, tables, weights) is in
-clear and may be computed with.
+clear and may be computed with. With the key 0 nothing is enciphered, so that no candidate can tell by its inputs that
+it is watched; what torch computes is noted all the same.
 
 What is a launch: a Triton kernel, a function of a library that is not part of the system, of an extension built by
 torch, an operator that is not torch's, a CUDA graph's replay.
@@ -59,9 +60,12 @@ _MOST_BYTES = 1 << 26  # of what is in clear: what changed in a launch is found 
 class Watch:
     """What was seen."""
 
-    def __init__(self, mode: str, key: int) -> None:
+    def __init__(self, mode: str, key: int, name: str = "") -> None:
+        """`name`: of the candidate's module."""
         self.mode = mode
         self.key = key
+        self.name = name
+        self.interprets = False
         self.launches = 0
         self.computed: dict[str, None] = {}  # by torch, with what is sealed: an ordered set
         self.sealed: dict[int, torch.UntypedStorage] = {}
@@ -129,13 +133,29 @@ class Watch:
             self.know(tensor)
         with self.opened():
             before = self._in_clear()
-            inside = _Inside(self) if getattr(function, "returns_tensors", False) else nullcontext()
-            with inside:  # what interprets a kernel may compute with torch
+            # What interprets a kernel computes with torch, and is Python.
+            inside = nullcontext() if self.interprets else _Inside(self)
+            with inside, nullcontext() if self.interprets else self._no_python():
                 result = function(*args, **kwargs)
             self._note_changes(before)
             for tensor in _tensors(result):
                 self.seal(tensor)
         return result
+
+    @contextmanager
+    def _no_python(self) -> Iterator[None]:
+        """Compiled code that calls back into the candidate's Python is no kernel."""
+        own = f"<{self.name}>"
+
+        def look(frame: Any, event: str, arg: Any) -> None:
+            if event == "call" and frame.f_code.co_filename == own:
+                self.computed[f"Python ({frame.f_code.co_name}) called by a kernel"] = None
+
+        sys.setprofile(look)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
 
     def _in_clear(self) -> dict[int, torch.Tensor]:
         with _disable_current_modes():
@@ -193,6 +213,10 @@ class _Outside(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         watch, kwargs = self.watch, kwargs or {}
+        if watch.open:  # what an interpreter of kernels does: it moves what it is given, and computes with NumPy
+            if any(map(watch.is_sealed, _tensors((args, kwargs)))) and not _moves(func):
+                watch.computed[func._schema.name] = None
+            return func(*args, **kwargs)
         if func.namespace not in ("aten", "prims", "prim", "profiler"):
             return watch.launch(_Operator(func), *args, **kwargs)
         given = _tensors((args, kwargs))
@@ -229,8 +253,7 @@ class _Inside(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self.watch = watch
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.partition("::")[2]
-        if _tensors((args, kwargs)) and not _is_view(func) and name not in _MOVES | _DESCRIBES:
+        if _tensors((args, kwargs)) and not _moves(func):
             self.watch.computed[func._schema.name] = None
         return func(*args, **(kwargs or {}))
 
@@ -245,6 +268,11 @@ class _Operator:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.func(*args, **kwargs)
+
+
+def _moves(func: Any) -> bool:
+    """Whether it computes nothing."""
+    return _is_view(func) or func._schema.name.partition("::")[2] in _MOVES | _DESCRIBES
 
 
 def _is_view(func: Any) -> bool:
@@ -264,12 +292,12 @@ def _casts(given: list[torch.Tensor], kwargs: dict[str, Any], func: Any) -> bool
 
 
 @contextmanager
-def watching(mode: str, key: int, source: str) -> Iterator[Watch]:
+def watching(mode: str, key: int, source: str, name: str) -> Iterator[Watch]:
     """While inside, whatever launches a kernel is seen. The candidate, whose source that is, is to be executed inside.
 
     What it does not name is not loaded to be watched: its launches, if it has any, are not known for such.
     """
-    watch = Watch(mode, key)
+    watch = Watch(mode, key, name)
     with ExitStack() as stack:
         _watch_libraries(watch, stack)
         if "triton" in source:
@@ -297,7 +325,18 @@ def _watch_triton(watch: Watch, stack: ExitStack) -> None:
         from triton.runtime.jit import JITFunction
     except ImportError:
         return
-    _replace(stack, InterpretedFunction, "run", watch)
+    run = InterpretedFunction.run
+
+    def interpret(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.pre_run_hooks:
+            watch.computed["Python in a hook before a launch"] = None
+        watch.interprets = True
+        try:
+            return watch.launch(run, self, *args, **kwargs)
+        finally:
+            watch.interprets = False
+
+    stack.enter_context(mock.patch.object(InterpretedFunction, "run", interpret))
     _replace(stack, JITFunction, "run", watch)
     get = CompiledKernel.__getitem__
 

@@ -29,12 +29,17 @@ from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.ground import Ground
 from akg_dynamo.agents.verifier.guarded import Zones, guarding
 from akg_dynamo.agents.verifier.model_call import Bound
+from akg_dynamo.agents.verifier.patched import Snapshot
 from akg_dynamo.agents.verifier.shapes import memory_order
 from akg_dynamo.agents.verifier.timed import DataSets, copies, data_sets, timed
 from akg_dynamo.agents.verifier.watch import Watch, watching
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Timing, Trick
 from akg_dynamo.fusion.reference import reference
+
+# As they are before a candidate can put others in their place.
+_TENSOR = torch.Tensor
+_copy = torch.Tensor.copy_
 
 _M_PERTURB = -6
 _MOST_MODULES = 100
@@ -162,6 +167,7 @@ class _Worker:
         self.flags, subgraph, call = pickle.loads(blob)  # from the judge, who is trusted
         self.flags.apply()
         digest = message["digest"]
+        snapshot = Snapshot() if message.get("screened") else None
         if call is not None and call.interpreted:
             from akg_dynamo.agents.lowering.triton_bounds import watched_bounds
             from akg_dynamo.agents.lowering.triton_interpreter import interpreted
@@ -170,7 +176,7 @@ class _Worker:
             self.bounds = self.for_ever.enter_context(watched_bounds())
         if message.get("watch") is not None:
             mode, key = message["watch"]
-            self.watch = self.for_ever.enter_context(watching(mode, key, message["source"]))
+            self.watch = self.for_ever.enter_context(watching(mode, key, message["source"], message["name"]))
         if digest not in self.modules:
             module = _execute(message)
             build = getattr(module, "build", None)
@@ -186,7 +192,7 @@ class _Worker:
                 self.references.pop(oldest, None)
         if subgraph is not None:
             self.references[digest] = reference(subgraph)
-        return {}
+        return {"patched": snapshot.changed()[:4]} if snapshot is not None else {}
 
     def _reference(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """Be the process that eager is timed in."""
@@ -281,7 +287,7 @@ class _Worker:
 
     def _lay(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """Find the data sets that calls will be timed on, one by one."""
-        self.layout = message["layout"]
+        self.layout, self.sets = message["layout"], None
         self._data_sets(message)
         return {}
 
@@ -352,6 +358,11 @@ def _compare_on_host(run: Run, eager: Run, sets: list[list[Any]], budget_s: floa
     return compare(measure, budget_s)
 
 
+def _modes() -> int:
+    """How many modes are on that see torch's operators or functions."""
+    return torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+
+
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
     """The same values and strides in memory of its own."""
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
@@ -359,12 +370,15 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
 
 def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor) -> dict[str, Any]:
     """Leave the outputs' bytes in their places, and describe them."""
+    if _modes() > 0:
+        return {"bad": "it left a mode on, which sees what is done with its outputs", "trick": Trick.PATCHES.name}
     if type(outputs) is not tuple:
         return {"bad": f"run() returned {type(outputs).__name__}, not a tuple", "trick": Trick.FORM.name}
     described = []
     for i, out in enumerate(outputs):
-        if type(out) is not torch.Tensor:
-            return {"bad": f"output {i} is {type(out).__name__}, not a Tensor", "trick": Trick.SUBCLASS.name}
+        if type(out) is not _TENSOR:
+            trick = Trick.SUBCLASS if isinstance(out, _TENSOR) else Trick.FORM
+            return {"bad": f"output {i} is {type(out).__name__}, not a Tensor", "trick": trick.name}
         storage = out.untyped_storage()
         described.append(
             {
@@ -384,7 +398,7 @@ def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor) -> dict[
         if i < len(places) and out.device == memory.device and n_bytes == places[i][1]:
             if (order := memory_order(out.shape, out.stride())) is not None:
                 out = out.permute(order)  # as it lies: turning a large one would take longer than to compute it
-            typed(memory, places[i][0], out.numel(), out.dtype).view(out.shape).copy_(out)
+            _copy(typed(memory, places[i][0], out.numel(), out.dtype).view(out.shape), out)
     return {"outputs": described}
 
 

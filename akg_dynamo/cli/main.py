@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from akg_dynamo.cli.output import NO, command
-from akg_dynamo.core.errors import CacheError, UserError
+from akg_dynamo.cli.output import CANNOT, NO, command
+from akg_dynamo.core.errors import CacheError, OptionError, UserError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Makes PyTorch models faster."
@@ -182,32 +182,39 @@ def explain(
 
 @app.command()
 def verify(
-    task: Annotated[Path, typer.Argument(metavar="TASK.py", help="A KernelBench file with Model and get_inputs.")],
+    task: Annotated[Path, typer.Argument(metavar="TASK.py", help="A KernelBench file: Model, get_inputs…")],
     kernel: Annotated[Path, typer.Argument(metavar="KERNEL.py", help="A file with ModelNew.")],
+    *,
+    dsl: Annotated[
+        str, typer.Option(help="What it must be written in: auto, triton, cpp, cuda, torch (plain PyTorch).")
+    ] = "auto",
+    numerics: Numerics = "bounded",
+    rtol: Rtol = None,
     device: Device = None,
+    seed: Annotated[int, typer.Option(help="From which the judge draws its inputs.")] = 0,
+    timing: Annotated[bool, typer.Option(help="Measure the speed as well.")] = True,
     json: AsJson = False,
 ) -> None:
-    """Compare ModelNew with Model in a process of its own. Exit code 0: right, 1: wrong, 2: cannot be compared."""
+    """Judge a kernel against its task. Exit code 0: right, 1: wrong, 2: cannot be judged."""
     with command(json) as output:
-        from akg_dynamo.cli import verify as steps
-
         _must_exist(task)
         _must_exist(kernel)
-        with output.step("Running both"):
-            found = steps.run(task, kernel, device)
+        from akg_dynamo.cli import verify as steps
+
+        if dsl not in steps.DSLS:
+            raise OptionError(f"--dsl {dsl} is not known. Give one of {', '.join(steps.DSLS)}.")
+        options = _options(numerics=numerics, rtol=rtol)
+        request = steps.Request(task, kernel, dsl, options.numerics, options.rtol or 1e-2, device, seed, timing)
+        with output.step("Judging"):
+            found = steps.run(request)
 
         def show(console: Console) -> None:
-            if found.wrong:
-                console.print(f"wrong: {found.wrong}", markup=False)
-            else:
-                console.print(
-                    f"right on {found.inputs} sets of inputs (largest relative RMS difference {found.error:.2g}); "
-                    f"{found.ratio:.2f} x the speed of Model"
-                )
+            for line in found.lines():
+                console.print(line, markup=False)
 
-        output.result({**dataclasses.asdict(found), "right": not found.wrong}, show)
-        if found.wrong:
-            raise typer.Exit(NO)
+        output.result(found.as_json(), show)
+        if not found.right:
+            raise typer.Exit(NO if found.comparable else CANNOT)
 
 
 @app.command()
@@ -261,6 +268,12 @@ def doctor(json: AsJson = False) -> None:
             for name, value in health.facts.items():
                 table.add_row(name, value)
             console.print(table, markup=False)
+            for device, protection in health.kept_from.items():
+                console.print(f"\nwhat keeps a candidate that nobody trusts ({device}) from:", markup=False)
+                measures = Table(show_header=False, box=None)
+                for measure in protection.measures:
+                    measures.add_row(measure.against, str(measure))
+                console.print(measures, markup=False)
             for problem in health.missing:
                 console.print(f"missing: {problem}", markup=False)
             for name, why in health.optional.items():

@@ -56,7 +56,7 @@ def read(
     Raises:
         TaskError: the file, the model, the inputs or the device cannot be used.
     """
-    _check_device(device)
+    check_device(device)
     module = _execute(path)
     name = _choose(module, path, name)
     model = _construct(module, path, name)
@@ -92,7 +92,7 @@ def parse_spec(text: str) -> torch.Tensor:
     return torch.randint(0, int(match["below"] or 2), shape).to(dtype)
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
     """Raises TaskError for a device that this machine does not have."""
     try:
         torch.empty(0, device=device)

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from akg_dynamo.core.errors import AkgError, EnvironmentFault, UserError
+from akg_dynamo.core.errors import AkgError, EnvironmentFault, JudgeError, UserError
 
 NO = 1
 CANNOT = 2
@@ -62,7 +62,7 @@ def command(as_json: bool) -> Iterator[Output]:
             print(json.dumps({"error": str(error), "kind": type(error).__name__}))
         else:
             out.progress.print(f"[red]error:[/red] {_escaped(str(error))}", soft_wrap=True)
-        raise typer.Exit(CANNOT if isinstance(error, UserError | EnvironmentFault) else NO) from error
+        raise typer.Exit(CANNOT if isinstance(error, UserError | EnvironmentFault | JudgeError) else NO) from error
 
 
 def _escaped(text: str) -> str:

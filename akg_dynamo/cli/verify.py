@@ -1,46 +1,187 @@
-"""`akg verify`: a hand-written or foreign kernel against its task, in a process that does not have AKG."""
+"""`akg verify`: any kernel against its task, by the judge that AKG's own kernels pass. Nothing of it needs a backend.
+
+The task is the user's, and is run here; the kernel is nobody's, and is only read here: it runs in processes of the
+judge, confined as far as this machine can (the answer says how far).
+"""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass
+import ast
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from akg_dynamo.cli import contract, model_file
-from akg_dynamo.core.errors import TaskError
+import torch
 
-_TIMEOUT_S = 600
+from akg_dynamo.agents.verifier import Judge, kernelbench, reading
+from akg_dynamo.cli.model_file import check_device
+from akg_dynamo.cli.standalone import brought
+from akg_dynamo.core.errors import KernelFileError, TaskError
+from akg_dynamo.core.types import Outcome, Verdict
+from akg_dynamo.fusion.task import Task, read_task
+
+DSLS = ("auto", "triton", "cpp", "cuda", "torch")
+_BUILD_TIMEOUT_S = 600.0
+_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. dsl: what the kernel is to be written in, or "auto" for what it seems to be.
+
+    device: where both run; None: where the task puts its inputs.
+    """
+
+    task: Path
+    kernel: Path
+    dsl: str = "auto"
+    numerics: str = "bounded"
+    rtol: float = 1e-2
+    device: str | None = None
+    seed: int = 0
+    timing: bool = True
 
 
 @dataclass(frozen=True)
 class Found:
-    """What running both showed. `wrong` is empty for a kernel that is right on these inputs."""
+    """The judge's verdict, and on what."""
 
-    wrong: str
-    error: float = float("inf")
-    original_us: float = 0.0
-    new_us: float = 0.0
-    ratio: float = 0.0
-    inputs: int = 0
+    verdict: Verdict
+    dsl: str
+    device: str
+    seed: int
+
+    @property
+    def right(self) -> bool:
+        """Whether the kernel computes what the task says."""
+        return self.verdict.outcome is Outcome.RIGHT
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is anything to be said of the kernel."""
+        return self.verdict.outcome not in (Outcome.DEGENERATE, Outcome.NOT_JUDGED)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        v = self.verdict
+        return {
+            "right": self.right,
+            "outcome": v.outcome.value,
+            "detail": v.detail,
+            "tricks": [{"name": t.name, "text": t.value} for t in v.tricks],
+            "checked": list(v.checked),
+            "timing": asdict(v.timing) if v.timing is not None else None,
+            "dsl": self.dsl,
+            "device": self.device,
+            "seed": self.seed,
+            "build_s": v.build_s,
+            "judge_s": v.judge_s,
+            "confined": v.protection.to_json(),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        v = self.verdict
+        if not self.right:
+            tried = [f"It {t.value}." for t in v.tricks]
+            return [f"{v.outcome.value}: {v.detail}", *tried, *self._open()]
+        what = "plain PyTorch, no kernel of its own" if self.dsl == "torch" else self.dsl
+        lines = [f"right ({what}, on {self.device}, seed {self.seed}) on these inputs: {'; '.join(v.checked)}"]
+        if v.timing is not None:
+            t = v.timing
+            faster = "" if t.wins() else ": not faster"
+            lines.append(f"{t.ratio:.2f} x the speed of Model ({t.low:.2f} to {t.high:.2f}){faster}")
+        return [*lines, *self._open()]
+
+    def _open(self) -> list[str]:
+        """What this machine could not keep the kernel from."""
+        return [f"Not confined here: {m.against} ({m.gap})." for m in self.verdict.protection.missing]
 
 
-def run(task: Path, kernel: Path, device: str | None = None) -> Found:
-    """Compares the two files, on a device (None: where they put their tensors).
+def run(request: Request) -> Found:
+    """Judges the kernel.
 
     Raises:
-        TaskError: the task or the device cannot be used, or the kernel's file has no ModelNew.
+        TaskError: the task or the device cannot be used.
+        KernelFileError: the kernel's file cannot be judged as it is.
     """
-    model = model_file.read(task, device=device)
-    if "class ModelNew" not in kernel.read_text():
-        raise TaskError(f"{kernel} has no class ModelNew. A kernel's file defines it with the constructor of Model.")
-    request = {
-        "original": str(task.resolve()), "written": str(kernel.resolve()), "name": model.name,
-        "inputs": None, "from_model": False, "eval": False, "time": True, "device": device,
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="akg-verify-") as folder:
-        try:
-            found = contract.run(request, Path(folder), _TIMEOUT_S)
-        except contract.CannotRun as error:
-            return Found(f"it {error}")
-    times = {name: found.times[name] for name in ("original_us", "new_us", "ratio")}
-    return Found(found.wrong, found.error, inputs=found.inputs, **times)
+    task = _task(request)
+    source = _read(request.kernel)
+    dsl = reading.dsl_of(source) if request.dsl == "auto" else request.dsl
+    _check_kernel(request.kernel, source, task)
+    job = kernelbench.job(
+        task,
+        source,
+        dsl=dsl,
+        name=request.kernel.stem,
+        numerics=request.numerics,
+        rtol=request.rtol,
+        seed=request.seed,
+        want_timing=request.timing,
+        timeout_s=_TIMEOUT_S,
+        build_timeout_s=_BUILD_TIMEOUT_S,
+        ordinal=torch.device(request.device).index if request.device is not None else None,
+    )
+    with Judge(keep_warm=False) as judge:
+        (verdict,) = judge.judge([job])
+    return Found(verdict, dsl, job.device, request.seed)
+
+
+def _task(request: Request) -> Task:
+    check_device(request.device)
+    try:
+        task = read_task(request.task)
+        if request.device is None:
+            return task
+        return replace(task, cases=tuple(tuple(brought(case, request.device)) for case in task.cases))
+    except SystemExit as error:
+        raise TaskError(f"{request.task} ends the process when it is run. A task only defines its Model.") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KernelFileError(f"{path} cannot be read: {error}") from error
+
+
+def _check_kernel(path: Path, source: str, task: Task) -> None:
+    """What can be said of the file without running it: whether it has a ModelNew that takes what the task gives."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        line = f" line {error.lineno}:" if isinstance(error, SyntaxError) else ""
+        raise KernelFileError(f"{path}:{line} {getattr(error, 'msg', None) or error}") from error
+    new = next((n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == "ModelNew"), None)
+    if new is None:
+        raise KernelFileError(
+            f"{path} has no class ModelNew. A kernel's file defines it with the constructor of Model."
+        )
+    keywords = [name for name, _ in task.init_kwargs]
+    wrong = _misfit(new, "__init__", len(task.init_args), keywords)
+    if wrong:
+        raise KernelFileError(f"{path}: {wrong}, as get_init_inputs() gives them.")
+    wrong = _misfit(new, "forward", len(task.cases[0]), ())
+    if wrong:
+        source = "get_inputs_dyn_list()" if task.dynamic else "get_inputs()"
+        raise KernelFileError(f"{path}: {wrong}, as {source} gives them.")
+
+
+def _misfit(new: ast.ClassDef, name: str, given: int, keywords: Sequence[str]) -> str:
+    """Why a method cannot be called with so many positional arguments and these keywords; empty if it can."""
+    method = next((n for n in new.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
+    if method is None:
+        return ""  # inherited: it is seen when it is called
+    a = method.args
+    positional = [p.arg for p in (*a.posonlyargs, *a.args)][1:]  # but self
+    by_name = [p.arg for p in a.kwonlyargs]
+    needed = positional[: len(positional) - len(a.defaults)]
+    needed_by_name = [n for n, d in zip(by_name, a.kw_defaults, strict=True) if d is None]
+    too_many = given > len(positional) and a.vararg is None
+    missing = [n for n in (*needed[given:], *needed_by_name) if n not in keywords]
+    unknown = [k for k in keywords if k not in positional + by_name] if a.kwarg is None else []
+    if not (too_many or missing or unknown):
+        return ""
+    gives = f"{given} positional argument{'s' * (given != 1)}" + "".join(f" and {k}=…" for k in keywords)
+    return f"line {method.lineno}: ModelNew.{name}({ast.unparse(a)}) does not take {gives}"

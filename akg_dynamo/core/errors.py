@@ -3,7 +3,8 @@
 AkgError
 ├── UserError                what the user gave us is wrong: said what, with which input, and what to do
 │   ├── OptionError          an unknown option, DSL, backend or arch
-│   └── TaskError            a task or model file that cannot be used
+│   ├── TaskError            a task or model file that cannot be used
+│   └── KernelFileError      a kernel's file that cannot be judged
 ├── EnvironmentFault         the host lacks something: a compiler, a writable folder
 │   ├── ToolchainError       no compiler, or it failed on our source
 │   └── CacheError           the cache folder cannot be used (callers go on without it)
@@ -29,6 +30,10 @@ class OptionError(UserError):
 
 class TaskError(UserError):
     """A task or model file that cannot be used."""
+
+
+class KernelFileError(UserError):
+    """A kernel's file that cannot be judged: not Python, no ModelNew, another signature."""
 
 
 class EnvironmentFault(AkgError):

@@ -4,8 +4,6 @@ dsl: triton
 task: weigh_columns
 """
 
-import math
-
 import torch
 import triton
 import triton.language as tl
@@ -21,7 +19,7 @@ def weigh(x, table, out, columns, n, BLOCK: tl.constexpr):
 class ModelNew(torch.nn.Module):
     def __init__(self, columns):
         super().__init__()
-        self.table = torch.tensor([math.cos(0.1 * j) for j in range(columns)])
+        self.table = torch.cos(0.1 * torch.arange(columns))
 
     def forward(self, x):
         x = x.contiguous()

@@ -1,4 +1,4 @@
-"""Computes with the operators of tensors, and copies the result with a kernel.
+"""Adds with the operator of tensors, and leaves only the rest to its kernel.
 
 dsl: triton
 task: add_relu
@@ -11,19 +11,19 @@ import triton.language as tl
 
 
 @triton.jit
-def copy(x, out, n, BLOCK: tl.constexpr):
+def relu(x, out, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(out + i, tl.load(x + i, mask=i < n), mask=i < n)
+    value = tl.load(x + i, mask=i < n)
+    tl.store(out + i, tl.where(value < 0, 0.0, value), mask=i < n)
 
 
-def launch_copy(x):
+def launch(x):
     x = x.contiguous()
     out = torch.empty_like(x)
-    copy[(triton.cdiv(out.numel(), 1024),)](x, out, out.numel(), BLOCK=1024)
+    relu[(triton.cdiv(out.numel(), 1024),)](x, out, out.numel(), BLOCK=1024)
     return out
 
 
 class ModelNew(torch.nn.Module):
     def forward(self, x, y):
-        total = x + y
-        return launch_copy(total * (total > 0))
+        return launch(x + y)

