@@ -88,6 +88,12 @@ def peak_bytes(call: Step, device: torch.device) -> int:
     return torch.cuda.max_memory_allocated()
 
 
+def options(args: argparse.Namespace) -> dict[str, str | bool]:
+    """The backend's options that the command line gives."""
+    pairs = (text.partition("=") for text in args.akg)
+    return {name: {"True": True, "False": False}.get(value, value) for name, _, value in pairs}
+
+
 def warm_up(args: argparse.Namespace) -> None:
     """Starts what a process starts once (imports, workers, the judge), so that no model's first call has it."""
     for backend in ("akg", *([] if args.no_inductor else ["inductor"])):
@@ -232,6 +238,7 @@ def main() -> int:
     parser.add_argument("--train", action="store_true", help="a training step, beside inference if --infer is given")
     parser.add_argument("--dynamic", action="store_true")
     parser.add_argument("--no-inductor", action="store_true")
+    parser.add_argument("--akg", nargs="+", default=[], metavar="NAME=VALUE", help="options of the backend")
     parser.add_argument("--seconds", type=float, default=6.0, help="of timing per model")
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR", help="for the raw figures")
     args = parser.parse_args()
