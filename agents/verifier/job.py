@@ -33,6 +33,7 @@ class Job:
     model: how a candidate's ModelNew is built and called, for a subgraph that a whole task became; None: it has `run`.
     screens: what is looked at beside values and speed: "reading" (what its source does) and "running" (whether its
         kernels compute what it returns).
+    reproduce: whether a verdict that is not RIGHT comes with a file that shows why.
     ordinal: which CUDA device, for a subgraph on one; None: the current one of the process that submits the job.
     """
 
@@ -54,6 +55,7 @@ class Job:
     relatives: tuple[Relative, ...] = ()
     model: ModelCall | None = None
     screens: frozenset[str] = frozenset()
+    reproduce: bool = False
 
     @property
     def device(self) -> str:

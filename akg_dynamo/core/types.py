@@ -325,6 +325,8 @@ class Verdict:
     detail: for WRONG and the failures, what was seen: output, input description, seed, error against allowance.
     checked: which inputs were tried, as the report states them.
     tricks: what it was seen to try, the most telling first.
+    seed: what every number that was drawn follows from.
+    reproduction: the text of a program that shows what is wrong, if it was asked for.
     phases: what the judging took, in seconds: spawn, import, values, oracle, timing.
     protection: what the process that ran it was kept from.
     """
@@ -336,6 +338,8 @@ class Verdict:
     build_s: float = 0.0
     judge_s: float = 0.0
     tricks: tuple[Trick, ...] = ()
+    seed: int = 0
+    reproduction: str = field(default="", repr=False)
     phases: tuple[tuple[str, float], ...] = ()
     protection: Protection = field(default_factory=Protection)
 
