@@ -168,6 +168,8 @@ def _verdict(data: dict[str, Any]) -> Verdict:
         phases=tuple((name, seconds) for name, seconds in data["phases"]),
         protection=Protection.from_json(data["protection"]),
         tricks=tuple(Trick[name] for name in data["tricks"]),
+        seed=data["seed"],
+        reproduction=data["reproduction"],
     )
 
 
