@@ -23,6 +23,10 @@ class ChannelClosed(Exception):
     """The other end is gone: that process ended, by itself or killed."""
 
 
+class NotAMessage(ChannelClosed):
+    """The other end sent something else, and cannot be understood any more."""
+
+
 class ChannelTimeout(Exception):
     """No complete message in the time allowed."""
 
@@ -30,8 +34,10 @@ class ChannelTimeout(Exception):
 class Channel:
     """One end of a stream socket that carries whole messages."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, most_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        """`most_bytes`: of a message that is received."""
         self.sock = sock
+        self.most_bytes = most_bytes
 
     def fileno(self) -> int:
         """For select and poll."""
@@ -65,16 +71,16 @@ class Channel:
         fds: list[int] = []
         header = self._read(_HEADER.size, deadline, fds, max_fds)
         n_json, n_blob = _HEADER.unpack(header)
-        if n_json + n_blob > MAX_MESSAGE_BYTES:
-            raise ChannelClosed(f"a message of {n_json + n_blob} bytes")
+        if n_json + n_blob > self.most_bytes:
+            raise NotAMessage(f"a message of {n_json + n_blob} bytes")
         body = self._read(n_json, deadline, fds, max_fds)
         blob = self._read(n_blob, deadline, fds, max_fds)
         try:
             message = json.loads(body)
-        except ValueError as error:
-            raise ChannelClosed("not a message") from error
+        except (ValueError, RecursionError) as error:
+            raise NotAMessage("not a message") from error
         if not isinstance(message, dict):
-            raise ChannelClosed("not a message")
+            raise NotAMessage("not a message")
         return message, blob, fds
 
     def _read(self, size: int, deadline: float | None, fds: list[int], max_fds: int) -> bytes:

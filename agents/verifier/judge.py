@@ -37,6 +37,8 @@ from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
 _END_S = 10.0
 _IDLE_S = 60.0
 """A judge with contexts on a device, which hold some of its memory, ends after so long without a job."""
+_WITHOUT = ""
+"""Means of protection that the judge does without, as on hosts that lack them: see `namespaces.Surroundings`."""
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 
 
@@ -48,7 +50,7 @@ class _Process:
         channel, channel_theirs = pair()
         fds = (control_theirs.fileno(), channel_theirs.fileno())
         command = [sys.executable, "-m", "akg_dynamo.agents.verifier.zygote", *map(str, fds)]
-        command.append(os.path.realpath(Store().root / OBJECTS))
+        command += [os.path.realpath(Store().root / OBJECTS), _WITHOUT]
         # What candidates for a GPU import anyway is loaded before the fork too.
         command += ["triton"] if any(map(os.path.exists, _GPU_FILES)) else []
         self.popen = subprocess.Popen(

@@ -11,12 +11,12 @@ from typing import Any
 
 from akg_dynamo.agents.verifier import plan
 from akg_dynamo.agents.verifier.arena import Arena, Buffers
-from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, ChannelTimeout, pair
+from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed, ChannelTimeout, NotAMessage, pair
 from akg_dynamo.agents.verifier.cuda_memory import CudaMemory, SharingFault
 from akg_dynamo.agents.verifier.device_arena import DeviceArena
 from akg_dynamo.agents.verifier.sandbox import Confinement, environment, scratch
 from akg_dynamo.agents.verifier.sandbox.limits import GIB, Limits
-from akg_dynamo.agents.verifier.sandbox.processes import Census, census, signal_tree
+from akg_dynamo.agents.verifier.sandbox.processes import Census, Tree
 from akg_dynamo.core.protection import Protection
 from akg_dynamo.core.types import Outcome, Trick
 
@@ -24,6 +24,7 @@ _DETACH_S = 10.0
 _WARM_S = 60.0
 _LEAST_MEMORY_BYTES = 2 * GIB
 _PROCESSES = 64
+_MOST_ANSWERED_BYTES = 8 << 20  # which Python makes a hundred times as much of
 
 
 class Failed(Exception):
@@ -53,7 +54,6 @@ class Workers:
         trusted: bool = True,
         shared: tuple[str, ...] = (),
         cpu_s: int = 0,
-        without: tuple[str, ...] = (),
     ) -> Worker:
         """A fresh worker, with an arena and a scratch folder of its own.
 
@@ -63,13 +63,14 @@ class Workers:
         os.mkdir(folder, 0o700)
         memory_bytes = max(_LEAST_MEMORY_BYTES, plan.free_bytes() // (2 if trusted else 4))
         limits = Limits(memory_bytes=memory_bytes, cpu_s=cpu_s, processes=_PROCESSES + 4 * (os.cpu_count() or 1))
-        confinement = Confinement(folder, device, trusted, shared, limits, without)
+        confinement = Confinement(folder, device, trusted, shared, limits)
         ours, theirs = pair()
+        ours.most_bytes = _MOST_ANSWERED_BYTES
         arena = Arena.create()
         self.zygote.send({"op": "fork", "confinement": confinement.to_json()}, fds=[theirs.fileno(), arena.fd])
         theirs.close()
         message, _ = self.zygote.receive()
-        return Worker(self, message["pid"], ours, arena, confinement)
+        return Worker(self, Tree(message["pid"], message["init"]), ours, arena, confinement)
 
     def preload(self, module: str) -> bool:
         """Have a module loaded in workers from now on; whether it could be."""
@@ -86,15 +87,15 @@ class Workers:
 class Worker:
     """The judge's handle of one process that runs candidates."""
 
-    def __init__(self, workers: Workers, pid: int, channel: Channel, arena: Arena, confinement: Confinement) -> None:
+    def __init__(self, workers: Workers, tree: Tree, channel: Channel, arena: Arena, confinement: Confinement) -> None:
         self.confinement = confinement
         self.workers = workers
-        self.pid = pid
+        self.tree = tree
+        self.pid = tree.pid
         self.channel = channel
         self.arena = arena
         self.device_arena: DeviceArena | None = None
         self.alive = True
-        self.exhausted = False  # ended for taking more than it may
         self._owed = 0  # answers that nobody has waited for yet
         self._asked: deque[str] = deque()  # what the next answers must repeat
         self._protection: Protection | None = None
@@ -163,6 +164,9 @@ class Worker:
         except ChannelTimeout:
             self.end()
             raise Failed(Outcome.TIMED_OUT, f"no answer in {timeout_s:g} s", Trick.EXHAUSTS) from None
+        except NotAMessage as error:
+            self.end()
+            raise Failed(Outcome.REJECTED, f"it sent {error}", Trick.FORGES) from None
         except ChannelClosed:
             raise self._crashed() from None
         if answer.get("nonce") != self._asked.popleft():
@@ -181,15 +185,15 @@ class Worker:
 
     def freeze(self) -> None:
         """Stop it, with all it started, where it is."""
-        signal_tree(self.pid, signal.SIGSTOP)
+        self.tree.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        signal_tree(self.pid, signal.SIGCONT)
+        self.tree.signal(signal.SIGCONT)
 
     def census(self) -> Census:
         """How much there is of it now."""
-        return census(self.pid)
+        return self.tree.census()
 
     def arena_on_device(self) -> Buffers:
         """Memory of the device that both sides see; or, where that cannot be had, the arena in host memory."""
@@ -226,7 +230,6 @@ class Worker:
         if self.device_arena is not None:
             self.device_arena.close()
         if ended_for:
-            self.exhausted = True
             return f"ended by the judge: {ended_for}"
         if os.WIFSIGNALED(status):
             return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"

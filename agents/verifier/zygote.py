@@ -1,6 +1,6 @@
 """A process with torch loaded and nothing running in it, which forks the judge and the workers.
 
-    python -m akg_dynamo.agents.verifier.zygote CONTROL_FD JUDGE_FD SHARED_FOLDER [MODULE...]
+    python -m akg_dynamo.agents.verifier.zygote CONTROL_FD JUDGE_FD SHARED_FOLDER WITHOUT [MODULE...]
 
 Loading torch costs a second; a fork of a process that has loaded it costs milliseconds. The zygote stays single
 threaded: one threaded torch operation before a fork hangs the child, whose copy of the thread pool has no threads.
@@ -8,8 +8,8 @@ Nor does it touch CUDA, which a child of a process that did cannot use. The MODU
 
 It is forked in turn by the process that the caller started, which then only waits for its end to remove the workers'
 scratch folders: so the zygote is the first process of a process namespace, where there can be one, and whatever a
-worker leaves behind becomes its child. SHARED_FOLDER is where kernels by rules are built. It ends when the process
-that started it ends, and its children die with it.
+worker leaves behind becomes its child. SHARED_FOLDER is where kernels by rules are built, WITHOUT
+names means of protection to do without. It ends when the process that started it ends, and its children die with it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from akg_dynamo.agents.verifier.sandbox import Confinement, confine, namespaces, places, processes, scratch
+from akg_dynamo.agents.verifier.sandbox.processes import Tree
 
 if TYPE_CHECKING:
     from akg_dynamo.agents.verifier.channel import Channel
@@ -62,13 +63,10 @@ def _close_all_but(keep: set[int]) -> None:
 
 @dataclass
 class _Forked:
-    """A worker that has not been reaped.
-
-    init: of its own process namespace, or 0. ended_for: what it took too much of.
-    """
+    """A worker that has not been reaped. ended_for: what it took too much of."""
 
     confinement: Confinement
-    init: int
+    tree: Tree
     ended_for: str = ""
 
 
@@ -80,7 +78,7 @@ class Zygote:
         self.surroundings = surroundings
         self.judge_pid = judge_pid
         self.workers: dict[int, _Forked] = {}
-        self.own_bytes = processes.census(os.getpid()).private_bytes  # a fork has them, too
+        self.own_bytes = Tree(os.getpid()).census().private_bytes  # a fork has them, too
 
     def serve(self, control_fd: int, starter: int) -> None:
         """Answer the judge, until it ends or this process's starter does."""
@@ -108,20 +106,19 @@ class Zygote:
         zygote = os.getpid()
         # Device memory is shared only between processes of one namespace.
         wants_apart = not confinement.trusted and confinement.device == "cpu"
-        wants_apart &= "namespaces" not in confinement.without
         pid, init = namespaces.fork_apart(self.surroundings) if wants_apart else (os.fork(), 0)
         if pid == 0:
             _run_worker(confinement, self.surroundings, init != 0, zygote, fds)
         for fd in fds:
             os.close(fd)
-        self.workers[pid] = _Forked(confinement, init)
-        return {"pid": pid}
+        self.workers[pid] = _Forked(confinement, Tree(pid, init))
+        return {"pid": pid, "init": init}
 
     def _end(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """End that worker and all it started; the judge has seen the end of its channel, or has had enough of it."""
         pid = message["pid"]
         worker = self.workers.pop(pid)
-        status = processes.end(pid, worker.init, self._known(), by_itself=message["by_itself"])
+        status = processes.end(worker.tree, self._known(), by_itself=message["by_itself"])
         return {"status": status, "ended_for": worker.ended_for}
 
     def _preload(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -135,18 +132,18 @@ class Zygote:
 
     def _watch(self) -> None:
         """End workers that take too much in ways that the kernel does not limit: many processes, many files."""
-        for pid, worker in self.workers.items():
+        for worker in self.workers.values():
             it = worker.confinement
             if it.trusted or worker.ended_for:
                 continue
-            worker.ended_for = processes.excess(pid, it.folder, it.limits, self.own_bytes)
+            worker.ended_for = worker.tree.excess(it.folder, it.limits, self.own_bytes)
             if worker.ended_for:
-                processes.signal_tree(pid, signal.SIGKILL)
+                worker.tree.kill()
         processes.end_strangers(self._known())
 
     def _known(self) -> set[int]:
         """The children that are no leftovers."""
-        return {self.judge_pid, *self.workers, *(w.init for w in self.workers.values())}
+        return {self.judge_pid, *self.workers, *(w.tree.init for w in self.workers.values())}
 
 
 def _run_worker(confinement: Confinement, surroundings: Surroundings, apart: bool, zygote: int, fds: list[int]) -> None:
@@ -173,6 +170,7 @@ def _assert_single() -> None:
 def main() -> None:
     """Load, and fork what serves; then wait for its end."""
     control_fd, judge_fd, shared = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    without = tuple(sys.argv[4].split())
     for fd in (control_fd, judge_fd):
         os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the user's program's to handle
@@ -183,7 +181,7 @@ def main() -> None:
 
     from akg_dynamo.agents.verifier import referee  # noqa: F401
 
-    for name in sys.argv[4:]:
+    for name in sys.argv[5:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     torch.empty(1)
@@ -194,7 +192,7 @@ def main() -> None:
 
     scratch.sweep()
     folder = scratch.make()
-    surroundings = namespaces.enter()
+    surroundings = namespaces.enter(without)
     means = _Means(surroundings, folder, shared)
     this = os.getpid()
     pid = os.fork()
@@ -241,7 +239,7 @@ def _lead(control_fd: int, judge_fd: int, means: _Means, starter: int) -> None:
     Zygote(requests, means.surroundings, judge_pid).serve(control_fd, starter)
     for one in processes.children(zygote):
         with contextlib.suppress(ProcessLookupError):
-            processes.signal_tree(one, signal.SIGKILL)
+            Tree(one).signal(signal.SIGKILL)
     processes.end_strangers(set())
 
 

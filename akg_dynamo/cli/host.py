@@ -15,7 +15,8 @@ import torch
 
 from akg_dynamo.agents.coder import toolchain, triton_toolchain
 from akg_dynamo.cache.store import Store
-from akg_dynamo.core.errors import ToolchainError
+from akg_dynamo.core.errors import JudgeError, ToolchainError
+from akg_dynamo.core.protection import Protection
 from akg_dynamo.core.targets import cuda_arch, default_dsl
 
 _PROBE = """\
@@ -63,11 +64,15 @@ def require_compiler() -> str:
 
 @dataclass(frozen=True)
 class Health:
-    """`missing` stops the product; `optional` does not."""
+    """`missing` stops the product; `optional` does not.
+
+    kept_from: by device, what candidates that nobody trusts are kept from while they are judged, and by what.
+    """
 
     facts: Mapping[str, str]
     missing: tuple[str, ...]
     optional: Mapping[str, str]
+    kept_from: Mapping[str, Protection]
 
 
 def examine() -> Health:
@@ -99,7 +104,20 @@ def examine() -> Health:
         if triton_toolchain.version_text() == "none":
             missing.append("triton, without which nothing is generated for the CUDA device: pip install triton")
     absent = {name: why for name, why in _OPTIONAL.items() if importlib.util.find_spec(name) is None}
-    return Health(facts, tuple(missing), absent)
+    kept_from: dict[str, Protection] = {}
+    try:
+        kept_from = _kept_from()
+    except JudgeError as error:
+        missing.append(f"the judge does not work here: {error}")
+    return Health(facts, tuple(missing), absent, kept_from)
+
+
+def _kept_from() -> dict[str, Protection]:
+    """Has the judge start a process for a candidate on each kind of device, and asks what confines it."""
+    from akg_dynamo.agents.verifier import Judge
+
+    with Judge(keep_warm=False) as judge:
+        return {device: judge.protection(device) for device in ("cpu", *(["cuda"] if cuda_arch() else []))}
 
 
 def _backends() -> list[str]:

@@ -13,10 +13,8 @@ from typing import Any
 
 from akg_dynamo.agents.verifier.sandbox import environment, identity, kernel, landlock, limits, mounts, places, seccomp
 from akg_dynamo.agents.verifier.sandbox.limits import Limits
-from akg_dynamo.agents.verifier.sandbox.namespaces import Surroundings
+from akg_dynamo.agents.verifier.sandbox.namespaces import LEFT_OUT, Surroundings
 from akg_dynamo.core.protection import Measure, Protection
-
-_LEFT_OUT = "asked to do without"
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,7 @@ class Confinement:
     """One worker's.
 
     folder: its scratch folder, which is there. device: "cpu" or "cuda". trusted: for kernels by rules, which may write
-    into `shared` too. without: means to do without, as on hosts that lack them ("namespaces", "landlock", "mounts",
-    "seccomp", "identity"): for tests of what is done then.
+    into `shared` too.
     """
 
     folder: str
@@ -33,7 +30,6 @@ class Confinement:
     trusted: bool = True
     shared: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    without: tuple[str, ...] = ()
 
     @property
     def writable(self) -> list[str]:
@@ -47,8 +43,7 @@ class Confinement:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Confinement:
         """The inverse of `to_json`."""
-        lists = {name: tuple(data[name]) for name in ("shared", "without")}
-        return cls(**{**data, **lists, "limits": Limits(**data["limits"])})
+        return cls(**{**data, "shared": tuple(data["shared"]), "limits": Limits(**data["limits"])})
 
 
 def confine(confinement: Confinement, surroundings: Surroundings, *, apart: bool) -> Protection:
@@ -77,6 +72,7 @@ class _Steps:
     def __init__(self, confinement: Confinement, surroundings: Surroundings, apart: bool) -> None:
         self.it = confinement
         self.surroundings = surroundings
+        self.without = surroundings.without
         self.apart = apart
         self.counted = ""  # by what processes are counted
         self.not_counted = ""
@@ -88,8 +84,8 @@ class _Steps:
         """As a user: before files are restricted, since it takes writing to /proc. Root does it by another identity."""
         if self.it.trusted:
             return
-        if "identity" in self.it.without:
-            self.not_counted = _LEFT_OUT
+        if "identity" in self.without:
+            self.not_counted = LEFT_OUT
         elif os.geteuid() == 0:
             self.not_counted = "it does not count root's processes"
         else:
@@ -102,8 +98,8 @@ class _Steps:
     def restrict_files(self, readable: list[str], devices: list[str]) -> list[Measure]:
         """By Landlock, or as far as mounts do it."""
         writing, reading = "writing files", "reading the user's files"
-        why_not = _LEFT_OUT
-        if "landlock" not in self.it.without:
+        why_not = LEFT_OUT
+        if "landlock" not in self.without:
             on_host = self.it.device == "cpu"
             try:
                 abi = landlock.restrict(readable, self.it.writable, devices, abstract_sockets=not on_host)
@@ -114,7 +110,7 @@ class _Steps:
                 how = f"Landlock (version {abi})"
                 where = "its scratch folder" if not self.it.trusted else "its scratch folder and the built kernels"
                 return [Measure(writing, how, f"but {where}"), Measure(reading, how)]
-        if "mounts" not in self.it.without:
+        if "mounts" not in self.without:
             try:
                 mounts.read_only_but(self.it.writable)
             except OSError as error:
@@ -127,7 +123,7 @@ class _Steps:
         """All that root may do, and, for kernels that nobody trusts, being root."""
         against, count = "processes without end", self.it.limits.processes
         is_root = os.geteuid() == 0 and not self.surroundings.user
-        if is_root and not self.it.trusted and "identity" not in self.it.without:
+        if is_root and not self.it.trusted and "identity" not in self.without:
             folders = [path for path, _, _ in os.walk(self.it.folder)]
             try:
                 uid = identity.become_nobody(folders, files_are_restricted=self.files_restricted)
@@ -149,8 +145,8 @@ class _Steps:
         on_host = self.it.device == "cpu"
         signals_open = not self.apart and not self.signals_scoped
         rules = seccomp.Rules(unix_sockets=not on_host, memory_files=not on_host, signals=signals_open)
-        why_not = _LEFT_OUT
-        if "seccomp" not in self.it.without:
+        why_not = LEFT_OUT
+        if "seccomp" not in self.without:
             try:
                 seccomp.install(rules)
                 self.filtered = True

@@ -21,6 +21,7 @@ NEW_MOUNTS, NEW_USER, NEW_PROCESSES, NEW_NETWORK = 0x00020000, 0x10000000, 0x200
 _NEW_IPC = 0x08000000
 _NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 _NOTHING = 0
+LEFT_OUT = "asked to do without"
 _sleep = shutil.which("sleep", path="/usr/bin:/bin")
 _WAITS = [_sleep, str(2**31 - 1)] if _sleep else [sys.executable, "-SIc", "import signal\nwhile True: signal.pause()"]
 """A program that does nothing, and is small."""
@@ -30,22 +31,22 @@ _WAITS = [_sleep, str(2**31 - 1)] if _sleep else [sys.executable, "-SIc", "impor
 class Surroundings:
     """What the judge's processes live in.
 
-    why_not: why there is no more of it, where there is not. user: a user namespace was made for it.
+    why_not: why there is no more of it, where there is not. user: a user namespace was made for it. without: means to
+    do without, as on hosts that lack them ("namespaces", "landlock", "mounts", "seccomp", "identity"): for tests of
+    what is done then.
     """
 
     network: bool = False
     processes: bool = False
     user: bool = False
     why_not: str = ""
+    without: tuple[str, ...] = ()
 
 
 def enter(without: tuple[str, ...] = ()) -> Surroundings:
-    """Make the next process forked from here live in as many namespaces as can be had. This process has one thread.
-
-    `without`: what to do without, as on hosts that do not allow it ("namespaces").
-    """
+    """Make the next process forked from here live in as many namespaces as can be had. This process has one thread."""
     if "namespaces" in without:
-        return Surroundings(why_not="it was asked to do without")
+        return Surroundings(why_not=LEFT_OUT, without=without)
     why_not = ""
     everything, network = NEW_NETWORK | _NEW_IPC | NEW_PROCESSES | NEW_MOUNTS, NEW_NETWORK | _NEW_IPC
     for flags in (everything, network):
@@ -53,9 +54,9 @@ def enter(without: tuple[str, ...] = ()) -> Surroundings:
             failed = _tried(lambda flags=flags | user: _make(flags))  # type: ignore[misc]
             if not failed:
                 _unshare(flags | user)
-                return Surroundings(True, bool(flags & NEW_PROCESSES), bool(user), why_not)
+                return Surroundings(True, bool(flags & NEW_PROCESSES), bool(user), why_not, without)
             why_not = why_not or failed
-    return Surroundings(why_not=why_not)
+    return Surroundings(why_not=why_not, without=without)
 
 
 def settle(surroundings: Surroundings) -> None:

@@ -23,14 +23,79 @@ _GONE = (FileNotFoundError, ProcessLookupError)
 class Census:
     """How much there is of a worker now.
 
-    threads: its own. processes: started by it, or by those, and still there. all_threads: of all of them.
-    private_bytes: memory of all of them that is no file's, with what a fork shares with its parent until it writes.
+    threads: its own. processes: itself, and those that it started, or they did, and that still run. all_threads: of all
+    of them. private_bytes: memory of all of them that is no file's, with what a fork shares with its parent until it
+    writes.
     """
 
     threads: int = 0
     processes: int = 0
     all_threads: int = 0
     private_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A worker, and all that it started.
+
+    init: of the process namespace that nothing else is in, which inherits what leaves its parent; 0: there is none.
+    """
+
+    pid: int
+    init: int = 0
+
+    def processes(self) -> list[int]:
+        """The worker first; not the init."""
+        found = [self.pid]
+        for one in found:
+            found += children(one)
+        left = children(self.init) if self.init else []
+        for one in left:
+            left += children(one)
+        return found + left
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal all of it."""
+        for one in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, number)
+
+    def kill(self) -> None:
+        """End all of it: at once where it is in a namespace of its own, else one by one."""
+        if self.init:
+            os.kill(self.init, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+
+    def census(self) -> Census:
+        """Count it; nothing, if it has ended."""
+        threads, n_bytes = [], 0
+        for one in self.processes():
+            with contextlib.suppress(*_GONE):
+                n_threads = len(os.listdir(f"/proc/{one}/task"))
+                with open(f"/proc/{one}/statm", encoding="ascii") as line:
+                    resident, shared = map(int, line.read().split()[1:3])
+                if resident:  # else it has ended, and nobody has asked how
+                    threads.append(n_threads)
+                    n_bytes += (resident - shared) * _PAGE_BYTES
+        return Census(threads[0], len(threads), sum(threads), n_bytes) if threads else Census()
+
+    def excess(self, folder: str, limits: Limits, at_start_bytes: int) -> str:
+        """What it takes more of than it may; empty: nothing. What it had `at_start` every fork of it has, too."""
+        now = self.census()
+        if now.all_threads > limits.processes:
+            return f"it started {now.all_threads} processes and threads, {limits.processes} are allowed"
+        used = now.private_bytes - now.processes * at_start_bytes
+        if used > limits.memory_bytes:
+            return f"its processes took {used / GIB:.1f} GiB of memory, {limits.memory_bytes / GIB:.1f} are allowed"
+        files = 0
+        written = 0
+        for n_bytes in _sizes(folder):
+            files, written = files + 1, written + n_bytes
+            if files > _MOST_FILES or written > limits.scratch_bytes:
+                return (
+                    f"it wrote {files} files of {written / GIB:.1f} GiB, {limits.scratch_bytes / GIB:.1f} are allowed"
+                )
+        return ""
 
 
 def children(pid: int) -> list[int]:
@@ -41,50 +106,6 @@ def children(pid: int) -> list[int]:
             with contextlib.suppress(*_GONE), open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as names:
                 found += map(int, names.read().split())
     return found
-
-
-def tree(pid: int) -> list[int]:
-    """It and all below it."""
-    found = [pid]
-    for one in found:
-        found += children(one)
-    return found
-
-
-def signal_tree(pid: int, number: signal.Signals) -> None:
-    """Signal it and all below it."""
-    for one in tree(pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one, number)
-
-
-def census(pid: int) -> Census:
-    """Count it and all below it; nothing, if it has ended."""
-    threads, n_bytes = [], 0
-    for one in tree(pid):
-        with contextlib.suppress(*_GONE):
-            threads.append(len(os.listdir(f"/proc/{one}/task")))
-            with open(f"/proc/{one}/statm", encoding="ascii") as line:
-                resident, shared = map(int, line.read().split()[1:3])
-            n_bytes += (resident - shared) * _PAGE_BYTES
-    return Census(threads[0], len(threads) - 1, sum(threads), n_bytes) if threads else Census()
-
-
-def excess(pid: int, folder: str, limits: Limits, at_start_bytes: int) -> str:
-    """What a worker takes more of than it may; empty: nothing. What it had `at_start` every fork of it has, too."""
-    now = census(pid)
-    if now.all_threads > limits.processes:
-        return f"it started {now.all_threads} processes and threads, {limits.processes} are allowed"
-    used = now.private_bytes - (1 + now.processes) * at_start_bytes
-    if used > limits.memory_bytes:
-        return f"its processes took {used / GIB:.1f} GiB of memory, {limits.memory_bytes / GIB:.1f} are allowed"
-    files = 0
-    written = 0
-    for n_bytes in _sizes(folder):
-        files, written = files + 1, written + n_bytes
-        if files > _MOST_FILES or written > limits.scratch_bytes:
-            return f"it wrote {files} files of {written / GIB:.1f} GiB, {limits.scratch_bytes / GIB:.1f} are allowed"
-    return ""
 
 
 def _sizes(folder: str) -> Iterator[int]:
@@ -102,21 +123,20 @@ def _sizes(folder: str) -> Iterator[int]:
                     left.append(entry.path)
 
 
-def end(pid: int, init: int, known: set[int], *, by_itself: bool) -> int:
+def end(worker: Tree, known: set[int], *, by_itself: bool) -> int:
     """Kill a child of this process with all it started, and what nobody else here is known to have started. Its status.
 
-    What leaves its parent becomes this process's child: it is the init of its namespace, or their subreaper.
-    init: of the namespace that only the child and what it started are in, or 0. by_itself: it seems to be ending, and
-    is given a moment to leave its own status.
+    What leaves its parent becomes this process's child, where it is the init of their namespace, or their subreaper.
+    by_itself: it seems to be ending, and is given a moment to leave its own status.
     """
-    status = _wait(pid, _OWN_END_S) if by_itself else None
-    if init:
-        os.kill(init, signal.SIGKILL)
+    status = _wait(worker.pid, _OWN_END_S) if by_itself else None
     if status is None:
-        signal_tree(pid, signal.SIGKILL)
-        status = _wait(pid, _KILL_S)
-    if init:
-        _wait(init, _KILL_S)  # not before: it waits for all in its namespace to have been waited for
+        worker.kill()
+        status = _wait(worker.pid, _KILL_S)
+    elif worker.init:
+        os.kill(worker.init, signal.SIGKILL)
+    if worker.init:
+        _wait(worker.init, _KILL_S)  # not before: it waits for all in its namespace to have been waited for
     end_strangers(known)
     return status if status is not None else int(signal.SIGKILL)
 
@@ -129,9 +149,7 @@ def end_strangers(known: set[int]) -> None:
         if not strangers:
             return
         for one in strangers:
-            for below in tree(one):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(below, signal.SIGKILL)
+            Tree(one).signal(signal.SIGKILL)
             _wait(one, _KILL_S)
 
 
