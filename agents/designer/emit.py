@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from akg_dynamo.agents.designer.declare import Declarations, minus, plus, times
 from akg_dynamo.agents.designer.domain import Axis, Index
@@ -50,10 +50,15 @@ _SUM_BLOCK = 16  # how many terms an f32 accumulator takes before it is added to
 
 @dataclass(frozen=True)
 class _Block:
-    """A scalar loop is cut into blocks of `size` terms."""
+    """A scalar loop is cut into blocks, of `size` trips each.
+
+    strip: a loop inside it that is short as a rule, with how many of its trips there may be to one of the blocks'. Its
+    strips are the outermost loop of the pass, which then has one trip as a rule.
+    """
 
     axis: Axis
-    size: int
+    size: IntExpr
+    strip: tuple[Axis, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,10 @@ class _NestEmitter(NestWriter):
         reductions = [m for m in group.members if m.sink.is_reduction]
         accumulators = {id(m): self._accumulators(m, wide) for m in reductions}
         walk = _Walk(group, vector, self._chunk_bounds(group), block, accumulators)
-        self._loops(walk, list(group.inner))
+        if block is None or block.strip is None:
+            self._loops(walk, list(group.inner))
+        else:
+            self._strips(walk, *block.strip)
         for member in reductions:
             result, dtype = accumulators[id(member)][-1], member.tile.dtype
             if member.sink.op.startswith("arg"):
@@ -192,9 +200,9 @@ class _NestEmitter(NestWriter):
             self._loops(walk, rest)
             self._close(axis, False, walk.bounds.get(axis))
             return
-        lo, hi = walk.bounds.get(axis, (IntConst(0), self._whole.size(axis.extent)))
-        block, size = self._whole.fresh("b"), IntConst(walk.block.size)
-        count = IntBin("//", plus(minus(hi, lo), IntConst(walk.block.size - 1)), size)
+        lo, hi = self._bounds(walk, axis)
+        block, size = self._whole.fresh("b"), walk.block.size
+        count = _parts(lo, hi, size)
         self._scopes.append(Scope(self._scopes[-1].axes))
         sums = [m for m in walk.group.members if m.sink.is_reduction and _accumulates_error(m)]
         parts = {**walk.accumulators, **{id(m): self._accumulators(m, False) for m in sums}}
@@ -209,16 +217,39 @@ class _NestEmitter(NestWriter):
         scope = self._scopes.pop()
         self._scopes[-1].body.append(For(block, IntConst(0), count, None, tuple(scope.body)))
 
+    def _strips(self, walk: _Walk, axis: Axis, most: int) -> None:
+        """All loops, for one strip of an axis after the other."""
+        lo, hi = self._bounds(walk, axis)
+        strip, size = self._whole.fresh("b"), IntConst(most)
+        start = plus(lo, times(IntVar(strip), size))
+        bounds = {**walk.bounds, axis: (start, IntBin("min", hi, plus(start, size)))}
+        self._scopes.append(Scope(self._scopes[-1].axes))
+        self._loops(replace(walk, bounds=bounds), list(walk.group.inner))
+        scope = self._scopes.pop()
+        self._scopes[-1].body.append(For(strip, IntConst(0), _parts(lo, hi, size), None, tuple(scope.body)))
+
+    def _bounds(self, walk: _Walk, axis: Axis) -> tuple[IntExpr, IntExpr]:
+        return walk.bounds.get(axis, (IntConst(0), self._whole.size(axis.extent)))
+
     def _block(self, group: Pass, vector: Axis | None) -> _Block | None:
         """Where long sums over scalar loops are interrupted, so that no accumulator takes many terms at any size."""
         if vector is not None or not any(m.sink.is_reduction and _accumulates_error(m) for m in group.members):
             return None
+        in_any_order = not any(m.sink.op.startswith("arg") for m in group.members)
         terms = 1
-        for axis in reversed(group.inner):
-            extent = self._facts.most(axis.extent)
-            if extent is None or terms * extent > 2 * _SUM_BLOCK:
-                return _Block(axis, max(1, _SUM_BLOCK // terms))
-            terms *= extent
+        inner = list(reversed(group.inner))
+        for axis, outside in zip(inner, [*inner[1:], None], strict=False):
+            most = self._facts.most(axis.extent)
+            if most is not None and terms * most <= 2 * _SUM_BLOCK:
+                terms *= most
+                continue
+            size = max(1, _SUM_BLOCK // terms)
+            if most is None and outside is not None and in_any_order and self._facts.value(axis.extent) <= size:
+                # Blocks of so few terms would cost as much as the terms: they are those of several trips outside.
+                trips = IntBin("max", IntConst(1), self._whole.size(axis.extent))
+                several = IntBin("max", IntConst(1), IntBin("//", IntConst(2 * size), trips))
+                return _Block(outside, several, (axis, 2 * size))
+            return _Block(axis, IntConst(size))
         return None
 
     def _chunk_bounds(self, group: Pass) -> dict[Axis, tuple[IntExpr, IntExpr]]:
@@ -328,6 +359,12 @@ class _NestEmitter(NestWriter):
         rest = Index(tuple((a, c) for a, c in position.terms if a is not vector))
         place = first if step == 1 else Op("mul", (first, IndexValue(self._whole.size(step))))
         return Op("add", (place, IndexValue(self._int(rest)))) if rest.terms else place
+
+
+def _parts(lo: IntExpr, hi: IntExpr, size: IntExpr) -> IntExpr:
+    """How many parts of that size a range has."""
+    most = IntConst(size.value - 1) if isinstance(size, IntConst) else minus(size, IntConst(1))
+    return IntBin("//", plus(minus(hi, lo), most), size)
 
 
 _STEMS = {"sum": "s", "max": "m", "min": "m", "prod": "p", "argmax": "at", "argmin": "at"}
