@@ -38,6 +38,17 @@ _KEPT_ARENA_BYTES = 64 << 20
 _KEPT_DEVICE_BYTES = 256 << 20
 _WARM_CANDIDATE_BYTES = 1 << 30
 _VALUES_WAIT_S = 5.0
+_CONTEXT_S = 60.0
+_RUNGS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("landlock", "mounts"),
+    ("landlock", "mounts", "seccomp"),
+    ("landlock", "mounts", "seccomp", "identity"),
+    ("landlock", "mounts", "seccomp", "identity", "privileges", "limits"),
+)
+"""What a worker on a device does without, until CUDA starts in it: the fewest means first."""
+_DOES_NOT_START = "CUDA does not start under it"
+_BY_RULES = "kernels by rules are not confined on a device"
 _REQUESTS = 10  # of a judgement, which take as long as they may
 _TIMING_WAIT_S = 10.0
 
@@ -54,6 +65,7 @@ class Referee:
         self.ceilings: dict[str, Ceiling] = {}
         self.ordinal: int | None = None  # of the device this process has a context on
         self.shared = shared
+        self.works_under: tuple[str, ...] | None = None  # what an untrusted worker on a device does without, once known
         self.preloaded: set[str] = set()
 
     # -- processes ----------------------------------------------------------------------------------------------------
@@ -88,28 +100,46 @@ class Referee:
             self.preloaded.add("triton")
             self.workers.preload("triton")
         spare = self.spare
-        if job.device == "cpu" or spare is None or not spare.alive:
+        if job.device != "cpu" and (spare is None or not spare.alive):
+            return self._start(job.device, trusted=False)
+        if job.device == "cpu" or spare is None:
             cpu_s = int(job.build_timeout_s + _REQUESTS * job.timeout_s) * (os.cpu_count() or 1)
             return self.workers.start(job.device, trusted=False, cpu_s=cpu_s)
         self.spare = None
         return spare
 
     def _start(self, device: str, *, trusted: bool) -> Worker:
-        worker = self.workers.start(device, trusted=trusted, shared=(self.shared,))
-        if device != "cpu":
-            warm = {"op": "warm", "device": device, "ordinal": self.ordinal, "memory_bytes": _WARM_CANDIDATE_BYTES}
+        if device == "cpu":
+            return self.workers.start(device, trusted=trusted, shared=(self.shared,))
+        warm = {"op": "warm", "device": device, "ordinal": self.ordinal or 0, "memory_bytes": _WARM_CANDIDATE_BYTES}
+        if trusted or self.works_under is not None:
+            without, because = (self.works_under or (), _DOES_NOT_START) if not trusted else (_RUNGS[-1], _BY_RULES)
+            worker = self.workers.start(device, trusted=trusted, without=without, because=because)
             worker.tell(warm)
+            return worker
+        for without in _RUNGS:
+            worker = self.workers.start(device, trusted=False, without=without, because=_DOES_NOT_START)
+            try:
+                answer = worker.ask(warm, _CONTEXT_S)
+            except Failed:
+                continue
+            if "error" not in answer or "no_memory" in answer:
+                self.works_under = without
+                break
+            if without != _RUNGS[-1]:  # the last one says why, when it is asked for more
+                worker.end()
         return worker
 
     def protection(self, device: str, *, trusted: bool) -> Protection:
         """What a worker for candidates is kept from here."""
-        if trusted:
+        if trusted and device in self.warm:
             return self._warm(device).protection
-        worker = self.workers.start(device, trusted=False)
+        worker = self._start(device, trusted=trusted)
         try:
             return worker.protection
         finally:
-            worker.end()
+            if worker.alive:
+                worker.end()
 
     def warm_up(self) -> None:
         """What the first job would otherwise wait for."""

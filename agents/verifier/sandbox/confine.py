@@ -22,7 +22,7 @@ class Confinement:
     """One worker's.
 
     folder: its scratch folder, which is there. device: "cpu" or "cuda". trusted: for kernels by rules, which may write
-    into `shared` too.
+    into `shared` too. without: means to do without, named as in `Surroundings`, and because of what.
     """
 
     folder: str
@@ -30,6 +30,8 @@ class Confinement:
     trusted: bool = True
     shared: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    without: tuple[str, ...] = ()
+    because: str = LEFT_OUT
 
     @property
     def writable(self) -> list[str]:
@@ -43,7 +45,8 @@ class Confinement:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Confinement:
         """The inverse of `to_json`."""
-        return cls(**{**data, "shared": tuple(data["shared"]), "limits": Limits(**data["limits"])})
+        lists = {name: tuple(data[name]) for name in ("shared", "without")}
+        return cls(**{**data, **lists, "limits": Limits(**data["limits"])})
 
 
 def confine(confinement: Confinement, surroundings: Surroundings, *, apart: bool) -> Protection:
@@ -57,7 +60,7 @@ def confine(confinement: Confinement, surroundings: Surroundings, *, apart: bool
     environment.move_into(confinement.folder)
     variables = "only those for tools and threads are left; HOME is in a scratch folder"
     measures = [Measure("secrets in the environment", variables)]
-    measures += limits.set_limits(confinement.limits, confinement.device)
+    measures += steps.limit()
     steps.count_apart()
     measures += steps.restrict_files(places_read, devices)
     measures.append(steps.give_up_rights())
@@ -72,7 +75,8 @@ class _Steps:
     def __init__(self, confinement: Confinement, surroundings: Surroundings, apart: bool) -> None:
         self.it = confinement
         self.surroundings = surroundings
-        self.without = surroundings.without
+        self.without = {*surroundings.without, *confinement.without}
+        self.left_out = confinement.because if confinement.without else LEFT_OUT
         self.apart = apart
         self.counted = ""  # by what processes are counted
         self.not_counted = ""
@@ -80,12 +84,18 @@ class _Steps:
         self.signals_scoped = False
         self.filtered = False
 
+    def limit(self) -> list[Measure]:
+        """What each process may take."""
+        if "limits" in self.without:
+            return [Measure(against, "", self.left_out) for against in ("memory", "processor time", "large files")]
+        return limits.set_limits(self.it.limits, self.it.device)
+
     def count_apart(self) -> None:
         """As a user: before files are restricted, since it takes writing to /proc. Root does it by another identity."""
         if self.it.trusted:
             return
         if "identity" in self.without:
-            self.not_counted = LEFT_OUT
+            self.not_counted = self.left_out
         elif os.geteuid() == 0:
             self.not_counted = "it does not count root's processes"
         else:
@@ -98,7 +108,7 @@ class _Steps:
     def restrict_files(self, readable: list[str], devices: list[str]) -> list[Measure]:
         """By Landlock, or as far as mounts do it."""
         writing, reading = "writing files", "reading the user's files"
-        why_not = LEFT_OUT
+        why_not = self.left_out
         if "landlock" not in self.without:
             on_host = self.it.device == "cpu"
             try:
@@ -130,7 +140,7 @@ class _Steps:
                 self.counted = f"of user id {uid}, which has nothing else"
             except OSError as error:
                 self.not_counted = kernel.reason(error)
-        if not self.counted.startswith("of user"):
+        if not self.counted.startswith("of user") and "privileges" not in self.without:
             identity.give_up(files_are_restricted=self.files_restricted)
         if self.it.trusted:
             return Measure(against, "", "kernels by rules are not limited in this")
@@ -145,7 +155,7 @@ class _Steps:
         on_host = self.it.device == "cpu"
         signals_open = not self.apart and not self.signals_scoped
         rules = seccomp.Rules(unix_sockets=not on_host, memory_files=not on_host, signals=signals_open)
-        why_not = LEFT_OUT
+        why_not = self.left_out
         if "seccomp" not in self.without:
             try:
                 seccomp.install(rules)

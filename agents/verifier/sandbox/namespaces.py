@@ -32,8 +32,8 @@ class Surroundings:
     """What the judge's processes live in.
 
     why_not: why there is no more of it, where there is not. user: a user namespace was made for it. without: means to
-    do without, as on hosts that lack them ("namespaces", "landlock", "mounts", "seccomp", "identity"): for tests of
-    what is done then.
+    do without, as on hosts that lack them ("namespaces", "landlock", "mounts", "seccomp", "identity", "privileges",
+    "limits"): for tests of what is done then.
     """
 
     network: bool = False
