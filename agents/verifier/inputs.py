@@ -16,11 +16,16 @@ import torch
 from akg_dynamo.agents.verifier.shapes import storage_elements, value, values
 from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, TensorSpec, TorchConst
 
-KINDS = ("normal", "wide", "offset", "dyadic", "positive", "nan", "inf")
+ADVERSARIAL = ("denormal", "huge", "sorted", "constant", "low rank")
+KINDS = ("normal", "wide", "offset", "dyadic", "positive", "nan", "inf", *ADVERSARIAL)
 """normal: N(0, 1). wide: magnitudes over many binades. offset: N(0, 1) around a large mean, so that differences cancel.
 dyadic: a few values with many ties, whose sums are exact. positive: |N(0, 1)| + 0.1. nan, inf: normal with a few
-special values (NaN, or ±Inf and ±0)."""
+special values (NaN, or ±Inf and ±0). denormal: all below the smallest normal number. huge: so large that the fourth
+power leaves the range. sorted: ascending in memory. constant: one value throughout an input. low rank: rows that are
+multiples of one another."""
 
+_HUGE = {torch.float64: 2.0**300, torch.float32: 2.0**40, torch.bfloat16: 2.0**40, torch.float16: 2.0**5}
+_CONSTANTS = (0.5, 1.0, -1.5, 3.0, 0.1)
 _POOL = 1_048_573  # a prime: no window lines up with a power of two
 _SMALL_POOL = 65_537
 _HOST = torch.device("cpu")
@@ -59,6 +64,10 @@ class Drawer:
                 x = choices[torch.randint(8, (size,), generator=generator)]
             elif kind == "positive":
                 x = x.abs() + 0.1
+            elif kind == "denormal":
+                x = x.to(torch.float64) * (torch.finfo(dtype).smallest_normal / 8)
+            elif kind == "huge":
+                x *= _HUGE.get(dtype, 4.0)
             self._pools[key] = x.to(dtype)
         return self._pools[key]
 
@@ -68,7 +77,18 @@ class Drawer:
             for size in (_SMALL_POOL, _POOL):
                 self._pool(kind, dtype, size, device)
 
-    def _floats(self, n: int, dtype: torch.dtype, kind: str, rng: random.Random, device: torch.device) -> torch.Tensor:
+    def _floats(  # noqa: PLR0917 - what `_elements` was given
+        self, n: int, dtype: torch.dtype, kind: str, rng: random.Random, device: torch.device, width: int
+    ) -> torch.Tensor:
+        if kind == "constant":
+            return torch.full((n,), rng.choice(_CONSTANTS), dtype=dtype, device=device)
+        if kind == "low rank":
+            factors = [
+                self._floats(k, dtype, "normal", rng, device, 1) for k in (-(-n // width) if width else 0, width)
+            ]
+            return torch.outer(*(f.double() for f in factors)).reshape(-1)[:n].to(dtype)
+        if kind == "sorted":
+            return self._floats(n, dtype, "normal", rng, device, 1).double().sort()[0].to(dtype)
         base = "normal" if kind in ("nan", "inf") else kind
         pool = self._pool(base, dtype, _SMALL_POOL if n <= 4096 else _POOL, device)
         start = rng.randrange(len(pool))
@@ -99,8 +119,8 @@ class Drawer:
         n = storage_elements(shape, stride)
         dtype: torch.dtype = getattr(torch, spec.dtype)
         if not _has_gaps(shape, stride):
-            return self._elements(n, dtype, kind, rng, allowed, device)
-        drawn = self._elements(math.prod(shape), dtype, kind, rng, allowed, device)
+            return self._elements(n, dtype, kind, rng, allowed, device, shape[-1] if shape else 1)
+        drawn = self._elements(math.prod(shape), dtype, kind, rng, allowed, device, shape[-1] if shape else 1)
         flat = torch.full((n * dtype.itemsize,), 0xFF, dtype=torch.uint8, device=device).view(dtype)
         flat.as_strided(shape, stride).copy_(drawn.view(shape))
         return flat
@@ -113,14 +133,16 @@ class Drawer:
         rng: random.Random,
         allowed: Range | None,
         device: torch.device,
+        width: int,
     ) -> torch.Tensor:
         if dtype.is_floating_point:
-            return self._floats(n, dtype, kind, rng, device)
+            return self._floats(n, dtype, kind, rng, device, width)
+        if dtype.is_complex:
+            parts = self._floats(2 * n, dtype.to_real(), kind, rng, device, 2 * width)
+            return torch.view_as_complex(parts.view(n, 2))
         generator = torch.Generator(device).manual_seed(rng.getrandbits(62))
         if dtype == torch.bool:
             return torch.randint(2, (n,), generator=generator, device=device).to(dtype)
-        if dtype.is_complex:
-            return torch.randn(n, generator=generator, dtype=dtype, device=device)
         span = allowed or (Range(0, 9) if dtype == torch.uint8 else Range(-9, 9))
         high = max(span.hi, span.lo + 1)
         return torch.randint(span.lo, high, (n,), generator=generator, device=device).to(dtype)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from akg_dynamo.agents.verifier import shapes
+from akg_dynamo.agents.verifier.inputs import ADVERSARIAL
 from akg_dynamo.core.types import Subgraph, TensorSpec
 from akg_dynamo.fusion.reference import refs
 
@@ -94,10 +95,13 @@ def traced(sub: Subgraph, seed: int, given: Means) -> Mapping[str, int] | None:
     return members[0]
 
 
-def groups(sub: Subgraph, seed: int, given: Means | None = None, *, brief: bool = False) -> list[Group]:
+def groups(
+    sub: Subgraph, seed: int, given: Means | None = None, *, brief: bool = False, adversarial: bool = False
+) -> list[Group]:
     """The cases, the telling ones first. Empty: the task is too big for the memory there is.
 
     brief: smaller relatives are judged on inputs of every kind, and this one only on what its size may change.
+    adversarial: for kernels that nobody knows, the kinds that trip up whoever counts on what is usual.
     """
     given = given or means(sub, "cpu")
     sizes = traced(sub, seed, given)
@@ -112,9 +116,19 @@ def groups(sub: Subgraph, seed: int, given: Means | None = None, *, brief: bool 
         medium = shapes.within(sub, sizes, RELATIVE_ELEMENTS) if sub.symbols else None
     if medium is not None:
         found += _at(sub, medium, given, full=True)
+        if adversarial:
+            found += _adversarial(sub, medium)
     for other in shapes.members(sub, given.limit_elements, seed)[1:]:
         found += _at(sub, other, given, full=False)
     return found
+
+
+def _adversarial(sub: Subgraph, sizes: Mapping[str, int]) -> list[Group]:
+    floats = any(s.dtype.startswith(("float", "bfloat", "complex")) for s in sub.inputs)
+    if not floats or shapes.elements(sub, sizes) > RELATIVE_ELEMENTS:
+        return []
+    slack = UNPOOLED_SLACK if _smallest_output(sub, sizes) < SMALL_OUTPUT else 1.0
+    return [Group(sizes, kind, 1, slack) for kind in ADVERSARIAL]
 
 
 def _smallest_output(sub: Subgraph, sizes: Mapping[str, int]) -> int:
@@ -178,7 +192,7 @@ def _of_kinds(
         found = [Group(sizes, "normal", 1, slack, repeat=True)]
         return [*found, Group(sizes, "nan", 1, slack)] if total <= 1 << 16 else found
     found = [Group(sizes, "normal", pooled, repeat=True)]
-    if not any(s.dtype.startswith(("float", "bfloat")) for s in sub.inputs):
+    if not any(s.dtype.startswith(("float", "bfloat", "complex")) for s in sub.inputs):
         return [*found, Group(sizes, "normal", 2, slack, misaligned=True)]
     found.append(Group(sizes, "nan", 1, slack, misaligned=True))
     if total > 1 << 24:

@@ -41,7 +41,8 @@ _MOST_TRIED_ELEMENTS = 1 << 24  # of a case whose indices are tried on the host
 _SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
 _OUT_OF_RANGE = 20_000
 _SECOND_LOOK_ELEMENTS = 1 << 22
-_WITH_NEIGHBOURS = ("normal", "positive", "wide", "offset")  # the others are about exact values
+# The others are about exact values.
+_WITH_NEIGHBOURS = ("normal", "positive", "wide", "offset", "huge", "sorted", "constant", "low rank")
 _FEWEST_NEIGHBOURS = 4
 
 
@@ -191,7 +192,9 @@ class Values:
 
     def check(self) -> None:
         """Raise `Failed` unless the candidate is right on every case."""
-        groups = plan.groups(self.sub, self.job.seed, self.means, brief=bool(self.job.relatives))
+        groups = plan.groups(
+            self.sub, self.job.seed, self.means, brief=bool(self.job.relatives), adversarial=not self.job.trusted
+        )
         if not groups:
             raise Failed(Outcome.NOT_JUDGED, "too big to be judged in the memory that is free")
         if self.job.relatives:  # which have found what eager takes

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 
 from akg_dynamo.agents.verifier import plan, shapes
 from akg_dynamo.agents.verifier.evaluate import jumps, variants
-from akg_dynamo.agents.verifier.inputs import KINDS, Drawer, Range, positions
+from akg_dynamo.agents.verifier.inputs import ADVERSARIAL, KINDS, Drawer, Range, positions
 from akg_dynamo.core.types import OpNode, Ref, Subgraph, Symbol, TensorSpec
 
 from .kernels import contiguous, dynamic_softmax, op, row_sum, single
@@ -33,13 +34,43 @@ def test_negative_positions_only_where_torch_takes_them() -> None:
 
 def test_every_kind_of_every_dtype_can_be_drawn_and_follows_from_the_seed() -> None:
     drawer = Drawer()
-    for dtype in ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int64", "bool"):
+    floats = ("float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2", "complex64", "complex128")
+    for dtype in (*floats, "int8", "uint8", "uint16", "int64", "bool"):
         for kind in KINDS:
             spec = TensorSpec(dtype, (5, 7), (1, 8))
             a, b = (drawer.draw(spec, {}, kind, random.Random(3), None) for _ in range(2))
             assert a.numel() == 1 + 4 + 6 * 8
             assert str(a.dtype) == f"torch.{dtype}"
-            assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) if a.is_floating_point() else torch.equal(a, b)
+            assert torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+def _drawn(kind: str, dtype: str, *shape: int) -> torch.Tensor:
+    return Drawer().draw(contiguous(dtype, *shape), {}, kind, random.Random(5), None).view(shape)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_adversarial_values_are_what_they_are_called(dtype: str) -> None:
+    limits = torch.finfo(getattr(torch, dtype))
+    small = _drawn("denormal", dtype, 4000).double().abs()
+    assert float(small.max()) < limits.smallest_normal
+    assert float((small > 0).double().mean()) > 0.5
+    huge = _drawn("huge", dtype, 4000).double()
+    assert limits.max ** (1 / 2) > float(huge.abs().max()) > limits.max ** (1 / 5)
+    x = _drawn("sorted", dtype, 4000).double()
+    assert bool((x[1:] >= x[:-1]).all())
+    assert float(x[-1]) > 2 > -2 > float(x[0])
+    assert len(_drawn("constant", dtype, 50, 60).unique()) == 1
+    low = _drawn("low rank", dtype, 50, 60).double()
+    values = torch.linalg.svdvals(low)
+    assert float(values[1] / values[0]) < 50 * limits.eps
+    assert len(low.unique()) > 100
+
+
+def test_kernels_that_nobody_knows_are_tried_on_adversarial_values() -> None:
+    kinds = {g.kind for g in plan.groups(row_sum(32, 96), 0, adversarial=True)}
+    assert kinds >= set(ADVERSARIAL)
+    assert not {g.kind for g in plan.groups(row_sum(32, 96), 0)} & set(ADVERSARIAL)
+    assert not {g.kind for g in plan.groups(row_sum(3200, 960), 0, adversarial=True)} & set(ADVERSARIAL)
 
 
 def test_what_lies_between_the_elements_of_a_slice_is_poison() -> None:
