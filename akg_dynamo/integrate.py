@@ -389,8 +389,12 @@ def _structure(value: Any, path: str, tests: list[str], leaves: list[tuple[str, 
 
 
 def _tensor_test(path: str, value: torch.Tensor) -> str:
-    layout = f"{path}.shape == {tuple(value.shape)} and {path}.stride() == {tuple(value.stride())}"
-    return f"{path}.dtype is {value.dtype} and {layout} and {path}.device.type == {value.device.type!r}"
+    # What answers without making an object for it is asked, where it means the same.
+    contiguous = value.is_contiguous() and all(size > 1 for size in value.shape)
+    stride = f"{path}.is_contiguous()" if contiguous else f"{path}.stride() == {tuple(value.stride())}"
+    kind = value.device.type
+    device = f"{path}.is_{kind}" if kind in ("cpu", "cuda") else f"{path}.device.type == {kind!r}"
+    return f"{path}.dtype is {value.dtype} and {path}.shape == {tuple(value.shape)} and {stride} and {device}"
 
 
 # --------------------------------------------------------------------------------------------------------------------
