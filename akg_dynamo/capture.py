@@ -208,7 +208,13 @@ class _Graph:
         used = list(used)
         inside = {node for cut, _ in used for node in cut.nodes}
         self.report.kernels = tuple(
-            KernelUse(kernel.name, kernel.digest, tuple(str(n.target) for n in cut.nodes), kernel.verdict)
+            KernelUse(
+                kernel.name,
+                kernel.digest,
+                tuple(str(n.target) for n in cut.nodes),
+                kernel.verdict,
+                _promise(cut.subgraph, self.options),
+            )
             for cut, kernel in used
         )
         no_tensor = SplitReason(SplitReasonType.NOT_TENSOR)  # a size that the plan took in for a kernel's sake
@@ -217,6 +223,15 @@ class _Graph:
             for n in self.gm.graph.nodes
             if n.op == "call_function" and n not in inside
         )
+
+
+def _promise(sub: Subgraph, options: Options) -> str:
+    """What numerics "eager" means for a subgraph: equal bits only where eager itself is exact."""
+    if options.numerics != "eager":
+        return ""
+    from akg_dynamo.agents.verifier.exactness import is_exact
+
+    return "eager's bits" if is_exact(sub) else "rounded where eager rounds"
 
 
 def solve(subgraphs: Sequence[Subgraph], options: Options) -> dict[str, Kernel | SplitReason]:

@@ -21,12 +21,16 @@ _KEPT = 1000
 
 @dataclass(frozen=True)
 class KernelUse:
-    """One region that runs a kernel of ours. `nodes` are the graph's operators it stands for."""
+    """One region that runs a kernel of ours. `nodes` are the graph's operators it stands for.
+
+    promise: what its values were held to, where the numerics asked for mean one thing or another.
+    """
 
     name: str
     digest: str
     nodes: tuple[str, ...]
     verdict: Verdict | None = None
+    promise: str = ""
 
     @property
     def timing(self) -> Timing | None:
@@ -110,6 +114,7 @@ def _kernel_table(kernels: Iterable[KernelUse]) -> Table:
         first, timing = same[0], same[0].timing
         speed = f"{timing.ratio:.2f} ({timing.low:.2f} to {timing.high:.2f})" if timing is not None else "not timed"
         verdict = first.verdict.outcome.value if first.verdict is not None else "not judged"
+        verdict += f", {first.promise}" if first.promise else ""
         table.add_row(first.name, str(len(same)), str(len(first.nodes)), verdict, speed)
     return table
 

@@ -131,6 +131,18 @@ def test_explain_says_what_was_asked_for_in_vain(solver: ReferenceSolver, caplog
     assert console.export_text().count("without effect: mode='reduce-overhead'") == 2
 
 
+def test_explain_says_what_eager_numerics_promise(solver: ReferenceSolver) -> None:
+    """Bits are promised where every operator is exact in eager; a sum's depend on how many threads add it up."""
+    x, options = torch.randn(40, 50), {"gate": "correct", "numerics": "eager"}
+    for f in (lambda x: (x * 2 + 1).relu(), lambda x: (x * 2 + 1).sum(1)):
+        torch.compile(f, backend="akg", options=options)(x)
+    kernels = [kernel for report in akg_dynamo.explain() for kernel in report.kernels]
+    assert [k.promise for k in kernels] == ["eager's bits", "rounded where eager rounds"]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(akg_dynamo.explain()[0])
+    assert "eager's bits" in console.export_text()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device to be native on")
 def test_native_needs_the_hardware() -> None:
     with pytest.raises(OptionError, match="no CUDA device here"):
