@@ -193,6 +193,9 @@ def verify(
     device: Device = None,
     seed: Annotated[int, typer.Option(help="From which the judge draws its inputs.")] = 0,
     timing: Annotated[bool, typer.Option(help="Measure the speed as well.")] = True,
+    reproduce: Annotated[
+        Path | None, typer.Option(metavar="FILE.py", help="Where to write a program that shows what is wrong.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Judge a kernel against its task. Exit code 0: right, 1: wrong, 2: cannot be judged."""
@@ -204,7 +207,9 @@ def verify(
         if dsl not in steps.DSLS:
             raise OptionError(f"--dsl {dsl} is not known. Give one of {', '.join(steps.DSLS)}.")
         options = _options(numerics=numerics, rtol=rtol)
-        request = steps.Request(task, kernel, dsl, options.numerics, options.rtol or 1e-2, device, seed, timing)
+        request = steps.Request(
+            task, kernel, dsl, options.numerics, options.rtol or 1e-2, device, seed, timing, reproduce is not None
+        )
         with output.step("Judging"):
             found = steps.run(request)
 
@@ -213,6 +218,8 @@ def verify(
                 console.print(line, markup=False)
 
         output.result(found.as_json(), show)
+        if reproduce is not None and found.verdict.reproduction:
+            reproduce.write_text(found.verdict.reproduction, encoding="utf-8")
         if not found.right:
             raise typer.Exit(NO if found.comparable else CANNOT)
 

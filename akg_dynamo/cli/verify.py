@@ -31,6 +31,7 @@ class Request:
     """What is asked for. dsl: what the kernel is to be written in, or "auto" for what it seems to be.
 
     device: where both run; None: where the task puts its inputs.
+    reproduce: whether a verdict that is not "right" comes with a file that shows why.
     """
 
     task: Path
@@ -41,6 +42,7 @@ class Request:
     device: str | None = None
     seed: int = 0
     timing: bool = True
+    reproduce: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ def run(request: Request) -> Found:
         rtol=request.rtol,
         seed=request.seed,
         want_timing=request.timing,
+        reproduce=request.reproduce,
         timeout_s=_TIMEOUT_S,
         build_timeout_s=_BUILD_TIMEOUT_S,
         ordinal=torch.device(request.device).index if request.device is not None else None,
     )
-    with Judge(keep_warm=False) as judge:
+    with Judge() as judge:
         (verdict,) = judge.judge([job])
     return Found(verdict, dsl, job.device, request.seed)
 
