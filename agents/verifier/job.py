@@ -34,6 +34,7 @@ class Job:
     screens: what is looked at beside values and speed: "reading" (what its source does) and "running" (whether its
         kernels compute what it returns).
     reproduce: whether a verdict that is not RIGHT comes with a file that shows why.
+    sanitize: whether a kernel that is right on a device is also run under compute-sanitizer, where that is installed.
     ordinal: which CUDA device, for a subgraph on one; None: the current one of the process that submits the job.
     """
 
@@ -56,6 +57,7 @@ class Job:
     model: ModelCall | None = None
     screens: frozenset[str] = frozenset()
     reproduce: bool = False
+    sanitize: bool = False
 
     @property
     def device(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from akg_dynamo.agents.profiler.roofline import Ceiling, DeviceCeiling, HostCeiling
-from akg_dynamo.agents.verifier import cuda_memory, plan, reading, reproduce
+from akg_dynamo.agents.verifier import cuda_memory, plan, reading, reproduce, sanitizer
 from akg_dynamo.agents.verifier.answers import trick_of_error
 from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
@@ -222,6 +222,8 @@ class Referee:
                 torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
                 with torch.no_grad(), self._device_lock(job, alone=False):
                     self._check(job, values, means)
+                    if job.sanitize and job.device == "cuda":
+                        _sanitize(job, values, worker)
             judgement.moved("values", "oracle", values.oracle_s)
         if job.want_timing:
             with judgement.phase("timing"), self._device_lock(job, alone=True):
@@ -320,6 +322,25 @@ def _refuse_by_reading(job: Job) -> None:
     findings = reading.read(job.candidate.source, job.candidate.dsl)
     if findings:
         raise Failed(Outcome.REFUSED, reading.summary(findings), *reading.tricks(findings))
+
+
+def _sanitize(job: Job, values: Values, worker: Worker) -> None:
+    """Raise `Failed` for what compute-sanitizer finds in the last call."""
+    path = sanitizer.installed()
+    program = reproduce.source(job, values.suspect, Outcome.RIGHT, "") if values.suspect is not None else ""
+    if not path or not program:
+        why = "it is not installed" if not path else "its inputs are too large"
+        values.checked.append(f"not under compute-sanitizer: {why}")
+        return
+    request = {"op": "sanitized", "path": path, "timeout_s": job.timeout_s}
+    answer = worker.ask(request, len(sanitizer.TOOLS) * job.timeout_s + 10, program.encode())
+    found: dict[str, str] = answer.get("found", {})
+    for tool, said in found.items():
+        if said and not said.startswith(("could not say", "did not finish")):
+            raise Failed(Outcome.WRONG, f"compute-sanitizer's {tool}: {said}", Trick.OUT_OF_BOUNDS)
+    clean = [tool for tool, said in found.items() if not said]
+    open_ = [f"{tool} {said}" for tool, said in found.items() if said]
+    values.checked.append(f"under compute-sanitizer ({'; '.join([*clean, *open_]) or answer.get('error')})")
 
 
 class _Judgement:

@@ -23,7 +23,7 @@ import torch
 from akg_dynamo.agents.lowering.triton_bounds import Bounds
 from akg_dynamo.agents.profiler.abba import compare
 from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, Queue, compare_on_device
-from akg_dynamo.agents.verifier import cuda_memory, given
+from akg_dynamo.agents.verifier import cuda_memory, given, sanitizer
 from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.ground import Ground
@@ -244,6 +244,10 @@ class _Worker:
             if zones.violated():
                 call |= {"bad": "wrote past an end of memory it allocated", "trick": Trick.OUT_OF_BOUNDS.name}
         return {"answers": answers}
+
+    def _sanitized(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """A program under compute-sanitizer, confined as this process is."""
+        return {"found": sanitizer.findings(message["path"], blob.decode(), message["timeout_s"])}
 
     def _out_of_bounds(self) -> dict[str, Any]:
         """What an interpreted kernel did outside its arguments, even if its caller passed over it."""
