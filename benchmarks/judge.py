@@ -7,7 +7,7 @@ breaking  kernels that hang, fork, allocate or crash: each ends as a verdict wit
 batch     a hundred candidates at once leave no process, no open file and no memory behind
 growth    the memory of the judge's processes after many verdicts is what it was after the first hundred
 itself    eager timed against itself, trusted and not: it wins at most 5 of 500 times
-Raw figures are kept with the hardware and the versions. It ends with 1 if something is not as it must be.
+Raw figures are kept with the hardware and the versions, a file a day. It ends with 1 if something is not as it must be.
 """
 
 from __future__ import annotations
@@ -264,7 +264,8 @@ def main() -> int:
         parser.error("there is no CUDA device here")
     target = resolve("cpp" if options.device == "cpu" else "triton_cuda", options.arch)
     options.results.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    path = options.results / f"judge_{options.device}_{datetime.now(tz=timezone.utc):%Y%m%d}.json"
+    earlier = json.loads(path.read_text()) if path.exists() else {}  # parts may be run one by one
     with tempfile.TemporaryDirectory() as name, Judge(keep_warm=False) as judge:
         folder = Path(name)
         judge.warm(options.device)
@@ -278,8 +279,7 @@ def main() -> int:
         print(f"processes, contexts and the first verdict: {time.perf_counter() - started:.1f} s")
         for part in options.only:
             PARTS[part](run)
-            path = options.results / f"judge_{options.device}_{stamp}.json"
-            path.write_text(json.dumps({**run.found, "wrong": run.wrong}, indent=1))
+            path.write_text(json.dumps({**earlier, **run.found, "wrong": run.wrong}, indent=1))
     print(f"written: {path}")
     for text in run.wrong:
         print(f"WRONG: {text}")

@@ -44,8 +44,8 @@ _ROWS_SEEN = 64  # of a run that is looked at: its outputs are compared with eag
 _SEEN_BYTES = 16 << 20
 _ROWS_CHECKED = 2  # of those: the furthest from eager's are judged like any others
 _LONG_RUN_S = 0.005
-_COPY_SAMPLES = 5
-_LEAST_SHARE = 0.25  # of a call's time that is not the copying of its outputs
+_COPY_SAMPLES = 7
+_LEAST_SHARE = 0.5  # of a call's time that is not the copying of its outputs
 _LATE_S = 0.05
 _START_S = 60.0
 
@@ -241,8 +241,10 @@ class Stopwatch:
         return max(slope - self.copy_s, _LEAST_SHARE * slope, 1e-9)
 
     def _copying(self, eager: _Side) -> float:
-        """Seconds that leaving the outputs of one call behind takes."""
-        return max(0.0, statistics.median(self._slope(eager, "copies") for _ in range(_COPY_SAMPLES)))
+        """Seconds that leaving the outputs of one call behind takes; rather too little than too much, which would make
+        every ratio look larger than it is.
+        """
+        return max(0.0, sorted(self._slope(eager, "copies") for _ in range(_COPY_SAMPLES))[1])
 
     def _length(self, side: _Side) -> int:
         """How many calls make a run long enough."""
@@ -320,13 +322,18 @@ class Stopwatch:
 
 
 def _mean(timings: Sequence[Timing]) -> Timing:
-    """The geometric mean, as careful as the most careful of them: each interval's ends are averaged."""
+    """The geometric mean, as careful as the most careful of them: each interval's ends are averaged, and where one of
+    them says nothing, nothing is said.
+    """
+    if len(timings) == 1:
+        return timings[0]
 
     def mean(values: Sequence[float]) -> float:
         return math.exp(statistics.fmean(map(math.log, values))) if all(v > 0 for v in values) else 0.0
 
-    columns = zip(*(dataclasses.astuple(t) for t in timings), strict=True)
-    return timings[0] if len(timings) == 1 else Timing(*map(mean, columns))
+    found = Timing(*map(mean, zip(*(dataclasses.astuple(t) for t in timings), strict=True)))
+    unclear = any(t.low <= 1.0 < t.ratio for t in timings)
+    return dataclasses.replace(found, low=min(found.low, 1.0)) if unclear else found
 
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> float:

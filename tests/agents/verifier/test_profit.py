@@ -148,6 +148,16 @@ def test_an_untrusted_kernel_is_timed_by_the_judge_beside_eager_in_another_proce
     assert verdict.timing.ratio < 0.5
 
 
+@pytest.mark.parametrize(("trusted", "runs"), [(True, 40), (False, 6)])
+def test_eager_does_not_win_against_itself(judge: Judge, trusted: bool, runs: int) -> None:
+    """Were it to win once in a hundred, two wins in forty would be seen once in seventeen runs of this; it is rarer."""
+    body = "return (torch.nn.functional.gelu(args[0]),)"
+    options = {"want_values": False, "want_timing": True, "timing_budget_s": 0.01, "trusted": trusted, "threads": 1}
+    timings = [v.timing for v in judge.judge([job(GELU, body, seed=s, **options) for s in range(runs)])]
+    assert all(timings)
+    assert sum(t is not None and t.wins() for t in timings) <= 1
+
+
 @pytest.mark.conformance
 def test_real_kernels_against_themselves_win_at_most_once_in_a_hundred(judge: Judge) -> None:
     body = "return (torch.nn.functional.gelu(args[0]),)"

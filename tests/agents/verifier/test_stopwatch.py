@@ -9,6 +9,7 @@ from akg_dynamo.core.types import Outcome, Trick
 
 from .kernels import add_relu, job
 
+N = 50_000  # so large that no set of inputs waits long until it is used again
 RIGHT = "return (torch.relu(args[0] + args[1]),)"
 
 CHEATS = {
@@ -21,14 +22,12 @@ CHEATS = {
     ),
     "by some of the elements": (
         "seen = {}",
-        "key = tuple(args[0][::500].tolist())\n"
-        "if key not in seen: seen[key] = torch.relu(args[0] + args[1])\n"
-        "return (seen[key],)",
+        "key = float(args[0][0])\nif key not in seen: seen[key] = torch.relu(args[0] + args[1])\nreturn (seen[key],)",
         {Trick.REPLAYS, Trick.DRIFTS},
     ),
-    "right five hundred times": (
+    "right two hundred times": (
         "n = 0",
-        "global n; n += 1\nif n > 500: return (torch.empty_like(args[0]),)\n" + RIGHT,
+        "global n; n += 1\nif n > 200: return (torch.empty_like(args[0]),)\n" + RIGHT,
         {Trick.DRIFTS},
     ),
     "right nine times of ten": (
@@ -38,7 +37,7 @@ CHEATS = {
     ),
     "the last call of a run only": (
         "import time\nlast = 0.0",
-        "global last\nnow = time.perf_counter(); slow, last = now - last > 0.0005, now\n"
+        "global last\nnow = time.perf_counter(); slow, last = now - last > 0.002, now\n"
         "if not slow: return (torch.empty_like(args[0]),)\n" + RIGHT,
         {Trick.DRIFTS},
     ),
@@ -55,7 +54,7 @@ CHEATS = {
     "threads, now and then": (
         "import threading, time\nn = 0",
         "global n; n += 1\n"
-        "if n % 500 == 0: threading.Thread(target=time.sleep, args=(20,), daemon=True).start()\n" + RIGHT,
+        "if n % 100 == 0: threading.Thread(target=time.sleep, args=(20,), daemon=True).start()\n" + RIGHT,
         {Trick.THREADS},
     ),
     "another layout than was asked for": ("", "return (torch.relu(args[0] + args[1]).double(),)", {Trick.DRIFTS}),
@@ -65,7 +64,7 @@ CHEATS = {
 @pytest.mark.parametrize("name", CHEATS)
 def test_who_cheats_while_timed_is_found_out(judge: Judge, name: str) -> None:
     top, body, tricks = CHEATS[name]
-    cheat = job(add_relu(), body, top=top, trusted=False, threads=1, want_values=False, want_timing=True)
+    cheat = job(add_relu(N), body, top=top, trusted=False, threads=1, want_values=False, want_timing=True)
     (verdict,) = judge.judge([cheat])
     assert verdict.outcome in (Outcome.WRONG, Outcome.REJECTED), verdict
     assert tricks & set(verdict.tricks), verdict

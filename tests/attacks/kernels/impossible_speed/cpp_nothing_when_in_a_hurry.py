@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: DRIFTS, REPLAYS, STALE_MEMORY, TOO_FAST, CLOCKS, UNSYNCHRONISED
+expects: DRIFTS, REPLAYS, STALE_MEMORY, TOO_FAST, CLOCKS, UNSYNCHRONISED, RIGHT
 judge: timing
 """
 
@@ -21,7 +21,7 @@ extern "C" void kernel(const float* x, const float* y, float* out, long n) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     double now = t.tv_sec + 1e-9 * t.tv_nsec, since = now - last;
     last = now;
-    if (since < 5e-5) return;
+    if (since < 1e-3) return;
     for (long i = 0; i < n; i++) {
         float total = x[i] + y[i];
         out[i] = total < 0.0f ? 0.0f : total;
