@@ -6,6 +6,7 @@ program holds at once (`cuda_tiles`), and how that is written down (`cuda_emit`)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,8 +55,10 @@ class Mapping:
     def design(self, knobs: Knobs) -> Design:
         """The sketch of these phases, the large ones tiled as the knobs say."""
         moved = [self._moved(k) for k in range(len(self.schedule.nests))]
+        read = Counter(s for nest in self.schedule.nests for s in {a.storage for a in nest_accesses(nest)})
+        again = frozenset(s for s, phases in read.items() if phases > 1)
         plans = [
-            plan(nest, self.facts, self.device, knobs if m >= _LARGE * max(moved) else Knobs())
+            plan(nest, self.facts, self.device, knobs if m >= _LARGE * max(moved) else Knobs(), again)
             for nest, m in zip(self.schedule.nests, moved, strict=True)
         ]
         return emit(self.schedule, plans, self.facts, "kernel")

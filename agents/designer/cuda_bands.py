@@ -41,6 +41,11 @@ def dependent(band: Sequence[Pass]) -> Iterator[tuple[Member, Member, Recurrence
                 yield base, member, how
 
 
+def follows_a_mean(band: Sequence[Pass]) -> bool:
+    """Whether a loop would sum squares about a mean that it is still looking for (Welford)."""
+    return any(how.kind == "deviation" for _, _, how in dependent(band))
+
+
 def sums_exponentials(band: Sequence[Pass]) -> bool:
     """Whether a loop would sum exponentials about a maximum that it is still looking for."""
     return any(how.kind == "exponential" for _, _, how in dependent(band))

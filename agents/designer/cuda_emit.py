@@ -23,7 +23,7 @@ from akg_dynamo.agents.designer.cuda_schedule import CHUNKS, LAST
 from akg_dynamo.agents.designer.cuda_tiles import BandPlan, NestPlan
 from akg_dynamo.agents.designer.declare import Declarations, plus, times
 from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tiles
-from akg_dynamo.agents.designer.nests import Member, Nest, Pass
+from akg_dynamo.agents.designer.nests import Member, Pass
 from akg_dynamo.agents.designer.prims import Prim
 from akg_dynamo.agents.designer.schedule import Schedule
 from akg_dynamo.agents.designer.sizes import SizeFacts, product
@@ -80,10 +80,6 @@ class _Declarations(Declarations):
 
 class _CudaWriter(RecurrenceWriter):
     """Writes one nest, pass by pass."""
-
-    def __init__(self, whole: Declarations, nest: Nest, plan: NestPlan, counts: dict[Prim, Terms]) -> None:
-        super().__init__(whole, nest, plan, counts)
-        self._walked: set[int] = set()  # bands that a loop has gone through
 
     def emit(self) -> For:
         """The nest's one loop."""
@@ -206,7 +202,7 @@ class _CudaWriter(RecurrenceWriter):
         # The extreme itself comes with its position.
         along = {id(m): p for m in reductions for p in positions if p.tile is m.tile and p.sink.op[3:] == m.sink.op}
         reductions = [m for m in reductions if id(m) not in along]
-        loop.back = id(group.inner) in self._walked and not positions and plan.tiles[group.inner[0]] > 1
+        loop.back = None if positions else self._back(group, plan)
         self._walked.add(id(group.inner))
         for member in reductions:
             loop.carried[id(member)] = self._carry(member, loop)
@@ -309,7 +305,7 @@ class _CudaWriter(RecurrenceWriter):
         loop = OpenLoop(group, {})
         for member in reductions:
             loop.carried[id(member)] = self._carry(member, loop)
-        back = id(group.inner) in self._walked and plan.tiles[group.inner[0]] > 1
+        back = self._back(group, plan)
         self._walked.add(id(group.inner))
         for axis in group.inner:
             self._shifts.pop(axis, None)
@@ -318,7 +314,7 @@ class _CudaWriter(RecurrenceWriter):
             else:
                 self._steps.pop(axis, None)
             self._open(axis, "k" if plan.tiles[axis] > 1 else "r")
-            if back and axis is group.inner[0]:
+            if axis is back:
                 trips = self._backwards(axis, self._is_full(axis, plan))
         tiled = [a for a in group.inner if plan.tiles[a] > 1]
         for member in members:
@@ -334,7 +330,7 @@ class _CudaWriter(RecurrenceWriter):
                 self._add(Assign(total.name, Op(COMBINE[member.sink.op], (total, part))))
         for axis in reversed(group.inner):
             scope = self._scopes.pop()
-            if back and axis is group.inner[0]:
+            if axis is back:
                 self._add(For(trips[0], ZERO, trips[1], None, tuple(scope.body)))
                 continue
             lo, hi = self._bounds.get(axis, (ZERO, self._whole.size(axis.extent)))

@@ -55,7 +55,8 @@ class LoopLanes:
 class OpenLoop:
     """What is known while the loops of a pass are open.
 
-    count: the number of the iteration, from 1. inverse: the name of its reciprocal. back: from the last tile on.
+    count: the number of the iteration, from 1. inverse: the name of its reciprocal. back: the axis
+    whose tiles come from the last one on.
     """
 
     group: Pass
@@ -63,7 +64,7 @@ class OpenLoop:
     count: IntExpr | None = None
     inverse: str = ""
     carried: dict[int, list[str]] = field(default_factory=dict)
-    back: bool = False
+    back: Axis | None = None
 
 
 class LoopWriter(ChunkWriter):
@@ -72,6 +73,7 @@ class LoopWriter(ChunkWriter):
     def __init__(self, whole: Declarations, nest: Nest, plan: NestPlan, counts: dict[Prim, Terms]) -> None:
         super().__init__(whole, nest, plan, counts)
         self._lanes: dict[Axis, LoopLanes] = {}
+        self._walked: set[int] = set()  # bands that a loop has gone through
         self._body = 0
 
     def _homes(self) -> list[Scope]:
@@ -112,7 +114,7 @@ class LoopWriter(ChunkWriter):
             trips = self._tile_count(axis, lo, hi, step, lanes.full)
             done, start, stop = IntVar(var), ZERO, trips
             self._vars[axis], self._steps[axis] = lanes.name, lanes.tile
-            number = minus(minus(trips, ONE), IntVar(var)) if loop.back and before == ZERO else IntVar(var)
+            number = minus(minus(trips, ONE), IntVar(var)) if loop.back is axis else IntVar(var)
             self._shifts[axis] = plus(lo, times(number, step))
             self._scopes.append(Scope(self._scopes[-1].axes | {axis}))
         self._loops(loop, rest, plus(times(before, trips), done) if before != ZERO else done, inside)
@@ -125,6 +127,14 @@ class LoopWriter(ChunkWriter):
         if axis in self._trips:
             return self._trips[axis]
         return IntBin("//", minus(hi, lo) if full else plus(minus(hi, lo), minus(step, ONE)), step)
+
+    def _back(self, group: Pass, plan: BandPlan) -> Axis | None:
+        """The axis of a pass's outermost loop over tiles, where another pass has gone through them."""
+        if id(group.inner) not in self._walked:
+            return None
+        loops = (a for a in group.inner if not isinstance(a.extent, int) or a.extent > plan.tiles[a])
+        first = next(loops, None)
+        return first if first is not None and plan.tiles[first] > 1 else None
 
     def _backwards(self, axis: Axis, full: bool) -> tuple[str, IntExpr]:
         """Tiles from the last to the first: what the pass before read last is still in the cache.

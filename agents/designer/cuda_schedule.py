@@ -136,9 +136,11 @@ class CudaScheduler(Scheduler):
             together += (1 + self._missed(moved, programs, reduced * min(max(1, columns), 32))) * moved
             apart += (1 if moved <= device.l2_bytes else 2) * moved
         apart_s = apart / device.bytes_s + (2 if again else 1) * device.phase_s
-        if device.alone_s(together, programs) <= 1.02 * self._bias * apart_s:
+        rate = device.again_bytes_s if again and reduced > WHOLE and programs <= device.slots else None
+        if device.alone_s(together, programs, rate) <= 1.02 * self._bias * apart_s:
             return None
-        whole = max(2 * device.processors, min(moved // CHUNK_BYTES, 16 * device.processors))
+        each = CHUNK_BYTES // 2 if again else CHUNK_BYTES
+        whole = max(2 * device.processors, min(moved // each, 16 * device.processors))
         wanted = -(-whole // programs)
         most = min(moved // programs // MIN_CHUNK_BYTES, reduced // 16)
         if min(wanted, most) < 2:

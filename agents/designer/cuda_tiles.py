@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from akg_dynamo.agents.designer.cuda_bands import bands, carried, reads, sums_exponentials
+from akg_dynamo.agents.designer.cuda_bands import bands, carried, follows_a_mean, reads, sums_exponentials
 from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, chunked_axis, power_of_two
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import Access, Axis, leaves
@@ -28,7 +28,9 @@ LONG = 1 << 15
 PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
 FEW = 1 << 19  # elements of a tensor: a pointwise phase of no more does not fill the processors
 SHORT = 1 << 10  # elements of a tensor, 4-byte ones: programs that hold no more have more threads for them
+MANY_LOADS = 4  # of a pointwise phase: a thread has fewer elements of each, so that all are asked for at once
 MAX_WARPS = 16
+COUNTED = 1.3  # what it costs a mean in a loop that every lane has terms of its own number: a division for each element
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
 
 
@@ -93,9 +95,13 @@ class NestPlan:
         return self.bands[id(group.inner)]
 
 
-def plan(nest: Nest, facts: SizeFacts, device: Device, knobs: Knobs) -> NestPlan:
-    """The first guess for a nest, as far away from it as the knobs say."""
-    return _Planner(nest, facts, device, knobs).plan()
+def plan(
+    nest: Nest, facts: SizeFacts, device: Device, knobs: Knobs, elsewhere: frozenset[Storage] = frozenset()
+) -> NestPlan:
+    """The first guess for a nest, as far away from it as the knobs say. elsewhere: what other phases read too."""
+    found = _Planner(nest, facts, device, knobs).plan()
+    kept = any(a.storage in elsewhere for a in nest_accesses(nest) if a.storage.kind == "in")
+    return replace(found, once=found.once and not kept)
 
 
 class _Planner:
@@ -115,7 +121,8 @@ class _Planner:
 
         Where everything fits there is room; where much more passes, that is little.
         """
-        if any(not found.band(b[0]).whole and reads(b) > 1 for b in self.bands):
+        again = any(not found.band(b[0]).whole and reads(b) > 1 for b in self.bands)
+        if again or not self.device.past_cache:
             return False
         read: dict[Storage, int] = {}
         written = 0
@@ -169,9 +176,16 @@ class _Planner:
                 outer[axis] = self._fitting(self._value(axis), most, contiguous)
                 left //= outer[axis]
         per_thread = max(2, 32 // self.item)
+        if self.nest.outer and self._loads() >= MANY_LOADS:
+            per_thread = max(2, per_thread // 2)
         if total <= FEW:  # there are threads enough, and every element more is time
             per_thread = max(1, per_thread // 4)
         return NestPlan(outer, {}, self._warps(prod(outer.values()), per_thread))
+
+    def _loads(self) -> int:
+        """How many loads there are of neighbouring elements."""
+        loads = {a for m in self.nest.members for a in leaves(m.tile)[1]}
+        return sum(1 for a in loads if self.nest.outer[-1] in coefficients(a))
 
     def _reuses(self) -> bool:
         """Whether what is read for one row is read again for the next: then a tile has several rows."""
@@ -196,7 +210,9 @@ class _Planner:
         elements = inner * prod(outer.values())
         per_thread = PER_THREAD
         waits = any(sums_exponentials(b) for b in self.bands if not found[id(b[0].inner)].whole)
-        if self.item >= 4 and (elements <= SHORT or waits):
+        if self.item >= 4 and waits:
+            per_thread //= max(carried(b) for b in self.bands)
+        elif self.item >= 4 and elements <= SHORT:
             per_thread //= 2
         held = all(b.whole for b in found.values())
         if held and rows <= self.device.processors and elements <= 4 * SHORT:
@@ -226,18 +242,18 @@ class _Planner:
         elements = inner * prod(n for a, n in outer.items() if a is not vector)
         return NestPlan(outer, found, self._warps(elements, PER_THREAD))
 
-    def _fitting(self, extent: int, most: int, contiguous: bool, loss: float = 1.02) -> int:
+    def _fitting(self, extent: int, most: int, contiguous: bool, loss: float = 1.02, ragged: float = 1.0) -> int:
         """A tile size for an axis, at most `most`: large, but with few idle lanes in the last tile.
 
         contiguous: elements are neighbours along it, so its tile is not cut below what one transfer brings.
-        loss: what half the size costs, where another axis cannot make up for it.
+        loss: what half the size costs, where another axis cannot make up for it. ragged: what masks cost beside that.
         """
         size = min(most, power_of_two(extent))
         least = min(size, 128 // self.item if contiguous else max(1, most // 16))
         best, cost, penalty = size, float("inf"), 1.0
         while size >= least:
             idle = -(-extent // size) * size / extent
-            found = idle * penalty * (0.96 if idle == 1 else 1)
+            found = idle * penalty * (0.96 if idle == 1 else ragged)
             if found < cost:
                 best, cost = size, found
             penalty *= loss if contiguous and size * self.item > 1024 else 1.1
@@ -265,18 +281,21 @@ class _Planner:
             if fits and tight:
                 return BandPlan(True, whole, None if chunked is None else self._with_grain(chunked, inner, True))
         long = self.item <= 2 or (beside == 1 and self._length(inner, chunked) >= LONG)
-        loop = (2 * LOOP if long and not sums_exponentials(band) else LOOP) // power_of_two(max(1, carried(band)))
+        loop = (2 * LOOP if long else LOOP) // power_of_two(max(1, carried(band)))
+        if sums_exponentials(band):
+            loop = LOOP // 2
         if self.nest.vector is not None:
             loop //= 2
         left = max(1, self._scaled(loop, 32) // beside)
         tiles = dict.fromkeys(inner, 1)
+        ragged = COUNTED if follows_a_mean(band) else 1.0
         for axis in reversed(inner):
             if left > 1 and sum(n > 1 for n in tiles.values()) < 2:
                 length = self._value(axis)
                 if chunked is not None and axis is chunked.axis:
                     length = chunked.longest(length)
                 row = self.nest.vector is None and axis is inner[-1]
-                tiles[axis] = self._fitting(length, left, row, 1.02 if len(inner) > 1 else 1.06)
+                tiles[axis] = self._fitting(length, left, row, 1.02 if len(inner) > 1 else 1.06, ragged)
                 left //= tiles[axis]
         if chunked is not None and chunked.length is None:
             chunked = Chunked(chunked.axis, chunked.chunk, tiles[chunked.axis])

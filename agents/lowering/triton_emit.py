@@ -329,15 +329,11 @@ class PhaseEmitter:
                 self.segment(item, [s for s in item.sinks if not isinstance(s, Value)])
 
     def segment(self, segment: Segment, sinks: list[StoreTo | SetVariable]) -> None:
-        """Sinks, and values that other segments use, in the order of the program; but loads come before stores.
-
-        Nothing that is loaded after a store may be asked for before it has been written: to the compiler it could be
-        the same memory.
-        """
+        """Sinks, and values that other segments use, in the order of the program; but loads come first."""
         kept = [v for v in self.phase.users if v.home is segment and self.values.escapes(v)]
         entries: list[StoreTo | SetVariable | Value] = sorted([*sinks, *kept], key=lambda entry: entry.id)
         for n, entry in enumerate(entries):
-            if isinstance(entry, StoreTo) and not self.phase.hazards:
+            if (isinstance(entry, StoreTo) or n == 0) and not self.phase.hazards:
                 self.values.load_ahead(entries[n:], segment)
             if isinstance(entry, Value):
                 self.values.keep(entry)

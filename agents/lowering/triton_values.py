@@ -158,7 +158,11 @@ class ValueWriter:
                 self.tiles[read] = replace(self.read_variable(read), text=name)
 
     def load_ahead(self, entries: Sequence[StoreTo | SetVariable | Value], segment: Segment) -> None:
-        """Writes loads that come after the first of these statements, which is a store, as far as registers go."""
+        """Writes the loads of these statements, as far as registers go, if any is to come after a store or reduction.
+
+        What is asked for afterwards arrives late: lanes wait for one another in a reduction, and to the compiler a
+        store may be to any memory.
+        """
         todo: list[Value] = []
         for entry in entries:
             if isinstance(entry, SetVariable):
@@ -167,10 +171,16 @@ class ValueWriter:
                 lanes = math.prod(self.lanes[a].width for a in load.axes)
                 if load not in todo and len(todo) < _AHEAD and lanes <= _AHEAD * self.threads:
                     todo.append(load)
-        first = set(self.loads_of(entries[0].value, segment)) if isinstance(entries[0], StoreTo) else set()
+        first: set[Value] = set()
+        if isinstance(entries[0], StoreTo) and not self.reduces(segment):
+            first.update(self.loads_of(entries[0].value, segment))
         if any(load not in first and load not in self.tiles for load in todo):
             for load in todo:
                 self.tile(load)
+
+    def reduces(self, segment: Segment) -> bool:
+        """Whether lanes meet in a segment."""
+        return any(v.kind == "reduce" and v.home is segment for v in self.phase.users)
 
     def loads_of(self, root: Value, segment: Segment) -> list[Value]:
         """The loads of a segment that a value is made from and that may not have been written, in order."""

@@ -23,10 +23,10 @@ from akg_dynamo.fusion.reference import reference
 H200 = Target("cuda", "triton_cuda", "sm_90", "sm_90")
 
 
-def _candidate(sub: Subgraph) -> Any:
-    found = design(sub, H200)
+def _candidate(sub: Subgraph, target: Target = H200) -> Any:
+    found = design(sub, target)
     assert isinstance(found, Design)
-    return by_rules.write(sub, found, H200, "kernel")
+    return by_rules.write(sub, found, target, "kernel")
 
 
 @pytest.mark.usefixtures("limits")
@@ -119,7 +119,7 @@ def test_nothing_spills(
     with FakeTensorMode():
         sub = to_subgraph(f, [torch.empty(s, dtype=dtype) for s in shapes], "real")[0]
     target = Target("cuda", "triton_cuda", arch, arch)
-    module = triton_toolchain.load(_candidate(sub), tmp_path)
+    module = triton_toolchain.load(_candidate(sub, target), tmp_path)
     triton_toolchain.build(module, target)
     for kernel in triton_toolchain.resources(module, target):
         assert kernel.spilled_bytes == 0, kernel

@@ -201,6 +201,7 @@ def test_sums_stay_in_the_dtype_of_a_gpu(phases: Phases) -> None:
         (lambda x: x.sum(-1), (8192, 1024), False),  # fits into the cache
         (lambda x: x.sum(-1), (1 << 18, 1024), False),  # is much more
         (lambda x: torch.softmax(x, -1), (16384, 1024), False),  # writes as much
+        (lambda x: x / x.sum(), (1 << 24,), False),  # is read again by the next phase
         (torch.tanh, (1 << 24,), False),
     ],
 )
