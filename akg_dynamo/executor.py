@@ -114,7 +114,8 @@ class _Writer:
         asked = {source.node for source in self.sources.of.values()} | {
             n for w in self.writes.values() for n in w.inputs
         }
-        self.unmade = unmade_views(self.steps, self.output, kept=asked | set(self.writes))
+        taken = {n for memory in self.reused.values() for n in memory if n is not None}
+        self.unmade = unmade_views(self.steps, self.output, kept=asked | taken | set(self.writes))
         self.steps = [s for s in self.steps if s not in self.unmade]
         self.read_by_kernel = {
             n for s in self.steps if isinstance(s, Region) for read in s.inputs for n in _with_bases(read)
@@ -156,7 +157,7 @@ class _Writer:
     def _reads(self, step: Step) -> list[fx.Node]:
         if isinstance(step, Region):
             made = [n for view in self._unmade_for(step) for n in view.all_input_nodes]
-            read = [*step_inputs(step), *made, *self.reused.get(step, ())]
+            read = [*step_inputs(step), *made, *filter(None, self.reused.get(step, ()))]
             return [n for n in read if n not in self.unmade]
         return self.writes[step].inputs if step in self.writes else step_inputs(step)
 
@@ -241,7 +242,11 @@ class _Writer:
         results = f"({results})" if len(region.outputs) == 1 else results.rstrip(",")
         call = f"{kernel}({arguments})"
         if region in self.reused:
-            call = f"{kernel}_into({', '.join([*(self.names[n] for n in self.reused[region]), arguments])})"
+            memory = (
+                self.names[n] if n is not None else self._allocation(output)
+                for n, output in zip(self.reused[region], region.outputs, strict=True)
+            )
+            call = f"{kernel}_into({', '.join([*memory, arguments])})"
         return [
             "try:",
             f"{_INDENT}{results} = {call}",
@@ -250,6 +255,12 @@ class _Writer:
             f"{_INDENT}{results} = {kernel}_raised(error, {originals})",
             *(f"{_INDENT}{line}" for line in self._delete(views)),
         ]
+
+    def _allocation(self, node: fx.Node) -> str:
+        """Memory for a value of known sizes, as Python text."""
+        value = node.meta["val"]
+        where = f"dtype={self.speller.value(value.dtype)}, device={self.speller.value(value.device)}"
+        return f"torch.empty_strided({tuple(value.shape)}, {value.stride()}, {where})"
 
     def _integer(self, size: object) -> str:
         """A size or stride as Python text."""

@@ -8,7 +8,8 @@ An allocation costs more than launching a small kernel, and a large one is new p
     mul_1 = mul_sigmoid(mm)                           mul_1 = mul_sigmoid_into(mul, mm)
 
 It may be one that the kernel itself is the last to read, where the kernel allows that (`mul_sigmoid_into(mm, mm)`). The
-dead tensor must be the graph's own, laid out exactly as the kernel's output is, and shared with nothing that lives.
+dead tensor must be the graph's own, laid out exactly as the kernel's output is, and shared with nothing that lives. Of
+several outputs those for which there is none are allocated beside it.
 Nothing is kept for a later taker: only what has been used last since the allocation before is taken, so that no more
 memory is held at any time than without.
 """
@@ -36,8 +37,8 @@ _READERS = _FRESH | _RELAID | {f"_scaled_dot_product_{kind}" for kind in _ATTENT
 
 def plan_reuse(
     steps: Sequence[Step], output: fx.Node, writes: Mapping[fx.Node, Write]
-) -> dict[Region, tuple[fx.Node, ...]]:
-    """For the regions that may write into dead tensors: these tensors, one for each output."""
+) -> dict[Region, tuple[fx.Node | None, ...]]:
+    """For the regions that may write into dead tensors: these tensors, for each output one or None."""
     owner = _owners(steps)
     last: dict[fx.Node, int] = {}
     for position, step in enumerate(steps):
@@ -47,15 +48,20 @@ def plan_reuse(
         if not isinstance(step, Region) and not is_view(step) and not _is_one_of(step, _READERS):
             shared.update(_owned(_reads(step, writes), owner))
 
-    chosen: dict[Region, tuple[fx.Node, ...]] = {}
+    returned = frozenset(output.all_input_nodes)
+    chosen: dict[Region, tuple[fx.Node | None, ...]] = {}
     dead: list[fx.Node] = []
     for position, step in enumerate(steps):
         read = list(_owned(_reads(step, writes), owner))
         dying = [n for n in dict.fromkeys(read) if last[n] == position and n not in shared]
-        taken = _taken(step, [n for n in dying if read.count(n) == 1], dead) if isinstance(step, Region) else None
+        taken = None
+        if isinstance(step, Region):
+            over = {n: owner[n] for n in step.inputs if n in owner and owner[n] in dying and read.count(owner[n]) == 1}
+            taken = _taken(step, over, dead, returned)
         if isinstance(step, Region) and taken is not None:
             chosen[step] = taken
-            dead = [n for n in (*dead, *dying) if n not in taken]
+            gone = {owner[n] for n in taken if n is not None}
+            dead = [n for n in ((*dead, *dying) if None not in taken else dying) if n not in gone]
         elif isinstance(step, Region) or not is_view(step):
             dead = dying  # this step allocates: memory kept over it would come on top
         else:
@@ -94,20 +100,39 @@ def _is_one_of(node: fx.Node, names: frozenset[str]) -> bool:
     return target.overloadpacket.__name__ in names and not target._schema.is_mutable
 
 
-def _taken(region: Region, dying: Sequence[fx.Node], dead: Sequence[fx.Node]) -> tuple[fx.Node, ...] | None:
-    """A tensor for each output: of the inputs that die here, or of what was dead before."""
+def _taken(
+    region: Region, over: Mapping[fx.Node, fx.Node], dead: Sequence[fx.Node], returned: frozenset[fx.Node]
+) -> tuple[fx.Node | None, ...] | None:
+    """A tensor for each output, if there is one: of the inputs that die here, or of what was dead before.
+
+    over: inputs that die with what they are views of, which nothing else shows.
+    """
     if region.run_into is None:
         return None
-    taken: list[fx.Node] = []
+    taken: list[fx.Node | None] = []
+    free = [*dict.fromkeys(over.values()), *dead]
     for position, output in enumerate(region.outputs):
-        inputs = [region.inputs[i] for o, i in region.in_place if o == position]
         layout = _layout(output)
-        usable = (n for n in (*(n for n in inputs if n in dying), *dead) if n not in taken and _layout(n) == layout)
+        inputs = [x for o, i in region.in_place if o == position and (x := region.inputs[i]) in over]
+        # What is returned must be no view: a user may write into it, which autograd would not allow.
+        whole = (x for x in inputs if x is over[x] or (output not in returned and _size(x) == _size(over[x])))
+        usable = (n for n in (*whole, *dead) if over.get(n, n) in free and _layout(n) == layout)
         found = next(usable, None) if layout is not None else None
-        if found is None:
-            return None
+        if found is None and not _is_static(layout):
+            return None  # only sizes that are known are written as an allocation
+        if found is not None:
+            free.remove(over.get(found, found))
         taken.append(found)
-    return tuple(taken)
+    return tuple(taken) if any(taken) else None
+
+
+def _size(node: fx.Node) -> Any:
+    size = node.meta["val"].numel()
+    return size.node.expr if isinstance(size, torch.SymInt) else size
+
+
+def _is_static(layout: tuple[Any, ...] | None) -> bool:
+    return layout is not None and all(isinstance(size, int) for size in layout[3:])
 
 
 def _layout(node: fx.Node) -> tuple[Any, ...] | None:

@@ -186,6 +186,44 @@ def test_a_kernel_writes_over_an_input_that_it_reads_last() -> None:
     assert "_into(sin, sin" not in written(f, X, W).source
 
 
+def test_a_kernel_writes_over_what_it_reads_through_a_view() -> None:
+    def f(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return torch.mm(torch.mm(x, w).view(2, 8).view(4, 4).sin(), w)
+
+    made = written(f, X, W, in_place=True)
+    assert "k_sin_into(view_1, view_1)" in made.source
+    for _ in range(2):
+        torch.testing.assert_close(made.forward([X, W]), f(X, W))
+
+
+def test_of_several_outputs_some_are_allocated() -> None:
+    def f(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a = torch.mm(x, w)
+        return torch.mm(a.sin(), w), a.to(torch.float64).neg()
+
+    gm = make_fx(f)(X, W)
+    sin, wide = (next(n for n in gm.graph.nodes if n.name == name) for name in ("sin", "_to_copy"))
+
+    def run(a: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return a.sin(), a.double()
+
+    region = Region(
+        "both",
+        frozenset({sin, wide}),
+        (sin.args[0],),
+        (),
+        (sin, wide),
+        run,
+        run_into=writing_into(run, 2),
+        in_place=((0, 0),),
+    )
+    made = write_forward(gm, [region], on_raise=refuse)
+    allocation = "torch.empty_strided((4, 4), (4, 1), dtype=torch.float64, device=device_cpu)"
+    assert f"sin, _to_copy = both_into(mm, {allocation}, mm)" in made.source
+    for _ in range(2):
+        torch.testing.assert_close(made.forward([X, W]), f(X, W))
+
+
 def both_sides(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     a = torch.mm(x, w)
     return a + a.t()  # one of the two reads in another order
@@ -208,7 +246,26 @@ def another_size(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return torch.mm(x[:1], w) * x
 
 
-@pytest.mark.parametrize("f", [both_sides, a_graph_input, a_view_of_a_graph_input, an_output_as_well, another_size])
+def a_part(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.mm(torch.mm(x, w)[:2].sin(), w)  # what is made here would hold the whole
+
+
+def returned_though_a_view(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.mm(x, w).view(2, 8).view(4, 4).sin()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        both_sides,
+        a_graph_input,
+        a_view_of_a_graph_input,
+        an_output_as_well,
+        another_size,
+        a_part,
+        returned_though_a_view,
+    ],
+)
 def test_what_must_not_be_written_over(f: Any) -> None:
     made = written(f, X, W, in_place=True)
     assert "_into" not in made.source
