@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from akg_dynamo.agents.sketch.in_place import in_place
 from akg_dynamo.core.types import Design, Dim, Role, Subgraph, TensorSpec
 
 
@@ -44,16 +43,14 @@ def is_static(*dims: Dim) -> bool:
     return all(isinstance(d, int) for d in dims)
 
 
-def in_place_pairs(
-    sub: Subgraph, design: Design, shareable: Iterable[tuple[str, str]] | None = None
-) -> list[tuple[int, int]]:
+def in_place_pairs(sub: Subgraph, design: Design, shareable: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
     """Pairs (output, input) of the subgraph, by position, that may be one tensor: what a module says as IN_PLACE.
 
-    shareable: the sketch's tensors that the lowering lets be one; by default those that are used element by element.
+    shareable: the sketch's tensors that the lowering lets be one.
     """
     whole = {b.tensor: b for b in design.tensors if b.offset == 0}
     pairs: list[tuple[int, int]] = []
-    for output, source in in_place(design.sketch) if shareable is None else shareable:
+    for output, source in shareable:
         if output not in whole or source not in whole:
             continue
         o, i = whole[output].index, whole[source].index

@@ -17,6 +17,7 @@ import jinja2
 from akg_dynamo.agents.coder.describe import checks, describe, fits, in_place_pairs, is_static, tuple_text
 from akg_dynamo.agents.lowering.cpp import CppKernel
 from akg_dynamo.agents.lowering.cpp_ops import STORED
+from akg_dynamo.agents.sketch.overwrite import overwritable
 from akg_dynamo.agents.sketch.printer import to_text
 from akg_dynamo.core.types import Candidate, Design, Role, Subgraph, TensorSpec
 
@@ -78,7 +79,7 @@ def render(sub: Subgraph, design: Design, kernel: CppKernel, name: str, *, fp_fu
         allocations=[_allocation(y, spec, constants) for y, spec in zip(outputs, sub.output_specs, strict=True)],
         constants=constants,
         results=outputs,
-        in_place=in_place_pairs(sub, design),
+        in_place=in_place_pairs(sub, design, overwritable(design.sketch, lane_by_lane=True)),
         fits=fits(inputs, sub.inputs, "is_cpu"),
         checks=checks(inputs, sub.inputs),
     )

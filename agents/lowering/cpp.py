@@ -23,8 +23,8 @@ from akg_dynamo.agents.lowering.ir import build
 from akg_dynamo.agents.lowering.prelude import prelude
 from akg_dynamo.agents.lowering.schedule import Schedule
 from akg_dynamo.agents.sketch import ast as sk
-from akg_dynamo.agents.sketch.in_place import in_place
 from akg_dynamo.agents.sketch.intexpr import simplify
+from akg_dynamo.agents.sketch.overwrite import overwritable
 
 _CACHE_BYTES = 24 << 20
 """Of tensors together, from which on outputs are written past the caches: what has a reader would be gone before it."""
@@ -60,7 +60,7 @@ def lower(sketch: sk.Sketch) -> CppKernel:
     emitter.block(program.block, {})
     entry = c_name(sketch.name)
     parameters: list[str] = []
-    may_be_one = {name for pair in in_place(sketch) for name in pair}
+    may_be_one = {name for pair in overwritable(sketch, lane_by_lane=True) for name in pair}
     for t in sketch.tensors:
         const = "const " if t.kind == "in" and t.name not in schedule.mutable else ""
         restrict = "" if t.name in may_be_one else "__restrict "

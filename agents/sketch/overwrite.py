@@ -9,6 +9,10 @@ so every read of x in that phase must be among what the store's value is made of
 threads do each for themselves, such as a scalar's: one of them may be late. But where a tile is spread over all of
 them, what is made of all of it (a sum) is known only when all have read. So what is read elsewhere than written must be
 a tile of at least one lane per thread.
+
+Where lanes are taken one after the other, each from its loads to its store (as C++ loops take them, in an order of
+their own), a read elsewhere may come after the write. There the output may be an input that is read, for the one store
+of the sketch, exactly where that writes, if nothing collects values of several lanes.
 """
 
 from __future__ import annotations
@@ -53,11 +57,14 @@ Tiles = Mapping[str, IntConst]
 WARP = 32
 
 
-def overwritable(sketch: Sketch, warps: Sequence[int] = ()) -> frozenset[tuple[str, str]]:
+def overwritable(
+    sketch: Sketch, warps: Sequence[int] = (), *, lane_by_lane: bool = False
+) -> frozenset[tuple[str, str]]:
     """Pairs (output, input) of one dtype and one layout where the output may be the input's own memory.
 
     warps: for each phase, how many groups of threads work on one iteration; none where one thread does, or one group
         whose threads keep in step.
+    lane_by_lane: a tile's lanes may be stored before others are loaded, and may be loaded again at each use.
     """
     outputs = [t for t in sketch.tensors if t.kind == "out"]
     inputs = [t for t in sketch.tensors if t.kind == "in"]
@@ -65,7 +72,9 @@ def overwritable(sketch: Sketch, warps: Sequence[int] = ()) -> frozenset[tuple[s
     if not pairs:
         return frozenset()
     walk = _Walk(sketch)
-    return frozenset((y.name, x.name) for y, x in pairs if _may_share(walk, y.name, x.name, warps))
+    if lane_by_lane and (walk.collects or len(walk.stores) != 1):
+        return frozenset()
+    return frozenset((y.name, x.name) for y, x in pairs if _may_share(walk, y.name, x.name, warps, lane_by_lane))
 
 
 def _alike(y: TensorDecl, x: TensorDecl) -> bool:
@@ -97,14 +106,19 @@ class _Access:
 
 @dataclass
 class _Walk:
-    """All accesses of a sketch. Top-level loops are phases; what stands between them belongs to every phase."""
+    """All accesses of a sketch. Top-level loops are phases; what stands between them belongs to every phase.
+
+    collects: something takes values of several lanes or iterations together, or reports on all of them.
+    """
 
     sketch: Sketch
     loads: dict[Place, _Access] = field(default_factory=dict)
     stores: list[_Access] = field(default_factory=list)
+    collects: bool = False
 
     def __post_init__(self) -> None:
         self._made: dict[str, frozenset[Place]] = {}
+        self._bound: dict[str, Place] = {}
         phases = count()
         for i, statement in enumerate(self.sketch.body):
             phase = next(phases) if isinstance(statement, For) else -1
@@ -114,8 +128,11 @@ class _Walk:
         if isinstance(statement, For):
             self._loop(statement, at)
         elif isinstance(statement, Assign):
+            # A name that a loop carries is bound before it and in it.
+            self.collects |= self._bound.setdefault(statement.name, at.place) != at.place
             self._made[statement.name] = self._loads(statement.value, at, count())
         elif isinstance(statement, Alloc):
+            self.collects = True
             self._made[statement.name] = frozenset()
         elif isinstance(statement, Store):
             made = self._loads(statement.value, at, count()) | self._gathered(statement.ref)
@@ -140,6 +157,7 @@ class _Walk:
         """The loads that a value is made of."""
         if isinstance(e, Name):
             return self._made.get(e.name, frozenset())
+        self.collects |= isinstance(e, Reduce | Scan | Dot) or (isinstance(e, Op) and e.name == "checked")
         found: frozenset[Place] = frozenset()
         if isinstance(e, Load):
             place = (*at.place, next(numbers))
@@ -165,7 +183,7 @@ def _operands(e: TileExpr) -> Iterator[TileExpr]:
         yield e.where
 
 
-def _may_share(walk: _Walk, y: str, x: str, warps: Sequence[int]) -> bool:
+def _may_share(walk: _Walk, y: str, x: str, warps: Sequence[int], lane_by_lane: bool) -> bool:
     stores = [s for s in walk.stores if s.ref.name == y]
     loads = {place: a for place, a in walk.loads.items() if a.ref.name == x}
     if len(stores) != 1 or any(a.ref.name == y for a in walk.loads.values()):
@@ -176,13 +194,17 @@ def _may_share(walk: _Walk, y: str, x: str, warps: Sequence[int]) -> bool:
         return False
     groups = warps[store.at.phase] if warps else 1
     for place, load in loads.items():
+        elsewhere = len(_alike_indices(load, store)) < len(store.ref.indices)
+        if lane_by_lane:
+            if elsewhere or load.at.loops != store.at.loops:
+                return False
+            continue
         if not 0 <= load.at.phase <= store.at.phase:
             return False
         if load.at.phase < store.at.phase:
             continue
         if place not in store.made_of or not _apart(load, store, tiles):
             return False
-        elsewhere = len(_alike_indices(load, store)) < len(store.ref.indices)
         if elsewhere and groups > 1 and _lanes(load, tiles) < WARP * groups:
             return False
     return True

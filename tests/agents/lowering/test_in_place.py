@@ -11,8 +11,8 @@ from lowered import Array, build
 from akg_dynamo.agents.lowering.cpp import CppKernel, lower
 from akg_dynamo.agents.sketch import parse, to_text
 from akg_dynamo.agents.sketch.ast import DType, Sketch
-from akg_dynamo.agents.sketch.in_place import in_place
 from akg_dynamo.agents.sketch.numerics import numpy_dtype
+from akg_dynamo.agents.sketch.overwrite import overwritable
 
 SHAPES = {"same": "M, N", "other": "M, N", "row": "N", "column": "M", "turned": "N, M"}
 LOOPS = {
@@ -58,7 +58,7 @@ def test_over_an_input(dtype: DType, loops: str) -> None:
     for _ in range(3):
         sketch = random_elementwise(rng, dtype, loops)
         kernel = lower(sketch)
-        found = in_place(sketch)
+        found = sorted(overwritable(sketch, lane_by_lane=True))
         assert ("y", "same") in found
         for m, n in [(1, 1), (3, 128), (37, 77), (64, 101)]:
             symbols = {"M": m, "N": n}

@@ -1,11 +1,11 @@
-"""Which inputs an output may overwrite, by the sketch's text alone."""
+"""Which inputs an output may overwrite where lanes are taken one after the other."""
 
 from __future__ import annotations
 
 import pytest
 
 from akg_dynamo.agents.sketch import parse
-from akg_dynamo.agents.sketch.in_place import in_place
+from akg_dynamo.agents.sketch.overwrite import overwritable
 
 ELEMENTWISE = """sketch s {
   symbols: M, N
@@ -22,7 +22,7 @@ ELEMENTWISE = """sketch s {
 
 def pairs(text: str) -> list[str]:
     """The inputs that y may overwrite."""
-    found = in_place(parse(text))
+    found = sorted(overwritable(parse(text), lane_by_lane=True))
     assert all(output == "y" for output, _ in found)
     return [source for _, source in found]
 
