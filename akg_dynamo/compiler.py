@@ -69,6 +69,7 @@ class _Work:
     candidate: Candidate | None = None
     right: Future[Verdict] | None = None
     others: list[Candidate] = field(default_factory=list)  # variants
+    seed: int = field(default_factory=lambda: int.from_bytes(os.urandom(4), "little"))  # one oracle for all of them
     spare: list[tuple[Candidate, Future[None]]] = field(default_factory=list)  # those that are being built
 
 
@@ -214,7 +215,7 @@ class _Run:
             build_dir=self.store.objects,
             want_values=not timing,
             want_timing=timing,
-            seed=int.from_bytes(os.urandom(4), "little"),
+            seed=work.seed,
             threads=self.threads,
             relatives=() if timing else relatives_of(work.sub, work.candidate, work.target, self.options.numerics),
         )

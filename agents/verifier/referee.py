@@ -26,6 +26,7 @@ from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule
+from akg_dynamo.agents.verifier.remembered import Remembered
 from akg_dynamo.agents.verifier.shapes import elements
 from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.values import Values
@@ -41,6 +42,8 @@ _VALUES_WAIT_S = 5.0
 _CONTEXT_S = 60.0
 _RUNGS: tuple[tuple[str, ...], ...] = (
     (),
+    ("proc",),
+    ("landlock",),
     ("landlock", "mounts"),
     ("landlock", "mounts", "seccomp"),
     ("landlock", "mounts", "seccomp", "identity"),
@@ -62,6 +65,7 @@ class Referee:
         self.warm: dict[str, Worker] = {}
         self.spare: Worker | None = None  # with a context on the device, for the next candidate that nobody trusts
         self.drawer = Drawer()
+        self.remembered = Remembered()
         self.ceilings: dict[str, Ceiling] = {}
         self.ordinal: int | None = None  # of the device this process has a context on
         self.shared = shared
@@ -214,7 +218,9 @@ class Referee:
         many = job.device == "cpu" and sizes is not None and elements(job.subgraph, sizes) > _MANY_ELEMENTS
         with judgement.phase("import"):
             judgement.build_s = self._load(worker, job, means)
-        values = judgement.values = Values(self.drawer, worker, job, means, judgement.checked)
+        values = judgement.values = Values(
+            self.drawer, worker, job, means, judgement.checked, remembered=self.remembered
+        )
         if job.want_values:
             torch.set_num_threads(1)
             with judgement.phase("values"):
@@ -226,12 +232,26 @@ class Referee:
                         _sanitize(job, values, worker)
             judgement.moved("values", "oracle", values.oracle_s)
         if job.want_timing:
-            with judgement.phase("timing"), self._device_lock(job, alone=True):
-                twin = worker if job.trusted else self._warm(job.device)
+            with judgement.phase("timing"), self._device_lock(job, alone=True), self._twin(job, worker) as twin:
                 judgement.timing = Stopwatch(worker, twin, job, values, self._ceiling(job.device)).measure()
         left = worker.census().processes - 1
         if not job.trusted and left > 0:
             raise Failed(Outcome.REJECTED, f"{left} processes that it started are still there", Trick.THREADS)
+
+    @contextlib.contextmanager
+    def _twin(self, job: Job, worker: Worker) -> Iterator[Worker]:
+        """Where eager is timed. Beside a candidate that nobody trusts, in another process that is as confined and as
+        young as its own: system calls and memory cost both the same. On a device one more context would cost more than
+        it is worth.
+        """
+        if job.trusted or job.device != "cpu":
+            yield worker if job.trusted else self._warm(job.device)
+            return
+        twin = self.workers.start(job.device, trusted=False)
+        try:
+            yield twin
+        finally:
+            twin.end()
 
     def _check(self, job: Job, values: Values, means: plan.Means) -> None:
         """Its values; and of a candidate that is to be watched while it runs, how it behaves, or what it did wrong."""
@@ -261,7 +281,7 @@ class Referee:
             judgement.build_s += self._load(worker, smaller, means)
             dims = ", ".join(f"{s.dtype}{list(s.shape)}" for s in relative.subgraph.inputs[:2])
             checked: list[str] = []
-            values = Values(self.drawer, worker, smaller, means, checked)
+            values = Values(self.drawer, worker, smaller, means, checked, remembered=self.remembered)
             with torch.no_grad():
                 values.check()
             judgement.checked.append(f"{', '.join(checked)}: by the same code on smaller tensors ({dims}, …)")

@@ -13,7 +13,7 @@ import ctypes
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from akg_dynamo.agents.verifier.inputs import Drawer, Range, beside, on_host, po
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_inputs import GIVEN, ModelInputs, storage_of
 from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule, same_values
+from akg_dynamo.agents.verifier.remembered import Remembered
 from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_bytes, values
 from akg_dynamo.agents.verifier.slices import Slicing, slicing
 from akg_dynamo.agents.verifier.truth import REFUSALS, Truth, nth
@@ -70,6 +71,8 @@ class Case:
     offsets: list[int]
     places: list[list[tuple[int, int]]]  # per call, per output: offset and bytes
     message: dict[str, Any]
+    neighbour: int = 0  # which one of the case of that number
+    as_drawn: bool = False  # its contents follow from the seed
     moved: list[torch.Tensor] | None = None  # the private storages on the device, where they are drawn on the host
 
     def __str__(self) -> str:
@@ -90,8 +93,10 @@ class Values:
         checked: list[str],
         *,
         kind: str = "normal",
+        remembered: Remembered | None = None,
     ) -> None:
         self.drawer = drawer
+        self.remembered = remembered or Remembered()
         self.worker = worker
         self.job = job
         self.means = means
@@ -148,7 +153,7 @@ class Values:
         message = {"inputs": described, "symbols": symbols, "outputs": places}
         if self.model is not None:
             message["model"] = self.job.candidate.digest
-        return Case(group, number, arena, private, offsets, places, message)
+        return Case(group, number, arena, private, offsets, places, message, neighbour, as_drawn=True)
 
     def fixed(self, group: plan.Group, number: int, device: torch.device) -> dict[int, torch.Tensor]:
         """By input: the storage of what is not drawn here. Parameters, constants, and the task's own inputs."""
@@ -263,6 +268,7 @@ class Values:
             limits = torch.iinfo(flat.dtype)
             if flat.numel() and limits.min <= value <= limits.max:
                 flat[(self.job.seed + number) % flat.numel()] = value
+                case.as_drawn = False
                 batch.append((0, case))
         if batch:
             self.run(batch, {0: self.contract(1.0)})
@@ -404,7 +410,7 @@ class Values:
 
     def in_another(self, worker: Worker) -> Values:
         """The values of the same job in another process, with what is known of its inputs."""
-        other = Values(self.drawer, worker, self.job, self.means, [], kind=self.kind)
+        other = Values(self.drawer, worker, self.job, self.means, [], kind=self.kind, remembered=self.remembered)
         other.narrowing = self.narrowing
         return other
 
@@ -438,6 +444,11 @@ class Values:
 
     def expected(self, case: Case) -> _Wanted:
         """What each output should be near; or what eager raises on these inputs."""
+        key = self._key(case)
+        known = self.remembered.get(key) if key is not None else None
+        if known is not None:
+            self.truth.no_wide = self.truth.no_wide or known.no_wide
+            return known.outputs
         try:
             eager = self._eager(case)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
@@ -453,7 +464,21 @@ class Values:
             if limit is not None and plan.working_bytes(self.sub, sizes, with_oracle=True) > limit:
                 raise Failed(Outcome.NOT_JUDGED, "too big to be judged as a whole in the memory that is free")
         found = self.truth.expected(eager, views, sizes, frugal=self._is_frugal(case))
-        return [wanted.to(case.arena.device) for wanted in found]
+        found = [wanted.to(case.arena.device) for wanted in found]
+        if key is not None:
+            self.remembered.put(key, found, self.truth.no_wide, sum(t.numel() * t.element_size() for t in views))
+        return found
+
+    def _key(self, case: Case) -> Hashable | None:
+        """What eager and the oracle follow from; None for cases that are not to be kept."""
+        job = self.job
+        if not case.as_drawn or case.arena.device.type != "cpu" or case.group.sampled:
+            return None
+        if job.model is not None and job.model.constants:
+            return None
+        drawn = (job.seed, case.group.kind, case.number, case.neighbour, self.narrowing)
+        task = job.model.task.source if job.model is not None else ""
+        return (self.sub.text, task, job.numerics, job.flags, tuple(sorted(case.group.sizes.items())), drawn)
 
     def compare(
         self, case: Case, wanted: list[Expected] | Sliced, calls: list[dict[str, Any]], contract: Contract
