@@ -112,7 +112,9 @@ class _Steps:
         if "landlock" not in self.without:
             on_host = self.it.device == "cpu"
             try:
-                abi = landlock.restrict(readable, self.it.writable, devices, abstract_sockets=not on_host)
+                proc = places.own_proc(self.it.device, widely="proc" in self.without)
+                writable = [*self.it.writable, *proc]
+                abi = landlock.restrict(readable, writable, devices, abstract_sockets=not on_host)
             except OSError as error:
                 why_not = f"no Landlock: {kernel.reason(error)}"
             else:
@@ -122,7 +124,8 @@ class _Steps:
                 return [Measure(writing, how, f"but {where}"), Measure(reading, how)]
         if "mounts" not in self.without:
             try:
-                mounts.read_only_but(self.it.writable)
+                proc = places.own_proc(self.it.device, widely=True)
+                mounts.read_only_but([*self.it.writable, *proc])
             except OSError as error:
                 why_not += f"; no mounts: {kernel.reason(error)}"
             else:

@@ -33,7 +33,7 @@ class Surroundings:
 
     why_not: why there is no more of it, where there is not. user: a user namespace was made for it. without: means to
     do without, as on hosts that lack them ("namespaces", "landlock", "mounts", "seccomp", "identity", "privileges",
-    "limits"): for tests of what is done then.
+    "limits"): for tests of what is done then. "proc": without keeping others' /proc from being written.
     """
 
     network: bool = False

@@ -33,6 +33,13 @@ def readable() -> list[str]:
     return [*found, *_of_python()]
 
 
+def own_proc(device: str, *, widely: bool) -> list[str]:
+    """What of /proc can be written: CUDA names its threads there, and does not start where it cannot."""
+    if device == "cpu":
+        return []
+    return ["/proc"] if widely else [os.path.realpath("/proc/self")]
+
+
 def devices(device: str) -> list[str]:
     """What can be read, written and controlled."""
     names = list(_DEVICES)

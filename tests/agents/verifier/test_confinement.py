@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -268,6 +270,26 @@ def test_a_scratch_folder_is_removed_however_deep_and_closed_it_is(tmp_path: Pat
     scratch.remove(str(folder))
     assert not folder.exists()
     assert (outside / "kept").read_text() == "x"
+
+
+def test_a_process_for_a_device_can_name_its_threads_and_has_sockets_of_its_own_kind(tmp_path: Path) -> None:
+    code = f"""
+import os, socket
+from akg_dynamo.agents.verifier.sandbox import Confinement, confine
+from akg_dynamo.agents.verifier.sandbox.namespaces import Surroundings
+confine(Confinement({str(tmp_path)!r}, "cuda"), Surroundings(why_not="a test"), apart=False)
+open(f"/proc/self/task/{{os.getpid()}}/comm", "w").write("named")
+socket.socket(socket.AF_UNIX)
+os.memfd_create("x")
+for attempt in (lambda: socket.socket(socket.AF_INET), lambda: open("/proc/sys/kernel/core_pattern", "w"),
+                lambda: open("/dev/shm/akg-probe", "w")):
+    try:
+        attempt()
+    except PermissionError:
+        continue
+    raise AssertionError("it was allowed")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.fixture
