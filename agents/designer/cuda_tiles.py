@@ -82,7 +82,8 @@ class BandPlan:
 class NestPlan:
     """The tile size of every outer axis (1: a scalar loop), the plan of every band, and the warps.
 
-    once: it reads more than the cache holds, each element once, and writes little: it should leave the cache alone.
+    once: it reads about what the cache holds or a few times that, each element once, and writes little: it should leave
+    the cache alone.
     """
 
     outer: dict[Axis, int]
@@ -119,7 +120,7 @@ class _Planner:
     def _streams(self, found: NestPlan) -> bool:
         """Whether to read past what is in the cache: of that, much would have to be written back to make room.
 
-        Where everything fits there is room; where much more passes, that is little.
+        A small tensor may be there already, and would not stay; where much more passes, that is little.
         """
         again = any(not found.band(b[0]).whole and reads(b) > 1 for b in self.bands)
         if again or not self.device.past_cache:
@@ -134,7 +135,7 @@ class _Planner:
             else:
                 written += size
         total = sum(read.values())
-        return 8 * written <= total and 1.1 * self.device.l2_bytes <= total <= 7 * self.device.l2_bytes
+        return 8 * written <= total and self.device.l2_bytes // 2 <= total <= 7 * self.device.l2_bytes
 
     def _value(self, axis: Axis) -> int:
         return max(1, self.facts.value(axis.extent))

@@ -198,7 +198,7 @@ def test_sums_stay_in_the_dtype_of_a_gpu(phases: Phases) -> None:
         (lambda x: (x * x).mean(0), (65536, 1024), True),
         (torch.sum, (1 << 24,), True),
         (lambda x: torch.logsumexp(x, -1), (4096, 8192), True),  # held whole, so that it is read once
-        (lambda x: x.sum(-1), (8192, 1024), False),  # fits into the cache
+        (lambda x: x.sum(-1), (2048, 1024), False),  # may be in the cache
         (lambda x: x.sum(-1), (1 << 18, 1024), False),  # is much more
         (lambda x: torch.softmax(x, -1), (16384, 1024), False),  # writes as much
         (lambda x: x / x.sum(), (1 << 24,), False),  # is read again by the next phase
