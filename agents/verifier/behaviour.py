@@ -11,11 +11,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from akg_dynamo.agents.verifier import plan
+from akg_dynamo.agents.verifier import plan, symbols
 from akg_dynamo.agents.verifier.answers import check_call
 from akg_dynamo.agents.verifier.diagnosis import diagnose, is_constant
 from akg_dynamo.agents.verifier.job import Job
@@ -51,9 +52,17 @@ class Behaviour:
     def check(self) -> None:
         """Raise `Failed` for what only shows over several calls, or without its kernels."""
         self._again()
+        self._libraries()
         if self.job.candidate.dsl.startswith(_OWN_KERNELS):
             self._without_kernels()
             self._sealed()
+
+    def _libraries(self) -> None:
+        """What it has compiled calls nothing that a kernel has no use for."""
+        worker = self.values.worker
+        found = symbols.suspicious(symbols.mapped(worker.pid, Path(worker.confinement.folder)))
+        if found:
+            raise Failed(Outcome.REJECTED, "; ".join(map(str, found[:3])), *dict.fromkeys(w.trick for w in found))
 
     # -- again and again ----------------------------------------------------------------------------------------------
 

@@ -55,6 +55,11 @@ _OF_TORCH = re.compile(r"\b(?:at|torch|aten)::([a-z_]\w*)\s*\(")
 _ALLOWED_OF_TORCH = frozenset(
     ("empty", "empty_like", "empty_strided", "zeros", "zeros_like", "ones", "full", "full_like", "from_blob", "device")
 )
+_MOVES_OF_TORCH = frozenset(
+    ("contiguous", "clone", "view", "reshape", "_to_copy", "zero_", "fill_Scalar", "empty_memory_format", "size_int",
+     "transpose_int", "permute", "expand", "squeeze", "unsqueeze", "narrow", "slice_Tensor", "select_int", "copy_",
+     "resize_", "zeros_like", "new_empty", "new_zeros", "detach", "alias", "to_dtype_layout")
+)  # fmt: skip
 _METHOD = re.compile(r"[.](\w+)\s*\(")
 _CONSTRUCTOR = re.compile(r"__attribute__\s*\(\(\s*(?:con|de)structor|\.init_array|\.preinit_array")
 _ASSEMBLY = re.compile(r"\b(?:__asm__|asm)\b")
@@ -90,6 +95,19 @@ def read_cpp(text: str, *, cuda: bool) -> Iterator[tuple[Trick, int, str]]:
     if not cuda:
         for match in _ASSEMBLY.finditer(plain):
             yield Trick.HIDES_CALLS, _line(plain, match), "has assembly"
+
+
+def trick_of_call(name: str) -> Trick | None:
+    """What calling a function of that name in a library is called, or None if kernels may."""
+    if name in ("abort", "exit", "raise", "time", "clock"):  # what compilers' own libraries make them call
+        return None
+    return next((trick for trick, pattern in _CALLS if re.fullmatch(pattern, name.lower())), None)
+
+
+def trick_of_operator(name: str) -> Trick | None:
+    """The same for an operator of torch."""
+    allowed = name in _ALLOWED_OF_TORCH or name in _MOVES_OF_TORCH
+    return None if allowed else Trick.CALLS_TORCH
 
 
 def _blank(match: re.Match[str]) -> str:

@@ -191,7 +191,9 @@ def verify(
     numerics: Numerics = "bounded",
     rtol: Rtol = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(help="From which the judge draws its inputs.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="From which the judge draws its inputs. Default: another one each time.")
+    ] = None,
     timing: Annotated[bool, typer.Option(help="Measure the speed as well.")] = True,
     reproduce: Annotated[
         Path | None, typer.Option(metavar="FILE.py", help="Where to write a program that shows what is wrong.")
@@ -220,6 +222,7 @@ def verify(
         output.result(found.as_json(), show)
         if reproduce is not None and found.verdict.reproduction:
             reproduce.write_text(found.verdict.reproduction, encoding="utf-8")
+            output.progress.print(f"{reproduce} shows it: it needs torch and nothing of AKG.", markup=False)
         if not found.right:
             raise typer.Exit(NO if found.comparable else CANNOT)
 

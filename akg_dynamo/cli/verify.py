@@ -7,6 +7,7 @@ judge, confined as far as this machine can (the answer says how far).
 from __future__ import annotations
 
 import ast
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class Request:
     """What is asked for. dsl: what the kernel is to be written in, or "auto" for what it seems to be.
 
     device: where both run; None: where the task puts its inputs.
+    seed: of all that is drawn; None: one that nobody knows before.
     reproduce: whether a verdict that is not "right" comes with a file that shows why.
     """
 
@@ -40,7 +42,7 @@ class Request:
     numerics: str = "bounded"
     rtol: float = 1e-2
     device: str | None = None
-    seed: int = 0
+    seed: int | None = None
     timing: bool = True
     reproduce: bool = False
 
@@ -112,6 +114,7 @@ def run(request: Request) -> Found:
     source = _read(request.kernel)
     dsl = reading.dsl_of(source) if request.dsl == "auto" else request.dsl
     _check_kernel(request.kernel, source, task)
+    seed = secrets.randbits(31) if request.seed is None else request.seed
     job = kernelbench.job(
         task,
         source,
@@ -119,7 +122,7 @@ def run(request: Request) -> Found:
         name=request.kernel.stem,
         numerics=request.numerics,
         rtol=request.rtol,
-        seed=request.seed,
+        seed=seed,
         want_timing=request.timing,
         reproduce=request.reproduce,
         timeout_s=_TIMEOUT_S,
@@ -128,7 +131,7 @@ def run(request: Request) -> Found:
     )
     with Judge() as judge:
         (verdict,) = judge.judge([job])
-    return Found(verdict, dsl, job.device, request.seed)
+    return Found(verdict, dsl, job.device, seed)
 
 
 def _task(request: Request) -> Task:

@@ -2,6 +2,7 @@
 
 python -m tests.attacks.matrix               # run what a CPU can run, and write the results and the document
 python -m tests.attacks.matrix --device cuda # what is for a device
+python -m tests.attacks.matrix --only own    # those whose names contain that; the others keep their results
 python -m tests.attacks.matrix --render      # only the document, of the results that are there
 """
 
@@ -30,13 +31,20 @@ DOCUMENT = HERE.parents[1] / "docs" / "judge.md"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--only", default="")
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not arguments.render:
         arguments.results.mkdir(exist_ok=True, parents=True)
-        found = run(arguments.device)
-        (arguments.results / f"{arguments.device}.json").write_text(json.dumps(found, indent=1) + "\n")
+        path = arguments.results / f"{arguments.device}.json"
+        found = run(arguments.device, arguments.only)
+        if arguments.only and path.exists():
+            before = json.loads(path.read_text())
+            found["trials"] = {**before["trials"], **found["trials"]}
+        names = {e.name for e in entries_for(arguments.device)}
+        found["trials"] = {name: t for name, t in found["trials"].items() if name in names}
+        path.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.results == RESULTS:
         DOCUMENT.write_text(render())
 
@@ -49,12 +57,12 @@ def entries_for(device: str) -> list[Entry]:
     return [e for e in everything if e.cuda or (e.dsl in ("triton", "torch") and not e.timing)]
 
 
-def run(device: str) -> dict[str, Any]:
-    """Tries them all."""
+def run(device: str, only: str = "") -> dict[str, Any]:
+    """Tries them all, or some."""
     trials: dict[str, dict[str, object]] = {}
     with Judge() as judge:
         judge.wait_ready()
-        entries = entries_for(device)
+        entries = [e for e in entries_for(device) if only in e.name]
         for i, entry in enumerate(entries):
             trial = by_running(judge, entry, device)
             trials[entry.name] = {"read": trial.read, "run": trial.run, "detail": trial.detail[:300]}
