@@ -83,6 +83,7 @@ class _Steps:
         self.files_restricted = False
         self.signals_scoped = False
         self.filtered = False
+        self.is_nobody = False
 
     def limit(self) -> list[Measure]:
         """What each process may take."""
@@ -141,9 +142,10 @@ class _Steps:
             try:
                 uid = identity.become_nobody(folders, files_are_restricted=self.files_restricted)
                 self.counted = f"of user id {uid}, which has nothing else"
+                self.is_nobody = True
             except OSError as error:
                 self.not_counted = kernel.reason(error)
-        if not self.counted.startswith("of user") and "privileges" not in self.without:
+        if not self.is_nobody and "privileges" not in self.without:
             identity.give_up(files_are_restricted=self.files_restricted)
         if self.it.trusted:
             return Measure(against, "", "kernels by rules are not limited in this")
@@ -157,7 +159,12 @@ class _Steps:
         """The last step: the others make calls that are refused from here on."""
         on_host = self.it.device == "cpu"
         signals_open = not self.apart and not self.signals_scoped
-        rules = seccomp.Rules(unix_sockets=not on_host, memory_files=not on_host, signals=signals_open)
+        rules = seccomp.Rules(
+            unix_sockets=not on_host,
+            memory_files=not on_host,
+            signals=signals_open,
+            attributes=not self.it.trusted and not self.is_nobody,
+        )
         why_not = self.left_out
         if "seccomp" not in self.without:
             try:

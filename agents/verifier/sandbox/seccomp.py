@@ -45,18 +45,27 @@ REFUSED = (
     "io_uring_setup", "io_uring_enter", "io_uring_register",
 )  # fmt: skip
 
+ATTRIBUTES = (
+    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat",
+    "utimensat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr",
+    "removexattrat", "file_setattr",
+)  # fmt: skip
+"""What Landlock does not see: modes, owners, times and attributes of files that may not be written."""
+
 
 @dataclass(frozen=True)
 class Rules:
     """What differs between processes.
 
     unix_sockets: allowed (all other families never are). memory_files: memfd_create is allowed. signals: nothing else
-        keeps it from signalling processes that are not its own, so that it may signal only itself.
+    keeps it from signalling processes that are not its own, so that it may signal only itself. attributes: nothing else
+    keeps it from changing those of its user's files.
     """
 
     unix_sockets: bool = False
     memory_files: bool = False
     signals: bool = False
+    attributes: bool = False
 
 
 def install(rules: Rules) -> None:
@@ -79,6 +88,7 @@ def program(rules: Rules) -> bytes:
     if kernel.MACHINE == "x86_64":
         code += [_jump(_AT_LEAST, _X32, 0, 1), _do(_RETURN, _FAIL | errno.ENOSYS)]
     refused = [*REFUSED, *(() if rules.memory_files else ("memfd_create",))]
+    refused += ATTRIBUTES if rules.attributes else ()
     if rules.signals:
         refused += ["tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal"]
     for name in refused:
