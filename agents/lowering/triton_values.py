@@ -257,6 +257,8 @@ class ValueWriter:
 
     def op(self, value: Value) -> Tile:
         """An elementwise operation."""
+        if not self.exact and _is_reciprocal_root(value):  # torch's own is the hardware's
+            return operation("rsqrt", [self.tile(value.args[-1].args[0])], value.dtype, rough=True)
         args = [self.tile(a) for a in value.args]
         if value.name == "spread":
             return self.broadcast(args[0], value.axes)
@@ -539,6 +541,14 @@ class ValueWriter:
 
 def _same(a: float | int | bool, b: float | int | bool) -> bool:
     return a == b
+
+
+def _is_reciprocal_root(value: Value) -> bool:
+    """Whether it is 1 / sqrt(x) of f32."""
+    if value.name != "div" or value.dtype is not DType.F32:
+        return False
+    one, root = value.args
+    return one.kind == "literal" and one.data == 1.0 and root.kind == "op" and root.name == "sqrt"
 
 
 def _other(value: float | int | bool, dtype: DType) -> str:

@@ -355,6 +355,20 @@ def test_a_division_by_a_constant_is_a_product() -> None:
         checked(parse(text.replace("BY", by)), {"N": 300})
 
 
+def test_reciprocal_roots_are_the_hardware_s() -> None:
+    """As torch's are; with `exact`, a root and a division, both rounded."""
+    text = """sketch roots {
+  symbols: N
+  tensors: x[N]: f32 in, y[N]: f32 out
+  @llm_hint("parallel")
+  for i in range(0, N, 256):
+    store(1.0 / sqrt(load(x[i:i+256]) + 0.5) -> y[i:i+256])
+}"""
+    assert "tl.rsqrt(x + 0.5)" in lower(parse(text), exact=False).source
+    assert "tl.div_rn(1.0, tl.sqrt_rn(" in lower(parse(text)).source
+    assert "rsqrt" not in lower(parse(text.replace("1.0 /", "2.0 /")), exact=False).source
+
+
 def test_what_is_read_once_leaves_the_cache_to_others() -> None:
     """In a phase marked so, and only what no other program or load reads again."""
     text = """sketch weighted {
