@@ -29,6 +29,7 @@ from akg_dynamo.fusion.ops import main_device
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.symbols import no_new_guards
+from akg_dynamo.narrow import narrow
 from akg_dynamo.options import Options
 from akg_dynamo.products import align_products
 from akg_dynamo.recompose import recompose
@@ -89,6 +90,7 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
         recompose(gm)
         _plain_casts(gm)
         dedupe(gm)
+        narrow(gm)
         if options.numerics != "eager":  # the library's other kernels round otherwise
             align_products(gm.graph)
         # Of a training graph, what is saved must be laid out as the other half was traced.

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 Solution = Kernel | SplitReason
 
 _MOST_VARIANTS = 6
-_TUNING_S = 4.0  # for all kernels of a graph together
+_TUNING_S = 2.0  # for all kernels of a graph together: enough for one by itself, and little of a model's first call
 _FAULTS = (  # of a kernel, not of its task
     Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.REJECTED,
 )  # fmt: skip
