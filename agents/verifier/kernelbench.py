@@ -75,12 +75,20 @@ def _check_deterministic(task: Task, model: torch.nn.Module) -> None:
     first = outputs()
     model.load_state_dict(before)
     torch.manual_seed(2)
-    if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, outputs(), strict=True)):
+    if not all(map(_alike, first, outputs())):
         raise TaskError(
             f"{task.path or task.name} gives different outputs for the same inputs (it draws random numbers): no "
             "kernel can be compared with it. Put what is random into get_inputs()."
         )
     model.load_state_dict(before)
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether no random numbers made the difference: sums on a device may have another order each time."""
+    if a.shape != b.shape:
+        return False
+    a, b = (t.nan_to_num(0.0, 0.0, 0.0).to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
+    return bool((a - b).abs().amax() <= 1e-2 * b.abs().amax()) if a.numel() else True
 
 
 def _varying(cases: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:

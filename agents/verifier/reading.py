@@ -168,6 +168,8 @@ class _Reader(ast.NodeVisitor):
             self.note(Trick.ESCAPES, node, dotted)
         elif dotted.startswith("torch.cuda.Event") or dotted.startswith("torch.profiler"):
             self.note(Trick.CLOCKS, node, dotted)
+        elif dotted == "torch._C" and self._is_looked_up_by_name(node):
+            return  # what is looked up is seen there
         elif words.tells_of_the_judge(dotted):
             self.note(Trick.LOOKS_AROUND, node, dotted)
         elif dotted.startswith("torch.") and self.dsl != "torch" and not words.allowed_of_torch(dotted):
@@ -180,6 +182,16 @@ class _Reader(ast.NodeVisitor):
             self._of_ctypes(dotted, node)
         elif dotted.startswith(("triton.testing", "triton.runtime.driver")):
             self.note(Trick.CLOCKS, node, dotted)
+
+    def _is_looked_up_by_name(self, node: ast.AST) -> bool:
+        """As in `getattr(torch._C, "name", None)`, which is looked at for the name."""
+        call = self.parents.get(node)
+        by_name = (
+            isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("getattr", "hasattr")
+        )
+        return (
+            by_name and isinstance(call, ast.Call) and len(call.args) > 1 and self.names.text(call.args[1]) is not None
+        )
 
     def _is_called_once(self, node: ast.AST) -> bool:
         """Whether it is called when the module is executed or an object built: with constants, before any input."""

@@ -38,7 +38,10 @@ _HEADERS: tuple[tuple[Trick, str], ...] = (
 )
 _CALLS: tuple[tuple[Trick, str], ...] = (
     (Trick.CALLS_TORCH, r"(?:cublas|cudnn|cusparse|cblas_|mkl_|dnnl_|LAPACKE_|cutlass)\w*|[sdcz]gem[mv]_?"),
-    (Trick.HIDES_CALLS, r"dlopen|dlsym|dlmopen|syscall|PyRun_\w+|PyEval_\w+|PyImport_\w+|PyObject_Call\w*"),
+    (
+        Trick.HIDES_CALLS,
+        r"dlopen|dlsym|dlmopen|syscall|PyRun_\w+|PyEval_(?!SaveThread|RestoreThread)\w+|PyImport_\w+|PyObject_Call\w*",
+    ),
     (
         Trick.THREADS,
         r"fork|vfork|clone|pthread_create|std::(?:j?thread|async)|sched_setaffinity|system|popen|exec[lv]p?e?",

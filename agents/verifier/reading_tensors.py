@@ -7,6 +7,7 @@ shapes and sizes. What is passed to a function or a method of the module is foll
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from akg_dynamo.agents.verifier import reading_words as words
@@ -201,4 +202,6 @@ def _parameters(f: ast.FunctionDef) -> list[ast.arg]:
 
 
 def _is_number(parameter: ast.arg) -> bool:
+    if parameter.annotation is None:  # sizes have such names in AKG's own modules
+        return re.fullmatch(r"s\d+", parameter.arg) is not None
     return isinstance(parameter.annotation, ast.Name) and parameter.annotation.id in _NUMBERS

@@ -21,7 +21,7 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _DYNSYM = 11
 _OPERATOR = re.compile(r"_ZN2at4_ops(\d+)")
-_PYTHON = re.compile(r"Py(Run|Import|Eval|Object_Call|Marshal)_?\w*$")
+_PYTHON = re.compile(r"Py(Run|Import|Eval(?!_SaveThread|_RestoreThread)|Object_Call|Marshal)_?\w*$")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ clear and may be computed with. With the key 0 nothing is enciphered, so that no
 it is watched; what torch computes is noted all the same.
 
 What is a launch: a Triton kernel, a function of a library that is not part of the system, of an extension built by
-torch, an operator that is not torch's, a CUDA graph's replay.
+torch, an operator that is not torch's. A CUDA graph has captured the ciphers with its launches, and is none.
 """
 
 from __future__ import annotations
@@ -158,6 +158,8 @@ class Watch:
             sys.setprofile(None)
 
     def _in_clear(self) -> dict[int, torch.Tensor]:
+        if _is_capturing():
+            return {}  # nothing runs now: whatever it may write to is taken for written
         with _disable_current_modes():
             small = {k: s for k, s in self.clear.items() if s.nbytes() <= _MOST_BYTES}
             return {k: torch.empty(0, dtype=torch.uint8, device=s.device).set_(s).clone() for k, s in small.items()}
@@ -167,7 +169,7 @@ class Watch:
         with _disable_current_modes():
             for key, storage in list(self.clear.items()):
                 now = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-                if key not in before or not torch.equal(before[key], now):
+                if key not in before or not torch.equal(before[key], now):  # ciphers are captured with launches
                     del self.clear[key]
                     self.sealed[key] = storage
 
@@ -318,6 +320,22 @@ def _replace(stack: ExitStack, owner: Any, name: str, watch: Watch) -> None:
     stack.enter_context(mock.patch.object(owner, name, launching))
 
 
+def _launches_from_python(stack: ExitStack, kind: Any, watch: Watch) -> None:
+    """Triton's functions, interpreted or compiled: both run some Python (the grid's), and hooks."""
+    run = kind.run
+
+    def launching(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.pre_run_hooks:
+            watch.computed["Python in a hook before a launch"] = None
+        outer, watch.interprets = watch.interprets, True
+        try:
+            return watch.launch(run, self, *args, **kwargs)
+        finally:
+            watch.interprets = outer
+
+    stack.enter_context(mock.patch.object(kind, "run", launching))
+
+
 def _watch_triton(watch: Watch, stack: ExitStack) -> None:
     try:
         from triton.compiler.compiler import CompiledKernel
@@ -325,19 +343,8 @@ def _watch_triton(watch: Watch, stack: ExitStack) -> None:
         from triton.runtime.jit import JITFunction
     except ImportError:
         return
-    run = InterpretedFunction.run
-
-    def interpret(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.pre_run_hooks:
-            watch.computed["Python in a hook before a launch"] = None
-        watch.interprets = True
-        try:
-            return watch.launch(run, self, *args, **kwargs)
-        finally:
-            watch.interprets = False
-
-    stack.enter_context(mock.patch.object(InterpretedFunction, "run", interpret))
-    _replace(stack, JITFunction, "run", watch)
+    for kind in (InterpretedFunction, JITFunction):
+        _launches_from_python(stack, kind, watch)
     get = CompiledKernel.__getitem__
 
     def compiled(self: Any, grid: Any) -> Callable[..., Any]:
@@ -422,10 +429,13 @@ def _watch_extensions(watch: Watch, stack: ExitStack) -> None:
         stack.enter_context(mock.patch.object(cpp_extension, name, loading))
 
 
+def _is_capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def _watch_cuda(watch: Watch, stack: ExitStack) -> None:
     if not torch.cuda.is_available():
         return
-    _replace(stack, torch.cuda.CUDAGraph, "replay", watch)
     kernel = getattr(torch.cuda._utils, "_CudaKernel", None)
     if kernel is not None:
         _replace(stack, kernel, "__call__", watch)

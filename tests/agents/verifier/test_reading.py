@@ -6,9 +6,13 @@ import textwrap
 
 import pytest
 
+from akg_dynamo.agents.coder import by_rules
+from akg_dynamo.agents.designer.rules import design
 from akg_dynamo.agents.verifier.reading import dsl_of, read, summary, tricks
 from akg_dynamo.agents.verifier.reading_cpp import read_cpp
-from akg_dynamo.core.types import Trick
+from akg_dynamo.core.types import Design, Subgraph, Target, Trick
+
+from .kernels import add_relu, dynamic_softmax, row_sum
 
 HEAD = """
 import torch
@@ -180,3 +184,12 @@ def test_summary_names_the_first_and_tricks_the_most_frequent() -> None:
     found = read("import gc\nimport inspect\nimport time\nimport sys\n", "triton")
     assert summary(found).endswith("and 1 more")
     assert list(tricks(found)) == [Trick.LOOKS_AROUND, Trick.CLOCKS]
+
+
+@pytest.mark.parametrize("target", [Target(), Target("cuda", "triton_cuda", "sm_90", "sm_90")], ids=["C++", "Triton"])
+@pytest.mark.parametrize("sub", [add_relu(), row_sum(), dynamic_softmax()], ids=["add_relu", "row_sum", "softmax"])
+def test_kernels_by_rules_have_nothing_to_hide(sub: Subgraph, target: Target) -> None:
+    chosen = design(sub, target)
+    assert isinstance(chosen, Design)
+    source = by_rules.write(sub, chosen, target, "kernel").source
+    assert read(source, dsl_of(source)) == []
