@@ -41,6 +41,15 @@ def test_large_outputs_at_any_alignment(dtype: DType, shift: int, row: int) -> N
     assert memory[-1] == 0
 
 
+def test_a_large_output_over_its_input() -> None:
+    text = _copied("f32", 1024).replace("load(x[i, j:j+BN])", "load(x[i, j:j+BN]) + 1.0")
+    rows = _ENOUGH // 4 // 2000 // 2 + 1
+    x = np.arange(rows * 2000, dtype=np.float32).reshape(rows, 2000)
+    want = x + 1
+    execute(parse(text), {"x": x, "y": x}, {"M": rows, "N": 2000})
+    assert np.array_equal(x, want)
+
+
 def test_a_team_settles_before_it_parts() -> None:
     source = lower(parse(_copied("f32", 1024))).source
     loop = source[source.index("#pragma omp parallel") :]
