@@ -2,7 +2,8 @@
 
 Run as a program on a request's file, with AKG made impossible to import: what `akg optimize` wrote must stand alone. It
 saves what the original, the written file and the original in fp64 give on the same inputs, for `contract` to judge,
-and answers with the times of the two as one line of JSON.
+what the original in fp64 gives on absolute values, and how far it is off itself where its results are float64; and
+answers with the times of the two as one line of JSON.
 """
 
 from __future__ import annotations
@@ -119,16 +120,19 @@ def race(original: Callable[[], object], new: Callable[[], object]) -> dict[str,
     }
 
 
-class _Wide(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Casts to a narrower float become casts to fp64."""
+class _All(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Casts to any float become casts to one."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.dtype = dtype
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = torch.utils._pytree.tree_map_only(torch.dtype, _widened, (args, kwargs or {}))
+        args, kwargs = torch.utils._pytree.tree_map_only(torch.dtype, self._other, (args, kwargs or {}))
         return func(*args, **kwargs)
 
-
-def _widened(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype.is_floating_point else dtype
+    def _other(self, dtype: torch.dtype) -> torch.dtype:
+        return self.dtype if dtype.is_floating_point else dtype
 
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -153,12 +157,18 @@ def _own_input_sets(request: dict[str, Any], original: ModuleType) -> Iterator[I
             yield tuple(original.get_inputs()), {}
 
 
-def _copied(inputs: Inputs, *, wide: bool = False) -> Inputs:
-    def copy_of(t: torch.Tensor) -> torch.Tensor:
-        return t.double() if wide and t.is_floating_point() and t.dtype != torch.float64 else t.clone()
+def _copied(inputs: Inputs, dtype: torch.dtype | None = None) -> Inputs:
+    """Copies of the tensors, the floats among them in that dtype."""
+    return _each(lambda t: t.to(dtype, copy=True) if dtype is not None and t.is_floating_point() else t.clone(), inputs)
 
-    copies: Inputs = torch.utils._pytree.tree_map_only(torch.Tensor, copy_of, inputs)
-    return copies
+
+def _absolute(inputs: Inputs) -> Inputs:
+    return _each(lambda t: t.abs() if t.is_floating_point() else t, inputs)
+
+
+def _each(function: Callable[[torch.Tensor], torch.Tensor], inputs: Inputs) -> Inputs:
+    found: Inputs = torch.utils._pytree.tree_map_only(torch.Tensor, function, inputs)
+    return found
 
 
 def _outcome(model: torch.nn.Module, inputs: Inputs, *, with_state: bool) -> list[torch.Tensor]:
@@ -169,17 +179,52 @@ def _outcome(model: torch.nn.Module, inputs: Inputs, *, with_state: bool) -> lis
     return [t.detach().cpu() for t in (*tensors_of(returned), *tensors_of(inputs), *tensors_of(state))]
 
 
-def _in_double(model: torch.nn.Module, inputs: Inputs, *, with_state: bool) -> list[torch.Tensor] | None:
-    """The same in fp64; None for a model that cannot be run so."""
+def _all_in(
+    dtype: torch.dtype, model: torch.nn.Module, inputs: Inputs, *, with_state: bool
+) -> list[torch.Tensor] | None:
+    """The same with all floats of one dtype; None for a model that cannot be run so."""
     default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
-        with _Wide():  # type: ignore[no-untyped-call]  # torch's own
-            return _outcome(copy.deepcopy(model).double(), _copied(inputs, wide=True), with_state=with_state)
+        with _All(dtype):
+            return _outcome(copy.deepcopy(model).to(dtype), _copied(inputs, dtype), with_state=with_state)
     except (RuntimeError, TypeError, ValueError, NotImplementedError):
         return None
     finally:
         torch.set_default_dtype(default)
+
+
+def _double_error(
+    model: torch.nn.Module, inputs: Inputs, expected: list[torch.Tensor], *, with_state: bool
+) -> list[torch.Tensor] | None:
+    """How far the model in float64 may be off: as far as in float32, scaled, or from itself on reversed inputs.
+
+    The second where values do not depend on positions, so that those come out reversed.
+    """
+    narrow = _copied(inputs, torch.float32)
+    rounded = copy.deepcopy(model).to(torch.float32)
+    single = _all_in(torch.float32, rounded, narrow, with_state=with_state)
+    double = _all_in(torch.float64, rounded, narrow, with_state=with_state)
+    if single is None or double is None:
+        return None
+    try:
+        backwards = _outcome(copy.deepcopy(model), _each(_reversed, inputs), with_state=with_state)
+    except (RuntimeError, IndexError, ValueError):
+        backwards = expected
+    errors = []
+    for want, back, s, d in zip(expected, backwards, single, double, strict=True):
+        error = torch.zeros(want.shape, dtype=torch.float64)
+        if want.dtype == torch.float64 and s.shape == d.shape == want.shape == back.shape:
+            error = (s.double() - d).abs() * 2.0**-29
+            other = (_reversed(back) - want).abs().nan_to_num(0.0)
+            if not other.numel() or float(other.max()) <= 1e-9 * float(want.abs().nan_to_num(0.0, 0.0, 0.0).max()):
+                error = torch.fmax(error, other)
+        errors.append(error)
+    return errors
+
+
+def _reversed(t: torch.Tensor) -> torch.Tensor:
+    return t.flip(tuple(range(t.dim())))
 
 
 def _is_enough(outcome: list[torch.Tensor], draws: int) -> bool:
@@ -216,10 +261,15 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     with torch.no_grad():
         for inputs in _input_sets(request, module):
-            exact = _in_double(original, inputs, with_state=with_state)
+            exact = _all_in(torch.float64, original, inputs, with_state=with_state)
+            absolute = _all_in(torch.float64, original, _absolute(inputs), with_state=with_state)
             got = _outcome(new, _copied(inputs), with_state=with_state)
             expected = _outcome(original, _copied(inputs), with_state=with_state)
-            outcomes.append({"got": got, "expected": expected, "exact": exact})
+            error = None
+            if any(t.dtype == torch.float64 for t in expected):
+                error = _double_error(original, inputs, expected, with_state=with_state)
+            found = {"got": got, "expected": expected, "exact": exact, "absolute": absolute, "double_error": error}
+            outcomes.append(found)
             late = time.perf_counter() - started > _DRAWING_S and len(outcomes) >= _DRAWS
             if late or _is_enough(expected, len(outcomes)):
                 break
