@@ -45,7 +45,7 @@ class Behaviour:
         self.values = values
         self.start = start
         self.rng = random.Random(f"{job.seed}/behaviour")
-        self.kind = GIVEN if job.model is not None else values.kind
+        self.kind = GIVEN if values.model is not None and values.model.varies else values.kind
         sizes = plan.traced(job.subgraph, job.seed, values.means) or {}
         self.group = plan.Group(sizes, self.kind, 1, plan.UNPOOLED_SLACK)
 

@@ -7,6 +7,7 @@ depend on values. What is right on such a task says nothing, and is not counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,8 @@ _IMPOSTORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 def passes_unseen(values: Values, group: plan.Group) -> str | None:
     """What passes on ordinary inputs that it was not made from, or None."""
+    if values.model is not None and not values.model.varies:
+        group = replace(group, kind=values.kind)
     cases = [values.lay_out(group, _FIRST_NUMBER + i, with_outputs=False) for i in range(_CASES)]
     values.arena(group.sizes).reset()
     wanted = [values.expected(case) for case in cases]

@@ -20,7 +20,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, Output
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_call import FIRST_SEED, ModelCall
 from akg_dynamo.core.errors import TaskError
-from akg_dynamo.core.types import Candidate, Subgraph
+from akg_dynamo.core.types import Candidate, Subgraph, SymInt
 from akg_dynamo.fusion.extract import whole
 from akg_dynamo.fusion.task import Task
 
@@ -61,6 +61,31 @@ def trace(task: Task, *, interpreted: bool = False) -> tuple[Subgraph, ModelCall
         first = str(error).strip().partition("\n")[0]
         raise TaskError(f"{task.path or task.name} cannot be traced: {type(error).__name__}: {first}") from error
     return _subgraph(task, exported, interpreted)
+
+
+def _sizes(
+    subgraph: Subgraph, inputs: Sequence[torch.fx.Node], signature: ExportGraphSignature, task: Task
+) -> dict[str, tuple[int, ...]]:
+    """The value of each symbol in each set of the task's inputs."""
+    position = {n.name: i for i, n in enumerate(inputs)}
+    users = [getattr(s.arg, "name", "") for s in signature.input_specs if s.kind is InputKind.USER_INPUT]
+    found: dict[str, tuple[int, ...]] = {}
+    for name, values in zip(users, zip(*task.cases, strict=True), strict=True):
+        if name in position and all(isinstance(v, torch.Tensor) for v in values):
+            for d, dim in enumerate(subgraph.inputs[position[name]].shape):
+                if isinstance(dim, str):
+                    found.setdefault(dim, tuple(v.shape[d] for v in values))
+    return found
+
+
+def _number(values: Sequence[Any], sizes: dict[str, tuple[int, ...]], where: str) -> Any:
+    """What an argument that is no tensor is: always the same, or one of the sizes."""
+    if all(v == values[0] for v in values):
+        return values[0]
+    for symbol, known in sizes.items():
+        if known == tuple(values) and symbol.isidentifier():
+            return SymInt(symbol)
+    raise TaskError(f"{where}: an input is the number {values[0]} in one set and {values[1]} in another, and no size")
 
 
 def _check_deterministic(task: Task, model: torch.nn.Module) -> None:
@@ -127,14 +152,17 @@ def _subgraph(task: Task, exported: torch.export.ExportedProgram, interpreted: b
         raise TaskError(f"{where}: the shape of what Model returns depends on the values of its inputs")
     position = {n.name: i for i, n in enumerate(inputs)}
     state, constants, arguments = [], [], []
-    given = iter(task.cases[0])
+    given = iter(zip(*task.cases, strict=True))
+    found = _sizes(subgraph, inputs, signature, task)
     for spec in signature.input_specs:
         i = position.get(getattr(spec.arg, "name", ""))
         if spec.kind is InputKind.USER_INPUT:
-            value = next(given)
-            if i is None and isinstance(value, list | tuple | dict):
-                raise TaskError(f"{where}: an input is a {type(value).__name__}; give tensors and numbers one by one")
-            arguments.append((i, None if i is not None else value))
+            values = next(given)
+            if i is None and isinstance(values[0], list | tuple | dict):
+                raise TaskError(
+                    f"{where}: an input is a {type(values[0]).__name__}; give tensors and numbers one by one"
+                )
+            arguments.append((i, None if i is not None else _number(values, found, where)))
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and i is not None:
             state.append((str(spec.target), i))
         elif spec.kind is InputKind.CONSTANT_TENSOR and i is not None:

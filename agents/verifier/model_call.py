@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from akg_dynamo.core.types import SymInt
 from akg_dynamo.fusion.task import Task
 
 FIRST_SEED = 20_012
@@ -28,7 +29,8 @@ class ModelCall:
     task: what the kernel claims to compute, without its example inputs.
     state: for each parameter and buffer of the model that is an input of the subgraph, its name and the input.
     constants: inputs that are tensors written in the model's source.
-    arguments: for each argument of `forward`, in order: the input that it is, or the value it always has.
+    arguments: for each argument of `forward`, in order: the input that it is, or the value it always has, or (a SymInt)
+        the symbol whose value it has.
     updates: for each output beyond those that are returned: the buffer that the call leaves it in.
     single: whether `forward` returns a tensor, not a list of them.
     interpreted: whether Triton kernels are to be interpreted.
@@ -47,10 +49,11 @@ class BadModel(Exception):
     """ModelNew cannot be built, or does not return what Model returns; the text says why."""
 
 
-class Bound:
-    """A candidate's ModelNew in the process that runs it."""
+class Bound(types.ModuleType):
+    """A candidate's ModelNew in the process that runs it, in the place of its module."""
 
     def __init__(self, module: types.ModuleType, call: ModelCall) -> None:
+        super().__init__(module.__name__)
         self.call = call
         self.new = getattr(module, "ModelNew", None)
         if not isinstance(self.new, type):
@@ -61,13 +64,17 @@ class Bound:
         self.built: list[tuple[list[torch.Tensor], torch.nn.Module]] = []
         self.given_to: dict[int, list[torch.Tensor]] = {}
         self.spare = self._construct(FIRST_SEED)  # whatever it raises is of its construction
-        module.run = self.run  # type: ignore[attr-defined]
 
-    def arguments(self, tensors: Sequence[Any]) -> list[Any]:
+    def arguments(self, tensors: Sequence[Any], symbols: Sequence[int]) -> list[Any]:
         """What `run` is called with: the object that has these parameters, and the arguments."""
         self.tensors = tensors
         state = [tensors[i] for _, i in self.call.state]
-        return [self._with(state), *(value if i is None else tensors[i] for i, value in self.call.arguments)]
+        sizes = {f"s{k}": n for k, n in enumerate(symbols)}
+        given = [
+            tensors[i] if i is not None else sizes[value.expr] if isinstance(value, SymInt) else value
+            for i, value in self.call.arguments
+        ]
+        return [self._with(state), *given]
 
     def run(self, model: torch.nn.Module, *arguments: Any) -> Any:
         """One call; a tuple of what it returns and the buffers it updates."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 
@@ -22,6 +23,12 @@ class ModelInputs:
         self.call = call
         self._states: dict[int, dict[int, torch.Tensor]] = {}
 
+    @cached_property
+    def varies(self) -> bool:
+        """Whether the task draws other inputs when it is asked again: some seed themselves."""
+        first, second = self._drawn(1), self._drawn(2)
+        return any(not torch.equal(t, second[i]) for i, t in first.items())
+
     def fixed(self, kind: str, number: int, seed: int) -> dict[int, torch.Tensor]:
         """By input: the parameters and constants of a case, and for the task's own kind its other inputs, too."""
         found = self._state(number % _SETS)
@@ -37,7 +44,8 @@ class ModelInputs:
     def _drawn(self, seed: int) -> dict[int, torch.Tensor]:
         torch.manual_seed(seed)
         first = self.call.task.draw()[0]
-        return {i: value for (i, _), value in zip(self.call.arguments, first, strict=True) if i is not None}
+        pairs = zip(self.call.arguments, first, strict=True)
+        return {i: value for (i, _), value in pairs if i is not None and isinstance(value, torch.Tensor)}
 
 
 def storage_of(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_call import FIRST_SEED
 from akg_dynamo.agents.verifier.shapes import values
 from akg_dynamo.agents.verifier.values import Case
-from akg_dynamo.core.types import Outcome
+from akg_dynamo.core.types import Outcome, SymInt
 from akg_dynamo.fusion.reference import body, input_names
 
 MOST_BYTES = 4 << 20
@@ -48,7 +49,7 @@ def source(job: Job, case: Case, outcome: Outcome, detail: str) -> str:
         kernel=_text(job.candidate.source),
         task=None if call is None else _text(call.task.source),
         state=[] if call is None else list(call.state),
-        arguments=[] if call is None else list(call.arguments),
+        arguments=[] if call is None else [(i, _known(value, sizes)) for i, value in call.arguments],
         updates=[] if call is None else list(call.updates),
         first_seed=FIRST_SEED,
         parameters=", ".join([*input_names(sub), *(s.name for s in sub.symbols)]),
@@ -67,6 +68,10 @@ def _input(job: Job, case: Case, i: int) -> dict[str, Any]:
         "offset": flat.element_size() if case.group.misaligned else 0,
         "data": repr(base64.b64encode(zlib.compress(data)).decode()),
     }
+
+
+def _known(value: Any, sizes: Mapping[str, int]) -> Any:
+    return sizes[value.expr] if isinstance(value, SymInt) else value
 
 
 def _text(text: str) -> str:

@@ -183,11 +183,13 @@ class _Worker:
             if build is not None:
                 build()
             if call is not None:
-                self.bound[digest] = Bound(module, call)
+                module = self.bound[digest] = Bound(module, call)
             self.modules[digest] = module
             while len(self.modules) > _MOST_MODULES:
                 oldest = next(iter(self.modules))
-                sys.modules.pop(self.modules.pop(oldest).__name__, None)
+                name = self.modules.pop(oldest).__name__
+                sys.modules.pop(name, None)
+                linecache.cache.pop(f"<{name}>", None)
                 self.bound.pop(oldest, None)
                 self.references.pop(oldest, None)
         if subgraph is not None:
@@ -211,7 +213,7 @@ class _Worker:
             flat = typed(memory, spec["offset"], spec["elements"], dtype_of(spec["dtype"]))
             tensors.append(flat.as_strided(spec["shape"], spec["stride"], flat.storage_offset()))
         bound = self.bound.get(case.get("model", ""))
-        return [*tensors, *case["symbols"]] if bound is None else bound.arguments(tensors)
+        return [*tensors, *case["symbols"]] if bound is None else bound.arguments(tensors, case["symbols"])
 
     def _run(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         module = self.modules[message["digest"]]
@@ -271,7 +273,7 @@ class _Worker:
         """One call, whose fresh memory holds no zeros and nothing of earlier calls, and lies between guard zones."""
         _poison(True)
         try:
-            with guarding(module, zones):
+            with guarding(module.module if isinstance(module, Bound) else module, zones):
                 return module.run(*arguments)
         finally:
             _poison(False)

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from akg_dynamo.agents.coder import by_rules
+from akg_dynamo.agents.designer.rules import design
 from akg_dynamo.agents.verifier import Judge, kernelbench
 from akg_dynamo.agents.verifier.kernelbench import trace
 from akg_dynamo.core.errors import TaskError
-from akg_dynamo.core.types import Outcome, Trick, Verdict
-from akg_dynamo.fusion.task import Task, read_task
+from akg_dynamo.core.types import Design, Outcome, Subgraph, Target, Trick, Verdict
+from akg_dynamo.fusion.task import Task, read_task, to_task
+
+from .kernels import add_relu, dynamic_softmax
 
 
 def task(
@@ -68,6 +72,22 @@ def test_parameters_buffers_and_inputs_are_told_apart() -> None:
 def test_sizes_that_differ_are_symbols() -> None:
     subgraph, _ = trace(RIGHT["several sizes"])
     assert [d for d in subgraph.inputs[0].shape if isinstance(d, str)] == ["s0", "s1"]
+
+
+@pytest.mark.parametrize("sub", [add_relu(), dynamic_softmax()], ids=["static", "dynamic"])
+def test_kernels_by_rules_pass_as_anybody_s_would(judge: Judge, sub: Subgraph) -> None:
+    """Their tasks seed themselves, and are given sizes as numbers."""
+    chosen = design(sub, Target())
+    assert isinstance(chosen, Design)
+    source = by_rules.write(sub, chosen, Target(), "kernel").source
+    found = judge.judge([kernelbench.job(to_task(sub, "task"), source, dsl="cpp")])[0]
+    assert found.outcome is Outcome.RIGHT, found.detail
+    assert "all of its arithmetic is in its kernels" in found.checked
+
+
+def test_numbers_that_are_no_sizes_and_vary_are_refused() -> None:
+    with pytest.raises(TaskError, match="no size"):
+        trace(task("return x * n", args="x, n", dyn="[[torch.randn(m, 8), k] for m, k in ((4, 1), (5, 9))]"))
 
 
 def test_a_buffer_that_is_not_updated_is_missed(judge: Judge) -> None:
