@@ -15,6 +15,7 @@ import torch
 from akg_dynamo.agents.verifier.numerics import Expected
 
 _LIMIT_BYTES = 64 << 20
+_MOST = 256  # cases, so that small ones do not fill that room for hours: no task has many more
 _SHARE = 8  # one case takes no more than that part of it
 
 
@@ -49,7 +50,7 @@ class Remembered:
             return
         self._known[key] = Known(outputs, no_wide, n_bytes)
         self.n_bytes += n_bytes
-        while self.n_bytes > self.limit_bytes:
+        while self.n_bytes > self.limit_bytes or len(self._known) > _MOST:
             self.n_bytes -= self._known.popitem(last=False)[1].n_bytes
 
 

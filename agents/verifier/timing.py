@@ -137,6 +137,8 @@ class Stopwatch:
             for side in (kernel, eager):
                 self._turn(side)
                 self._ask(side.process, {"op": "lay", **self._where(side), "layout": self._layout(side)})
+                self._length(side)
+                self._spread(side.process)
                 side.calls = self._length(side)
             self.copy_s = self._copying(eager)
             self.threads = self.worker.census().threads
@@ -200,6 +202,17 @@ class Stopwatch:
             for process in (kernel.process, eager.process):
                 process.thaw()
             keep_to(allowed)
+
+    def _spread(self, process: Worker) -> None:
+        """Keep the threads of a process on the host from the core of its first one: left alone, two that wait for each
+        other may share a core for milliseconds.
+        """
+        first, *rest = sorted(os.sched_getaffinity(0))
+        if self.values.device != "cpu" or self.job.threads == 1 or not rest:
+            return
+        for thread in map(int, os.listdir(f"/proc/{process.pid}/task")):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.sched_setaffinity(thread, {first} if thread == process.pid else rest)
 
     def _turn(self, side: _Side) -> None:
         if self.running is side:
