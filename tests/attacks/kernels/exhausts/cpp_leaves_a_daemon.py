@@ -1,4 +1,4 @@
-"""The same from a kernel, at its first call only.
+"""Leaves a process behind from inside the kernel, at its first call only.
 
 dsl: cpp
 task: add_relu
