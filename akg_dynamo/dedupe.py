@@ -24,7 +24,7 @@ from akg_dynamo.schedule import is_kept, is_mutating, is_ordered
 
 def dedupe(gm: fx.GraphModule) -> None:
     """Rewrites `gm` in place; computes what it computed, and returns no tensor twice that was two."""
-    returned = _storages_returned(gm.graph)
+    returned = storages_returned(gm.graph)
     seen: dict[Hashable, fx.Node] = {}
     for node in list(gm.graph.nodes):
         if node.op != "call_function":
@@ -36,7 +36,7 @@ def dedupe(gm: fx.GraphModule) -> None:
         if key is None:
             continue
         first = seen.setdefault(key, node)
-        if first is not node and _storage(node) not in returned:
+        if first is not node and storage_of(node) not in returned:
             node.replace_all_uses_with(first)
             gm.graph.erase_node(node)
 
@@ -71,13 +71,15 @@ def _operand(value: Any) -> Hashable | None:
     return None
 
 
-def _storage(node: fx.Node) -> StorageWeakRef | None:
+def storage_of(node: fx.Node) -> StorageWeakRef | None:
+    """What tells whether two values of a traced graph share memory."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
     return StorageWeakRef(value.untyped_storage())  # type: ignore[no-untyped-call]  # torch's own
 
 
-def _storages_returned(graph: fx.Graph) -> set[StorageWeakRef | None]:
+def storages_returned(graph: fx.Graph) -> set[StorageWeakRef | None]:
+    """Those of what a graph returns."""
     output = next(n for n in reversed(graph.nodes) if n.op == "output")
-    return {_storage(n) for n in output.all_input_nodes} - {None}
+    return {storage_of(n) for n in output.all_input_nodes} - {None}

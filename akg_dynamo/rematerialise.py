@@ -18,6 +18,8 @@ import torch
 from torch import fx
 from torch._functorch import partitioners
 
+from akg_dynamo.dedupe import storage_of, storages_returned
+
 _lock = threading.Lock()
 
 # Elementwise, and not tagged so: cheap to compute again, and read their operands where those are computed.
@@ -36,9 +38,31 @@ _ROWS = """
 
 def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The forward and the backward graph of a joint graph."""
+    _drop_clones(joint.graph)
     with _composites_listed():
         forward, backward = partitioners.min_cut_rematerialization_partition(joint, inputs, **options)
     return forward, backward
+
+
+def _drop_clones(graph: fx.Graph) -> None:
+    """A copy of what the graph itself has made, laid out the same, is that: a dropout that drops nothing leaves one
+    after each activation, and then the value and its copy would both be saved.
+    """
+    foreign = storages_returned(graph) | {storage_of(n) for n in graph.nodes if n.op == "placeholder"} - {None}
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.aten.clone.default:
+            continue
+        source = node.args[0]
+        own = not {storage_of(source), storage_of(node)} & foreign  # nothing is returned twice, or written by a user
+        if own and _layout(source) == _layout(node) is not None:
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
+
+
+def _layout(node: fx.Node) -> tuple[str, ...] | None:
+    # As text: comparing symbolic sizes would add a guard.
+    value = node.meta.get("val")
+    return tuple(map(str, value.stride())) if isinstance(value, torch.Tensor) else None
 
 
 @contextmanager

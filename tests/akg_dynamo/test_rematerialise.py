@@ -12,8 +12,10 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._functorch import config, partitioners
 from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._inductor.decomposition import select_decomp_table
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
+from akg_dynamo import rematerialise
 from akg_dynamo.rematerialise import partition
 
 N = 64
@@ -69,6 +71,13 @@ def test_no_more_than_inductor_saves(case: str) -> None:
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
 
 
+def test_a_dropout_of_nothing_saves_nothing() -> None:
+    plain, want = saved_bytes(lambda x, w: F.relu(x @ w) @ w, partition, {})
+    dropped, got = saved_bytes(lambda x, w: F.dropout(F.relu(x @ w), 0.0, training=True) @ w, partition, {})
+    assert dropped == plain
+    torch.testing.assert_close(got, want)
+
+
 def test_the_list_is_needed() -> None:
     without, _ = saved_bytes(CASES["gelu by hand"], partitioners.min_cut_rematerialization_partition, {})
     with_list, _ = saved_bytes(CASES["gelu by hand"], partition, {})
@@ -80,3 +89,23 @@ def test_torchs_own_list_stays_as_it_is() -> None:
     saved_bytes(CASES["tanh"], partition, {})
     assert partitioners.get_default_op_list is before
     assert torch.ops.aten.detach not in before().recomputable_ops
+
+
+def test_copies_that_are_returned_or_of_inputs_stay() -> None:
+    def f(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        a = x @ w
+        b = a.clone()  # returned through a view
+        c = w.t().clone(memory_format=torch.preserve_format)  # of an input
+        d = a.sin()
+        return b.view(-1), d, d.clone(), c * 2, a.t().clone(memory_format=torch.contiguous_format) @ w
+
+    gm = make_fx(f, tracing_mode="fake")(torch.randn(4, 4), torch.randn(4, 4))
+    before = [n.target for n in gm.graph.nodes]
+    rematerialise._drop_clones(gm.graph)
+    assert [n.target for n in gm.graph.nodes] == before
+
+
+def test_a_copy_of_what_is_the_graphs_own_goes() -> None:
+    gm = make_fx(lambda x, w: (x @ w).relu().clone() @ w, tracing_mode="fake")(torch.randn(4, 4), torch.randn(4, 4))
+    rematerialise._drop_clones(gm.graph)
+    assert torch.ops.aten.clone.default not in [n.target for n in gm.graph.nodes]
