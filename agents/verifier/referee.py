@@ -7,6 +7,7 @@ evaluated there, where no candidate can read them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import time
@@ -233,7 +234,9 @@ class Referee:
             judgement.moved("values", "oracle", values.oracle_s)
         if job.want_timing:
             with judgement.phase("timing"), self._device_lock(job, alone=True), self._twin(job, worker) as twin:
-                judgement.timing = Stopwatch(worker, twin, job, values, self._ceiling(job.device)).measure()
+                another = functools.partial(self._twin, job, worker)
+                watch = Stopwatch(worker, twin, job, values, self._ceiling(job.device), another=another)
+                judgement.timing = watch.measure()
         left = worker.census().processes - 1
         if not job.trusted and left > 0:
             raise Failed(Outcome.REJECTED, f"{left} processes that it started are still there", Trick.THREADS)

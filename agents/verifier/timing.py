@@ -61,9 +61,18 @@ class _Side:
 
 
 class Stopwatch:
-    """Times one job. `twin`: a process that has never seen the candidate."""
+    """Times one job. `twin`: a process that has never seen the candidate; `another`: one more such process."""
 
-    def __init__(self, worker: Worker, twin: Worker, job: Job, values: Values, ceiling: Ceiling) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        twin: Worker,
+        job: Job,
+        values: Values,
+        ceiling: Ceiling,
+        *,
+        another: Callable[[], contextlib.AbstractContextManager[Worker]] | None = None,
+    ) -> None:
         sizes = plan.traced(job.subgraph, job.seed, values.means)
         if sizes is None:
             raise Failed(Outcome.NOT_JUDGED, "too big to be timed in the memory there is")
@@ -72,6 +81,7 @@ class Stopwatch:
         self.job = job
         self.values = values
         self.ceiling = ceiling
+        self.another = another
         self.threads: int | None = None  # of the candidate's process, once it is warm
         self.footprint = 0  # bytes of all data sets in turn
         self.rng = random.Random(f"{job.seed}/timing")
@@ -83,9 +93,17 @@ class Stopwatch:
         """
         if self.job.trusted:
             return self._at(self.traced)
-        self._prepare_twin()
         others = near(self.job.subgraph, self.traced, self.rng, self.values.means.limit_elements)
-        return _mean([self._at(sizes) for sizes in (self.traced, *others)])
+        timing = self._beside_the_twin((self.traced, *others))
+        if timing.wins() and self.another is not None and self.values.device == "cpu":
+            # Once in some thirty times the threads of one process get in each other's way for as long as it lives.
+            with self.another() as self.twin:
+                timing = min(timing, self._beside_the_twin((self.traced, *others)), key=lambda t: t.low)
+        return timing
+
+    def _beside_the_twin(self, several: Sequence[Mapping[str, int]]) -> Timing:
+        self._prepare_twin()
+        return _mean([self._at(sizes) for sizes in several])
 
     def _at(self, sizes: Mapping[str, int]) -> Timing:
         sub = self.job.subgraph
