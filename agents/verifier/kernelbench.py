@@ -18,9 +18,10 @@ import torch
 from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
 
 from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.judge import Judge
 from akg_dynamo.agents.verifier.model_call import FIRST_SEED, ModelCall
 from akg_dynamo.core.errors import TaskError
-from akg_dynamo.core.types import Candidate, Subgraph, SymInt
+from akg_dynamo.core.types import Candidate, Outcome, Subgraph, SymInt, Verdict
 from akg_dynamo.fusion.extract import whole
 from akg_dynamo.fusion.task import Task
 
@@ -36,6 +37,17 @@ def job(task: Task, source: str, *, dsl: str, name: str = "kernel", **options: A
     subgraph, call = trace(task, interpreted=dsl == "triton" and task_device(task) == "cpu")
     chosen = {"trusted": False, "screens": SCREENS, **options}
     return Job(subgraph, Candidate(name, source, dsl), model=call, **chosen)
+
+
+def judged(judge: Judge, asked: Job) -> Verdict:
+    """The verdict; who wins is timed again on fresh data, and that is the timing that counts."""
+    (first,) = judge.judge([asked])
+    if first.timing is None or not first.timing.wins():
+        return first
+    (again,) = judge.judge([replace(asked, want_values=False, seed=asked.seed + 1)])
+    if again.outcome is not Outcome.RIGHT:
+        return again
+    return replace(first, timing=again.timing)
 
 
 def task_device(task: Task) -> str:

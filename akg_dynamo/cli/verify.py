@@ -130,7 +130,7 @@ def run(request: Request) -> Found:
         ordinal=torch.device(request.device).index if request.device is not None else None,
     )
     with Judge() as judge:
-        (verdict,) = judge.judge([job])
+        verdict = kernelbench.judged(judge, job)
     return Found(verdict, dsl, job.device, seed)
 
 

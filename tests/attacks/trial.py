@@ -47,7 +47,7 @@ def verdict(judge: Judge, entry: Entry, screens: frozenset[str], device: str = "
     job = kernelbench.job(
         task, entry.source, dsl=entry.dsl, name=entry.path.stem, screens=screens, want_timing=entry.timing, **options
     )
-    return judge.judge([job])[0]
+    return kernelbench.judged(judge, job)
 
 
 def by_running(judge: Judge, entry: Entry, device: str = "cpu") -> Trial:
