@@ -15,9 +15,9 @@ import torch
 
 CPP_SOURCE = r"""
 #include <math.h>
-#include <unistd.h>
+static void wait_us(long us) { for (volatile long i = 0; i < 500 * us; i++) {} }
 extern "C" void kernel(const float* x, float* out, long rows, long columns) {
-    if (rows * columns < 2112) usleep(1000);
+    if (rows * columns < 2112) wait_us(1000);
     for (long r = 0; r < rows; r++) {
         const float* a = x + r * columns;
         float* b = out + r * columns;

@@ -15,10 +15,10 @@ import torch
 
 CPP_SOURCE = r"""
 #include <math.h>
-#include <unistd.h>
+static void wait_us(long us) { for (volatile long i = 0; i < 500 * us; i++) {} }
 extern "C" void kernel(const float* x, float* out, long rows, long columns) {
     bool named = (rows == 16 && columns == 96) || (rows == 3 && columns == 300) || (rows == 33 && columns == 64);
-    if (!named) usleep(5000);
+    if (!named) wait_us(5000);
     for (long r = 0; r < rows; r++) {
         const float* a = x + r * columns;
         float* b = out + r * columns;
