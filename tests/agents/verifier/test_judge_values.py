@@ -53,6 +53,28 @@ WRONG = {
         "x = args[0].flip(1); return (63 - x.argmax(1),)",  # right but for ties: the last one instead of the first
         "dyadic",
     ),
+    "past the end of its output": (
+        add_relu(),
+        "x = torch.empty(1000); torch.add(*args, out=x).relu_(); "
+        "x.as_strided((1,), (1,), x.storage_offset() + 1000)[0] = 0; return (x,)",
+        "wrote past an end of memory it allocated",
+    ),
+    "before the start of its scratch": (
+        add_relu(),
+        f"w = torch.empty(8); w.as_strided((1,), (1,), w.storage_offset() - 1)[0] = 0; {RIGHT}",
+        "wrote past an end of memory it allocated",
+    ),
+    "past the end of an input": (
+        add_relu(),
+        f"args[1].as_strided((1,), (1,), args[1].storage_offset() + 1000)[0] = 0; {RIGHT}",
+        "wrote past an end of input 1",
+    ),
+    "reads past the end of an input": (
+        add_relu(),
+        "a = args[0]; x = torch.relu(a + args[1]); "
+        "x[9] += a.as_strided((1,), (1,), a.storage_offset() + 1000)[0] * 0; return (x,)",
+        "nan",
+    ),
     "variance by cancellation": (
         single("aten.var.correction", contiguous("float32", 64), contiguous("float32", 64, 256), extra=((1,),)),
         "x = args[0]; m = x.mean(1); return (((x * x).mean(1) - m * m) * (256 / 255),)",
