@@ -40,36 +40,52 @@ def align_products(graph: fx.Graph) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# The products. No operand is copied as a whole, and nothing is summed up but by the library.
+# The products. Nothing is summed up but by the library.
 
 
 def linear_in_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``torch.nn.functional.linear(x, weight)``, contiguous: rows of the result at a time."""
+    """``torch.nn.functional.linear(x, weight)``, contiguous: rows of the result at a time.
+
+    The few columns beyond the last multiple of 16 bytes are a product of their own. With them in the large one it took
+    9.8 ms on an H200 where eager takes 8.8 and this should take 2 (8192 x 1024 by 50257, bf16): the width counts too,
+    not only the distance between rows.
+    """
     columns, inner = weight.shape
+    even = columns - columns % _even(weight)
     rows = x.reshape(-1, inner)
     result = x.new_empty((*x.shape[:-1], columns))
     flat = result.view(-1, columns)
     step = _rows_of_a_block(columns, x)
-    block = _block(x, min(step, len(rows)), columns)
+    block = x.new_empty((min(step, len(rows)), even))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        torch.mm(part, weight.t(), out=block[: len(part)])
-        flat[start : start + step] = block[: len(part)]
+        torch.mm(part, weight[:even].t(), out=block[: len(part)])
+        flat[start : start + step, :even] = block[: len(part)]
+    flat[:, even:] = torch.mm(rows, weight[even:].t())
     return result
 
 
 def linear_of_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``torch.nn.functional.linear(x, weight)``, contiguous: rows of `x` at a time."""
+    """``torch.nn.functional.linear(x, weight)``, contiguous: rows of `x` at a time.
+
+    Both factors get zeros up to the next multiple of 16 bytes: the products of what is beyond it, added afterwards,
+    would be rounded once more than eager rounds.
+    """
     columns, inner = weight.shape
+    padded = inner + -inner % _even(x)
+    wide = weight.new_empty((padded, columns))
+    wide[:inner] = weight.t()
+    wide[inner:] = 0
     rows = x.reshape(-1, inner)
     result = x.new_empty((*x.shape[:-1], columns))
     flat = result.view(-1, columns)
     step = _rows_of_a_block(inner, x)
-    block = _block(x, min(step, len(rows)), inner)
+    block = x.new_empty((min(step, len(rows)), padded))
+    block[:, inner:] = 0
     for start in range(0, len(rows), step):
         part = block[: len(rows[start : start + step])]
-        part.copy_(rows[start : start + step])
-        torch.mm(part, weight.t(), out=flat[start : start + step])
+        part[:, :inner] = rows[start : start + step]
+        torch.mm(part, wide, out=flat[start : start + step])
     return result
 
 
@@ -99,11 +115,6 @@ def _even(x: torch.Tensor) -> int:
 def _rows_of_a_block(columns: int, x: torch.Tensor) -> int:
     rows = max(1, _BLOCK_BYTES // max(1, columns * x.element_size()))
     return rows - rows % _TILE if rows > _TILE else rows
-
-
-def _block(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Of that size, each row at a multiple of 16 bytes."""
-    return x.new_empty((rows, columns + -columns % _even(x)))[:, :columns]
 
 
 # --------------------------------------------------------------------------------------------------------------------
