@@ -182,7 +182,7 @@ def _subgraph(task: Task, exported: torch.export.ExportedProgram, interpreted: b
     if not returned:
         raise TaskError(f"{where}: Model returns no tensor")
     with torch.no_grad():
-        single = isinstance(task.model()(*task.cases[0]), torch.Tensor)
+        single = exported.call_spec.out_spec.is_leaf()
     bare = replace(task, cases=())
     return subgraph, ModelCall(
         bare, tuple(state), tuple(constants), tuple(arguments), tuple(updates), single, interpreted

@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,17 @@ def run(device: str, only: str = "") -> dict[str, Any]:
         entries = [e for e in entries_for(device) if only in e.name]
         for i, entry in enumerate(entries):
             trial = by_running(judge, entry, device)
-            trials[entry.name] = {"read": trial.read, "run": trial.run, "detail": trial.detail[:300]}
+            trials[entry.name] = {"read": trial.read, "run": trial.run, "detail": _anywhere(trial.detail)[:300]}
             print(f"{i + 1}/{len(entries)} {entry.name}: {', '.join(trial.run)}", file=sys.stderr)
         protection = judge.protection(device).to_json()
     return {"hardware": _hardware(device), "protection": protection, "trials": trials}
+
+
+def _anywhere(text: str) -> str:
+    """A verdict's text without the paths of the machine that gave it."""
+    for path, name in ((sys.prefix, "<python>"), (str(HERE.parents[1]), "."), (tempfile.gettempdir(), "<tmp>")):
+        text = text.replace(path, name)
+    return text
 
 
 def _hardware(device: str) -> str:
@@ -77,7 +85,8 @@ def _hardware(device: str) -> str:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
-    return f"{names[0] if names else platform.machine()}, {len(names)} threads, Linux {platform.release()}"
+    kernel = platform.release().partition("-")[0]
+    return f"{names[0] if names else platform.machine()}, {len(names)} threads, Linux {kernel}"
 
 
 def render() -> str:
