@@ -12,6 +12,7 @@ from .kernels import add_relu, job
 N = 50_000  # so large that no set of inputs waits long until it is used again
 RIGHT = "return (torch.relu(args[0] + args[1]),)"
 
+# Memory that is not written may hold an earlier output: then that is what the verdict names.
 CHEATS = {
     "by address": (
         "seen = {}",
@@ -28,12 +29,12 @@ CHEATS = {
     "right two hundred times": (
         "n = 0",
         "global n; n += 1\nif n > 200: return (torch.empty_like(args[0]),)\n" + RIGHT,
-        {Trick.DRIFTS},
+        {Trick.DRIFTS, Trick.REPLAYS},
     ),
     "right nine times of ten": (
         "n = 0",
         "global n; n += 1\nif n % 10 == 0: return (torch.empty_like(args[0]),)\n" + RIGHT,
-        {Trick.DRIFTS},
+        {Trick.DRIFTS, Trick.REPLAYS},
     ),
     "the last call of a run only": (
         "import time\nlast = 0.0",
