@@ -18,7 +18,6 @@ import torch
 from torch import fx
 
 from akg_dynamo.background import SwappableForward, background
-from akg_dynamo.channels_last import channels_last
 from akg_dynamo.core.errors import AkgError, UserError
 from akg_dynamo.core.types import Kernel, SplitReason, SplitReasonType, Subgraph
 from akg_dynamo.dedupe import dedupe
@@ -84,7 +83,7 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     operators = [n for n in gm.graph.nodes if n.op == "call_function"]
     report = records.add(kind, len(operators))
     reports.append(report)
-    _note(report, options.without_effect(main_device(gm.graph), kind))
+    _note(report, options.without_effect(main_device(gm.graph)))
     graph = _Graph(gm, kind, options, report)
     with _no_new_guards(gm):
         recompose(gm)
@@ -93,10 +92,6 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
         narrow(gm)
         if options.numerics != "eager":  # the library's other kernels round otherwise
             align_products(gm.graph)
-        # Of a training graph, what is saved must be laid out as the other half was traced.
-        wanted = options.channels_last and kind == "inference"
-        if wanted and not channels_last(gm) and main_device(gm.graph) == "cuda":
-            _note(report, ("channels_last: no convolution here would gain by it",))
         return graph.compile()
 
 

@@ -37,8 +37,6 @@ class Options:
     generation: "blocking" generates before the first call returns, "background" meanwhile, "cached" never.
     cache_dir: where verdicts and kernels are kept (default: AKG_CACHE_DIR, or the user's cache folder).
     compile_budget_s: after this long, what is not generated yet stays with torch.
-    channels_last: on CUDA, in inference, convolutions with their channels last in memory. No judge compares them: they
-        are torch's own, and whether they pay is not measured yet.
     """
 
     gate: str = "profit"
@@ -49,7 +47,6 @@ class Options:
     generation: str = "blocking"
     cache_dir: Path | None = None
     compile_budget_s: float | None = None
-    channels_last: bool = False
     freezing: bool = False
     mode: str = "default"  # torch.compile's
 
@@ -58,8 +55,6 @@ class Options:
             raise OptionError('numerics "fast" needs an rtol: options={"numerics": "fast", "rtol": 1e-2}')
         if self.numerics != "fast" and self.rtol is not None:
             raise OptionError(f'rtol belongs to numerics "fast"; numerics is "{self.numerics}"')
-        if self.numerics == "eager" and self.channels_last:
-            raise OptionError('channels_last changes how convolutions round: it does not go with numerics "eager"')
         if self.dsl is not None:
             check_arch(self.dsl, self.arch)
         if self.freezing:
@@ -78,8 +73,8 @@ class Options:
         dsl = default_dsl(device) or "cpp"
         return resolve(dsl, self.arch if self.arch in ARCHS[DSLS[dsl]] else "native")
 
-    def without_effect(self, device: str, kind: str) -> tuple[str, ...]:
-        """What was asked for and changes nothing in a graph of that kind ("inference", …) on that type of device."""
+    def without_effect(self, device: str) -> tuple[str, ...]:
+        """What was asked for and changes nothing in a graph on that type of device."""
         found = []
         if self.mode != "default":
             found.append(f"mode={self.mode!r}: kernels are tuned, and launched as cheaply, without it")
@@ -90,10 +85,6 @@ class Options:
             found.append(f"arch={self.arch!r}: this graph runs on {device}")
         if self.generation == "cached" and self.compile_budget_s is not None:
             found.append('compile_budget_s: nothing is generated under generation="cached"')
-        if self.channels_last and device != "cuda":
-            found.append(f"channels_last: it is for cuda, and this graph runs on {device}")
-        elif self.channels_last and kind != "inference":
-            found.append("channels_last: it is for inference")
         return tuple(found)
 
 
@@ -156,7 +147,6 @@ _PARSERS: Mapping[str, Callable[[str, object], object]] = {
     "generation": _one_of(GENERATIONS),
     "cache_dir": _folder,
     "compile_budget_s": _positive,
-    "channels_last": _flag,
     "freezing": _flag,
 }
 assert set(_PARSERS) | {"mode"} == {f.name for f in fields(Options)}

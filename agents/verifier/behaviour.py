@@ -18,10 +18,11 @@ import torch
 
 from akg_dynamo.agents.verifier import plan, symbols
 from akg_dynamo.agents.verifier.answers import check_call
+from akg_dynamo.agents.verifier.case import Case
 from akg_dynamo.agents.verifier.diagnosis import diagnose, is_constant
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_inputs import GIVEN
-from akg_dynamo.agents.verifier.values import Case, Values
+from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Trick
 

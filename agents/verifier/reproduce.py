@@ -15,10 +15,10 @@ from typing import Any
 import jinja2
 import torch
 
+from akg_dynamo.agents.verifier.case import Case
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_call import FIRST_SEED
 from akg_dynamo.agents.verifier.shapes import values
-from akg_dynamo.agents.verifier.values import Case
 from akg_dynamo.core.types import Outcome, SymInt
 from akg_dynamo.fusion.reference import body, input_names
 

@@ -16,8 +16,9 @@ import torch
 
 from akg_dynamo.agents.verifier import plan
 from akg_dynamo.agents.verifier.arena import ALIGN_BYTES, GUARD_BYTES, Buffers, typed
+from akg_dynamo.agents.verifier.case import Case
 from akg_dynamo.agents.verifier.shapes import storage_elements, values
-from akg_dynamo.agents.verifier.values import Case, Values
+from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.core.types import TensorSpec
 
 _DRAWS = 8  # the other sets begin as rotations of these

@@ -27,10 +27,11 @@ import torch
 from akg_dynamo.agents.profiler.abba import compare
 from akg_dynamo.agents.profiler.roofline import Ceiling, work
 from akg_dynamo.agents.verifier import plan
+from akg_dynamo.agents.verifier.case import Case
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.ring import Ring, layout
 from akg_dynamo.agents.verifier.shapes import elements, near, storage_bytes
-from akg_dynamo.agents.verifier.values import Case, Values
+from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Timing, Trick
 

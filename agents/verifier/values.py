@@ -9,7 +9,6 @@ operation on a device takes as long as one on a few thousand elements; large one
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import random
 import time
@@ -22,6 +21,7 @@ import torch
 from akg_dynamo.agents.verifier import degenerate, plan
 from akg_dynamo.agents.verifier.answers import check_answers, trick_of_error
 from akg_dynamo.agents.verifier.arena import Buffers, typed
+from akg_dynamo.agents.verifier.case import Case, check_form, check_untouched, same_bytes
 from akg_dynamo.agents.verifier.evaluate import is_float
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, beside, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
@@ -58,27 +58,6 @@ class Sliced:
 
 _Wanted: TypeAlias = "list[Expected] | Sliced | Exception"
 """What each output should be near; or what eager raises on these inputs."""
-
-
-@dataclass
-class Case:
-    """One draw of inputs: what the judge keeps of it, and where the worker finds it."""
-
-    group: plan.Group
-    number: int
-    arena: Buffers
-    private: list[torch.Tensor]  # the inputs' flat storages
-    offsets: list[int]
-    places: list[list[tuple[int, int]]]  # per call, per output: offset and bytes
-    message: dict[str, Any]
-    neighbour: int = 0  # which one of the case of that number
-    as_drawn: bool = False  # its contents follow from the seed
-    moved: list[torch.Tensor] | None = None  # the private storages on the device, where they are drawn on the host
-
-    def __str__(self) -> str:
-        return f"{self.group.kind} inputs, seed {self.number}" + (
-            f", {dict(self.group.sizes)}" if self.group.sizes else ""
-        )
 
 
 class Values:
@@ -486,8 +465,8 @@ class Values:
         """Take what calls of a case returned into its contract; raise `Failed` for what is wrong in itself."""
         self.suspect = case
         for call in calls:
-            self._form(case, call)
-        self._inputs_untouched(case)
+            check_form(case, call, self.specs)
+        check_untouched(case)
 
         kernel = [self._output(case, 0, i, spec) for i, spec in enumerate(self.specs)]
         if len(calls) > 1:
@@ -532,55 +511,10 @@ class Values:
         for i, (first, spec) in enumerate(zip(kernel, self.specs, strict=True)):
             again = self._output(case, 1, i, spec)
             a, b = (case.places[n][i] for n in (0, 1))
-            if _same_bytes(*(case.arena.bytes[at : at + n_bytes] for at, n_bytes in (a, b))):
+            if same_bytes(*(case.arena.bytes[at : at + n_bytes] for at, n_bytes in (a, b))):
                 continue
             if not same_values(first, again):
                 raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again", Trick.DRIFTS)
-
-    def _form(self, case: Case, call: dict[str, Any]) -> None:
-        """Number, dtype, shape, strides and device of the outputs, strictly; and whose memory they are."""
-        if "bad" in call:
-            raise Failed(Outcome.WRONG, f"on {case}: {call['bad']}", Trick[call.get("trick", "FORM")])
-        if len(call["outputs"]) != len(self.specs):
-            raise Failed(Outcome.WRONG, f"on {case}: {len(call['outputs'])} outputs, not {len(self.specs)}", Trick.FORM)
-        for i, (got, spec) in enumerate(zip(call["outputs"], self.specs, strict=True)):
-            shape, stride = values(spec.shape, case.group.sizes), values(spec.stride, case.group.sizes)
-            for what, has, must in (
-                ("dtype", got["dtype"], spec.dtype),
-                ("device", got["device"], spec.device),
-                ("shape", tuple(got["shape"]), shape),
-            ):
-                if has != must:
-                    raise Failed(Outcome.WRONG, f"output {i} on {case}: {what} {has}, must be {must}", Trick.FORM)
-            # The stride of a dim of one element, or of a tensor of none, means nothing.
-            same = all(n == 1 or a == b for n, a, b in zip(shape, got["stride"], stride, strict=True))
-            if not same and 0 not in shape:
-                has = tuple(got["stride"])
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: strides {has}, must be {stride}", Trick.FORM)
-            if got["aliases_input"]:
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with an input", Trick.ALIASES)
-            if got["aliases_output"]:
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: shares memory with another output", Trick.ALIASES)
-
-    def _inputs_untouched(self, case: Case) -> None:
-        if case.arena.device.type != "cpu" and not self._any_touched(case):
-            return  # asked in one go: a device takes as long to answer as to look
-        arena = case.arena
-        for i, (flat, offset) in enumerate(zip(case.private, case.offsets, strict=True)):
-            n_bytes = flat.numel() * flat.element_size()
-            if n_bytes and not _same_bytes(arena.bytes[offset : offset + n_bytes], flat):
-                raise Failed(Outcome.WRONG, f"on {case}: wrote into input {i}", Trick.MUTATES)
-            for zone in arena.guard(offset, n_bytes):
-                if not bool((zone == 0xFF).all()):
-                    raise Failed(Outcome.WRONG, f"on {case}: wrote past an end of input {i}", Trick.OUT_OF_BOUNDS)
-
-    def _any_touched(self, case: Case) -> bool:
-        found = [torch.zeros((), dtype=torch.bool, device=case.arena.device)]
-        for flat, offset in zip(case.private, case.offsets, strict=True):
-            n_bytes = flat.numel() * flat.element_size()
-            found.append((case.arena.bytes[offset : offset + n_bytes] != flat.view(torch.uint8)).any())
-            found += [(zone != 0xFF).any() for zone in case.arena.guard(offset, n_bytes)]
-        return bool(torch.stack(found).any())
 
     def _output(self, case: Case, call: int, i: int, spec: TensorSpec) -> torch.Tensor:
         offset, n_bytes = case.places[call][i]
@@ -594,13 +528,3 @@ class Values:
 def _is_for_index(refusal: Exception) -> bool:
     """Whether eager refused an index, which a kernel must refuse too: all else is known before a kernel is launched."""
     return isinstance(refusal, IndexError) or "out of bounds" in str(refusal)
-
-
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-
-
-def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.device.type != "cpu":
-        return torch.equal(a, b.view(torch.uint8))
-    return int(_memcmp(a.data_ptr(), b.data_ptr(), b.numel() * b.element_size())) == 0

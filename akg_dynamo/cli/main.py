@@ -160,7 +160,7 @@ def explain(
             if n.op == "call_function"
         ]
         counts = steps.left_counts(planned)
-        in_vain = options.without_effect(main_device(planned.captured.graph_module.graph), "inference")
+        in_vain = options.without_effect(main_device(planned.captured.graph_module.graph))
 
         def show(console: Console) -> None:
             table = Table("subgraph", "uses", "operators", "known", box=None)

@@ -65,7 +65,6 @@ def test_the_entry_point_is_the_only_registration() -> None:
         ({"rtol": 0.1}, None, "rtol"),
         ({"rtol": -1.0, "numerics": "fast"}, None, "positive"),
         ({"freezing": True}, None, "freezing"),
-        ({"channels_last": True, "numerics": "eager"}, None, "channels_last"),
         ({"compile_budget_s": "soon"}, None, "positive"),
         ({}, "max-autotun", "did you mean 'max-autotune'"),
     ],
@@ -96,26 +95,24 @@ def test_the_target_follows_the_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "device", "kind", "said"),
+    ("chosen", "device", "said"),
     [
-        (Options(mode="reduce-overhead"), "cpu", "inference", "mode='reduce-overhead'"),
-        (Options(mode="max-autotune"), "cuda", "forward", "mode='max-autotune'"),
-        (Options(channels_last=True), "cpu", "inference", "channels_last: it is for cuda"),
-        (Options(channels_last=True), "cuda", "backward", "channels_last: it is for inference"),
-        (Options(dsl="cpp"), "cuda", "inference", "dsl='cpp': it is for cpu"),
-        (Options(arch="h200"), "cpu", "inference", "arch='h200': this graph runs on cpu"),
-        (Options(generation="cached", compile_budget_s=3.0), "cpu", "inference", "compile_budget_s: nothing"),
+        (Options(mode="reduce-overhead"), "cpu", "mode='reduce-overhead'"),
+        (Options(mode="max-autotune"), "cuda", "mode='max-autotune'"),
+        (Options(dsl="cpp"), "cuda", "dsl='cpp': it is for cpu"),
+        (Options(arch="h200"), "cpu", "arch='h200': this graph runs on cpu"),
+        (Options(generation="cached", compile_budget_s=3.0), "cpu", "compile_budget_s: nothing"),
     ],
 )
-def test_what_is_asked_for_in_vain_is_said(chosen: Options, device: str, kind: str, said: str) -> None:
-    (note,) = chosen.without_effect(device, kind)
+def test_what_is_asked_for_in_vain_is_said(chosen: Options, device: str, said: str) -> None:
+    (note,) = chosen.without_effect(device)
     assert note.startswith(said)
 
 
 def test_what_has_an_effect_is_not_called_in_vain() -> None:
-    assert Options(channels_last=True, arch="h200", dsl="triton_cuda").without_effect("cuda", "inference") == ()
-    assert Options(numerics="fast", rtol=1e-2, compile_budget_s=3.0).without_effect("cpu", "backward") == ()
-    assert Options().without_effect("a device of the future", "inference") == ()
+    assert Options(arch="h200", dsl="triton_cuda").without_effect("cuda") == ()
+    assert Options(numerics="fast", rtol=1e-2, compile_budget_s=3.0).without_effect("cpu") == ()
+    assert Options().without_effect("a device of the future") == ()
 
 
 def test_explain_says_what_was_asked_for_in_vain(solver: ReferenceSolver, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from torch._C._dynamo import guards
 from akg_dynamo.agents.profiler.roofline import HostCeiling
 from akg_dynamo.agents.verifier import Job, Judge, plan, timing
 from akg_dynamo.agents.verifier.arena import GUARD_BYTES
+from akg_dynamo.agents.verifier.case import any_touched
 from akg_dynamo.agents.verifier.device_arena import DeviceArena
 from akg_dynamo.agents.verifier.device_lock import device_lock
 from akg_dynamo.agents.verifier.guarded import ZONE_BYTES, Zones, guarding
@@ -118,11 +119,11 @@ def test_what_was_touched_is_asked_in_one_go_and_named_afterwards(monkeypatch: p
     values = values_of(job(add_relu(), RIGHT), worker, monkeypatch, large=True)
     case = values.lay_out(plan.Group({}, "nan", 1, misaligned=True), 0)
     values.fill([case])
-    assert not values._any_touched(case)
+    assert not any_touched(case)
     for place in (case.offsets[0] - 1, case.offsets[1] + 5, case.offsets[1] + 4000):
         kept = int(case.arena.bytes[place])
         case.arena.bytes[place] = kept ^ 1
-        assert values._any_touched(case)
+        assert any_touched(case)
         case.arena.bytes[place] = kept
 
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from akg_dynamo.agents.verifier import plan
+from akg_dynamo.agents.verifier.case import Case
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Expected
 from akg_dynamo.agents.verifier.remembered import Remembered
 from akg_dynamo.agents.verifier.truth import Truth
-from akg_dynamo.agents.verifier.values import Case, Values
+from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed
 
 from .kernels import add_relu, dynamic_softmax, job
