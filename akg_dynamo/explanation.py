@@ -66,6 +66,7 @@ class GraphReport:
     """One compiled graph. `state` is "ready", or "generating" while kernels are made in the background.
 
     notes: what was asked for, as a mode or an option, and changes nothing in this graph.
+    rewrites: what was put otherwise before kernels were cut out, a sentence each.
     """
 
     kind: str
@@ -75,6 +76,7 @@ class GraphReport:
     left: tuple[LeftNode, ...] = ()
     fallbacks: list[Fallback] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] = ()
     source: str = ""
     state: str = "ready"
 
@@ -91,6 +93,8 @@ class GraphReport:
             yield f"  {self.state}"
         for note in self.notes:
             yield f"  without effect: {escape(note)}"
+        for rewrite in self.rewrites:
+            yield f"  rewritten: {escape(rewrite)}"
         if self.kernels:
             yield _kernel_table(self.kernels)
         if self.left:
