@@ -18,6 +18,8 @@ import torch
 from torch import fx
 
 from akg_dynamo.background import SwappableForward, background
+from akg_dynamo.channels_last import channels_last, has_convolutions, on_device, remembered
+from akg_dynamo.conv_bias import bias_apart
 from akg_dynamo.core.errors import AkgError, UserError
 from akg_dynamo.core.types import Kernel, SplitReason, SplitReasonType, Subgraph
 from akg_dynamo.dedupe import dedupe
@@ -48,10 +50,21 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
     from akg_dynamo.rematerialise import partition
 
     reports: list[GraphReport] = []
+    rewrites: list[str] = []
+    layouts: list[str] = []  # of the joint graph, before there are reports
+
+    def cut_in_two(joint: fx.GraphModule, inputs: Any, **settings: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
+        layouts.extend(_lay_out(joint, options))
+        return partition(joint, inputs, **settings)
 
     def compiler_for(kind: str) -> Callable[[fx.GraphModule, Sequence[Any]], BoxedForward]:
         def compile_aot_graph(aot_gm: fx.GraphModule, _inputs: Sequence[Any]) -> BoxedForward:
-            return compile_graph(aot_gm, kind, options, reports)
+            if kind == "inference":
+                layouts.extend(_lay_out(aot_gm, options))
+            done = compile_graph(aot_gm, kind, options, reports)
+            if kind != "backward":
+                reports[-1].rewrites += (*rewrites, *layouts)
+            return done
 
         return compile_aot_graph
 
@@ -63,13 +76,26 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
             bw_compiler=compiler_for("backward"),
             inference_compiler=compiler_for("inference"),
             decompositions={},
-            partition_fn=partition,
+            partition_fn=cut_in_two,
             keep_inference_input_mutations=True,
         )(gm, example_inputs)
-    if _nothing_gained(reports):
+    if _nothing_gained(reports) and not layouts:
         # AOTAutograd's wrapper costs something on every call, and with no kernel of ours nothing pays for it.
         return gm.forward
     return compiled
+
+
+def _lay_out(gm: fx.GraphModule, options: Options) -> list[str]:
+    """Lays convolutions out as they are fastest. Says what was done."""
+    if options.numerics == "eager" or not has_convolutions(gm.graph):  # the library's other kernels round otherwise
+        return []
+    from akg_dynamo import compiler
+    from akg_dynamo.cache import signature
+
+    device = signature.device(options.target_for(main_device(gm.graph)))
+    clock = remembered(on_device if options.generation == "blocking" else None, compiler.store_for(options), device)
+    done = channels_last(gm, clock)
+    return [done] if done else []
 
 
 def _nothing_gained(reports: Sequence[GraphReport]) -> bool:
@@ -91,6 +117,7 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
         dedupe(gm)
         narrow(gm)
         if options.numerics != "eager":  # the library's other kernels round otherwise
+            bias_apart(gm)
             align_products(gm.graph)
         return graph.compile()
 
