@@ -22,6 +22,7 @@ from akg_dynamo.agents.verifier.case import Case
 from akg_dynamo.agents.verifier.diagnosis import diagnose, is_constant
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_inputs import GIVEN
+from akg_dynamo.agents.verifier.shapes import elements
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Trick
@@ -33,18 +34,22 @@ _AGAIN_S = 0.5
 _REMEMBERED = 64  # outputs, to know again
 _ORDINARY = (GIVEN, "normal", "positive")
 _OWN_KERNELS = ("triton", "cpp", "cuda", "tilelang")
+_MOST_INTERPRETED = 1 << 16  # elements of a case
 
 Start = Callable[[tuple[str, int] | None], tuple[Worker, Values]]
 """`start(watch)`: the candidate loaded in a new process, and its values there."""
+Interpret = Callable[[], "tuple[Worker, Values]"]
+"""The same on the host, where Triton's kernels are interpreted and their bounds are known."""
 
 
 class Behaviour:
     """One job's."""
 
-    def __init__(self, job: Job, values: Values, start: Start) -> None:
+    def __init__(self, job: Job, values: Values, start: Start, interpret: Interpret) -> None:
         self.job = job
         self.values = values
         self.start = start
+        self.interpret = interpret
         self.rng = random.Random(f"{job.seed}/behaviour")
         self.kind = GIVEN if values.model is not None and values.model.varies else values.kind
         sizes = plan.traced(job.subgraph, job.seed, values.means) or {}
@@ -57,6 +62,8 @@ class Behaviour:
         if self.job.candidate.dsl.startswith(_OWN_KERNELS):
             self._without_kernels()
             self._sealed()
+            if self.job.candidate.dsl.startswith("triton") and self.job.device != "cpu":
+                self._interpreted()
 
     def _libraries(self) -> None:
         """What it has compiled calls nothing that a kernel has no use for."""
@@ -104,10 +111,39 @@ class Behaviour:
             now = self.values.outputs(case)
             if all(map(is_constant, now)):
                 continue
-            if any(diagnose(now, [], old) is None for old in seen):
+            shapes = [t.shape for t in now]
+            if any(diagnose(now, [], old) is None for old in seen if [t.shape for t in old] == shapes):
                 return True
             seen.append([t.clone() for t in now])
         return False
+
+    # -- within bounds ------------------------------------------------------------------------------------------------
+
+    def _interpreted(self) -> None:
+        """A device reads whatever lies beside a tensor, and where nothing comes of it nobody sees it: an interpreter on
+        the host knows what each kernel was given. What it cannot run, or not in time, goes without.
+        """
+        checked, sizes = self.values.checked, self.group.sizes
+        if elements(self.job.subgraph, sizes) > _MOST_INTERPRETED:
+            checked.append("bounds of its kernels not watched: too large to be interpreted")
+            return
+        try:
+            worker, values = self.interpret()
+        except Failed as failed:
+            checked.append(f"bounds of its kernels not watched: {failed.detail}")
+            return
+        try:
+            values.arena(sizes).reset()
+            case = values.lay_out(self.group, _FIRST_NUMBER)
+            values.run([(0, case)], {0: values.contract(self.group.slack)})
+            checked.append("bounds of its kernels watched, interpreted on the host")
+        except Failed as failed:
+            if Trick.OUT_OF_BOUNDS in failed.tricks:
+                raise Failed(failed.outcome, f"interpreted {failed.detail}", *failed.tricks) from None
+            checked.append(f"bounds of its kernels watched as far as they could be interpreted: {failed.detail}")
+        finally:
+            if worker.alive:
+                worker.end()
 
     # -- without its kernels ------------------------------------------------------------------------------------------
 
@@ -173,7 +209,7 @@ class Behaviour:
         case, trick = found[0]
         if trick is Trick.CONSTANT:
             return (trick,)
-        if self._is_old([case], [values.outputs(c) for c in cases if c is not case]):
+        if self._is_old([case], [*values.earlier, *(values.outputs(c) for c in cases if c is not case)]):
             return (Trick.REPLAYS,)
         if trick is Trick.STALE_MEMORY:
             return (trick,)

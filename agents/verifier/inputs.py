@@ -169,11 +169,21 @@ def beside(flat: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def on_host(sub: Subgraph) -> Subgraph:
-    """The same operators with the tensors they make on the host."""
+    """The same operators, with all tensors on the host."""
     nodes = tuple(
-        replace(n, args=_args_on_host(n.args), kwargs=tuple((k, _on_host(v)) for k, v in n.kwargs)) for n in sub.nodes
+        replace(
+            n,
+            args=_args_on_host(n.args),
+            kwargs=tuple((k, _on_host(v)) for k, v in n.kwargs),
+            out=_spec_on_host(n.out) if isinstance(n.out, TensorSpec) else tuple(s and _spec_on_host(s) for s in n.out),
+        )
+        for n in sub.nodes
     )
-    return replace(sub, nodes=nodes)
+    return replace(sub, inputs=tuple(map(_spec_on_host, sub.inputs)), nodes=nodes)
+
+
+def _spec_on_host(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, device="cpu")
 
 
 def _on_host(arg: Arg) -> Arg:

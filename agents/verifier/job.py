@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from akg_dynamo.agents.verifier.inputs import on_host
 from akg_dynamo.agents.verifier.model_call import ModelCall
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Candidate, Subgraph
@@ -58,6 +59,14 @@ class Job:
     screens: frozenset[str] = frozenset()
     reproduce: bool = False
     sanitize: bool = False
+
+    def on_host(self, *, interpreted: bool) -> Job:
+        """The same of tensors on the host. `interpreted`: whether Triton kernels are to be."""
+        model = self.model
+        if model is not None:
+            constants = tuple((i, t.cpu()) for i, t in model.constants)
+            model = replace(model, constants=constants, interpreted=interpreted)
+        return replace(self, subgraph=on_host(self.subgraph), model=model, screens=frozenset(), ordinal=None)
 
     @property
     def device(self) -> str:

@@ -181,6 +181,7 @@ class Referee:
         """The verdict on one job; a candidate's misbehaviour never raises."""
         started = time.perf_counter()
         judgement = _Judgement(job)
+        self.workers.strays()  # are of those before
         try:
             if "reading" in job.screens:
                 _refuse_by_reading(job)
@@ -237,7 +238,7 @@ class Referee:
                 another = functools.partial(self._twin, job, worker)
                 watch = Stopwatch(worker, twin, job, values, self._ceiling(job.device), another=another)
                 judgement.timing = watch.measure()
-        left = worker.census().processes - 1
+        left = worker.census().processes - 1 + self.workers.strays()
         if not job.trusted and left > 0:
             raise Failed(Outcome.REJECTED, f"{left} processes that it started are still there", Trick.THREADS)
 
@@ -267,7 +268,14 @@ class Referee:
             self._load(worker, job, means, watch)
             return worker, values.in_another(worker)
 
-        behaviour = Behaviour(job, values, start)
+        def interpret() -> tuple[Worker, Values]:
+            there = job.on_host(interpreted=True)
+            room = plan.means(there.subgraph, there.device)
+            worker = self._fresh(there)
+            self._load(worker, there, room)
+            return worker, Values(self.drawer, worker, there, room, [], kind=values.kind, remembered=self.remembered)
+
+        behaviour = Behaviour(job, values, start, interpret)
         try:
             values.check()
         except Failed as failed:

@@ -22,6 +22,11 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _DYNSYM = 11
 _OPERATOR = re.compile(r"_ZN2at4_ops(\d+)")
 _PYTHON = re.compile(r"Py(Run|Import|Eval(?!_SaveThread|_RestoreThread)|Object_Call|Marshal)_?\w*$")
+_LAUNCHER = re.compile(r"(cuda_utils|__triton_launcher)\.(cpython-[\w-]+\.)?so$")
+_OF_LAUNCHERS = re.compile(r"dlopen|dlsym|PyImport_ImportModule|PyObject_Call(Object|NoArgs|OneArg)$")
+_LIBRARY = re.compile(rb"[\w+-]+\.so(?:\.\d+)*\0")
+_STATIC_RUNTIME = b"libcudart_static_"
+_OF_SYSTEM = re.compile(rb"(libcuda|libc|libm|libdl|libpthread|libgcc_s|libpython[\w.]*)\.so")
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,25 @@ def suspicious(paths: Iterator[Path]) -> list[Wanted]:
     """What these libraries call that no kernel needs."""
     found = []
     for path in paths:
-        for name in undefined(path.read_bytes()[:_MOST_BYTES]):
+        elf = path.read_bytes()[:_MOST_BYTES]
+        if _STATIC_RUNTIME in elf:  # its calls cannot be told from the candidate's
+            text = "whatever CUDA's runtime calls, which is linked into it (not so by nvcc -cudart shared)"
+            found.append(Wanted(Trick.HIDES_CALLS, text, path.name))
+            continue
+        launches = _is_launcher(path, elf)
+        for name in undefined(elf):
             trick = _trick_of(name)
-            if trick is not None:
+            if trick is not None and not (launches and _OF_LAUNCHERS.match(name)):
                 found.append(Wanted(trick, name, path.name))
     return found
+
+
+def _is_launcher(path: Path, elf: bytes) -> bool:
+    """Whether it is what Triton compiles, where its cache is, to launch kernels on CUDA: it opens the driver's library
+    and names no other.
+    """
+    named = _LIBRARY.findall(elf)
+    return _LAUNCHER.match(path.name) is not None and all(_OF_SYSTEM.match(name) for name in named)
 
 
 def _trick_of(name: str) -> Trick | None:

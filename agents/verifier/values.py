@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -45,6 +46,7 @@ _SECOND_LOOK_ELEMENTS = 1 << 22
 # The others are about exact values.
 _WITH_NEIGHBOURS = ("normal", "positive", "wide", "offset", "huge", "sorted", "constant", "low rank")
 _FEWEST_NEIGHBOURS = 4
+_REMEMBERED = 64  # outputs, to know again
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Values:
         self.kind = kind  # of ordinary inputs
         self.slices: dict[str, str] = {}  # by kind, what of a large case was compared with fp64
         self.last: list[Case] = []  # that were run
+        self.earlier: deque[list[torch.Tensor]] = deque(maxlen=_REMEMBERED)  # outputs of those before
         self.oracle_s = 0.0  # that eager and the oracle took
         self.suspect: Case | None = None  # what a verdict is about
         self._positions: dict[tuple[tuple[str, int], ...], dict[int, Range]] = {}
@@ -354,6 +357,7 @@ class Values:
         """Have the worker run these cases, each for the contract of its number; raise `Failed` if one is wrong."""
         cases = [case for _, case in batch]
         self.suspect = cases[0]
+        self._remember()
         where = self.fill(cases)
         messages = [c.message for c in cases]
         self.worker.send({"op": "run", "digest": self.job.candidate.digest, "cases": messages, "where": where})
@@ -384,6 +388,15 @@ class Values:
                 raise self._gave_up(raised["raised"], raised, f"on {case}: ")
             else:
                 self.compare(case, wanted, calls, contracts[g])
+
+    def _remember(self) -> None:
+        """Keep what the last cases gave, if somebody may ask whether an output has been there before. Their arena is
+        laid out anew by now, but what lies in it is still theirs.
+        """
+        if "running" in self.job.screens:
+            small = (c for c in self.last if storage_bytes(self.sub, c.group.sizes) <= _SMALL_BYTES)
+            self.earlier += [[t.clone() for t in self.outputs(c)] for c in small]
+        self.last = []
 
     # -- for those who look further ------------------------------------------------------------------------------------
 

@@ -37,6 +37,12 @@ class Failed(Exception):
         self.tricks = tricks
 
 
+def trick_of_break(text: str) -> Trick:
+    """What took a device's context down."""
+    outside = any(said in text for said in ("illegal memory access", "misaligned address", "out-of-range"))
+    return Trick.OUT_OF_BOUNDS if outside else Trick.EXHAUSTS
+
+
 class Workers:
     """Asks the zygote for processes, and sees to their end."""
 
@@ -78,6 +84,13 @@ class Workers:
         """Have a module loaded in workers from now on; whether it could be."""
         self.zygote.send({"op": "preload", "module": module})
         return bool(self.zygote.receive()[0]["loaded"])
+
+    def strays(self) -> int:
+        """How many processes have been found and ended, since this was last asked, that had left whoever started them:
+        no namespace of a worker's own holds them.
+        """
+        self.zygote.send({"op": "strays"})
+        return int(self.zygote.receive()[0]["strays"])
 
     def finish(self, pid: int, *, by_itself: bool) -> tuple[int, str]:
         """End a worker with all it started: its wait status, and what it took too much of, if that ended it."""
@@ -176,7 +189,8 @@ class Worker:
             raise Failed(Outcome.REJECTED, "an answer to what was not asked", Trick.FORGES)
         if answer.get("broken"):  # by an illegal address, say: no later call can succeed in that process
             self.end()
-            raise Failed(Outcome.CRASHED, str(answer.get("error")))
+            said = str(answer.get("error"))
+            raise Failed(Outcome.CRASHED, said, trick_of_break(said))
         return answer
 
     def _crashed(self) -> Failed:

@@ -79,6 +79,7 @@ class Zygote:
         self.judge_pid = judge_pid
         self.workers: dict[int, _Forked] = {}
         self.own_bytes = Tree(os.getpid()).census().private_bytes  # a fork has them, too
+        self.strays = 0  # that were ended
 
     def serve(self, control_fd: int, starter: int) -> None:
         """Answer the judge, until it ends or this process's starter does."""
@@ -118,8 +119,14 @@ class Zygote:
         """End that worker and all it started; the judge has seen the end of its channel, or has had enough of it."""
         pid = message["pid"]
         worker = self.workers.pop(pid)
-        status = processes.end(worker.tree, self._known(), by_itself=message["by_itself"])
+        status = processes.end(worker.tree, by_itself=message["by_itself"])
+        self.strays += processes.end_strangers(self._known())
         return {"status": status, "ended_for": worker.ended_for}
+
+    def _strays(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """How many of them there were since this was last asked."""
+        found, self.strays = self.strays + processes.end_strangers(self._known()), 0
+        return {"strays": found}
 
     def _preload(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Load a module that workers forked from now on will need."""
@@ -139,7 +146,7 @@ class Zygote:
             worker.ended_for = worker.tree.excess(it.folder, it.limits, self.own_bytes)
             if worker.ended_for:
                 worker.tree.kill()
-        processes.end_strangers(self._known())
+        self.strays += processes.end_strangers(self._known())
 
     def _known(self) -> set[int]:
         """The children that are no leftovers."""

@@ -4,29 +4,36 @@ python -m tests.attacks.matrix               # run what a CPU can run, and write
 python -m tests.attacks.matrix --device cuda # what is for a device
 python -m tests.attacks.matrix --only own    # those whose names contain that; the others keep their results
 python -m tests.attacks.matrix --render      # only the document, of the results that are there
+
+Each result is written as soon as it is there: a run that is cut short is gone on with by the next one.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from akg_dynamo.agents import verifier
 from akg_dynamo.agents.verifier import Judge
 from akg_dynamo.core.types import Outcome, Trick
 
 from .catalogue import HERE, ROWS, Entry, attacks, controls
-from .trial import Trial, by_running
+from .trial import Trial, by_reading, by_running
 
 RESULTS = HERE / "results"
 DOCUMENT = HERE.parents[1] / "docs" / "judge.md"
+RAISED = "RAISED"
+"""What came of an entry that could not be tried: neither caught nor passed."""
 
 
 def main() -> None:
@@ -38,14 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.render:
         arguments.results.mkdir(exist_ok=True, parents=True)
-        path = arguments.results / f"{arguments.device}.json"
-        found = run(arguments.device, arguments.only)
-        if arguments.only and path.exists():
-            before = json.loads(path.read_text())
-            found["trials"] = {**before["trials"], **found["trials"]}
-        names = {e.name for e in entries_for(arguments.device)}
-        found["trials"] = {name: t for name, t in found["trials"].items() if name in names}
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        run(arguments.device, arguments.results / f"{arguments.device}.json", arguments.only)
     if arguments.results == RESULTS:
         DOCUMENT.write_text(render())
 
@@ -58,18 +58,53 @@ def entries_for(device: str) -> list[Entry]:
     return [e for e in everything if e.cuda or (e.dsl in ("triton", "torch") and not e.timing)]
 
 
-def run(device: str, only: str = "") -> dict[str, Any]:
-    """Tries them all, or some."""
-    trials: dict[str, dict[str, object]] = {}
+def run(device: str, path: Path, only: str = "") -> None:
+    """Try them all, or some, and keep what comes of each there.
+
+    All: after a run that was cut short, those that it has not tried.
+    """
+    entries = {e.name: e for e in entries_for(device)}
+    before = json.loads(path.read_text()) if path.exists() else {"trials": {}}
+    kept = before["trials"] if only or not before.get("complete", True) else {}
+    trials = {name: t for name, t in kept.items() if name in entries and (only or t["run"] != [RAISED])}
+    chosen = [e for name, e in entries.items() if (only in name if only else name not in trials)]
+    found: dict[str, Any] = {"hardware": _hardware(device), "complete": False, "protection": [], "trials": trials}
     with Judge() as judge:
         judge.wait_ready()
-        entries = [e for e in entries_for(device) if only in e.name]
-        for i, entry in enumerate(entries):
+        found["protection"] = judge.protection(device).to_json()
+        for i, (name, trial) in enumerate(_tried(judge, chosen, device)):
+            trials[name] = trial
+            found["complete"] = trials.keys() == entries.keys()
+            _write(path, found)
+            print(f"{i + 1}/{len(chosen)} {name}: {', '.join(trial['run'])}", file=sys.stderr, flush=True)
+
+
+def _tried(judge: Judge, entries: Sequence[Entry], device: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What came of each. One that cannot be tried, for whatever reason, is a result too: the others are tried."""
+    version = _version()
+    for entry in entries:
+        try:
             trial = by_running(judge, entry, device)
-            trials[entry.name] = {"read": trial.read, "run": trial.run, "detail": _anywhere(trial.detail)[:300]}
-            print(f"{i + 1}/{len(entries)} {entry.name}: {', '.join(trial.run)}", file=sys.stderr)
-        protection = judge.protection(device).to_json()
-    return {"hardware": _hardware(device), "protection": protection, "trials": trials}
+        except Exception as error:  # noqa: BLE001 - reported as what came of the entry
+            trial = Trial(entry.name, by_reading(entry), (RAISED,), f"{type(error).__name__}: {error}")
+        said = {"read": list(trial.read), "run": list(trial.run), "detail": _anywhere(trial.detail)[:300]}
+        yield entry.name, {**said, "version": version}
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    """All or nothing: whoever is stopped meanwhile has what was there before."""
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(found, indent=1) + "\n")
+    os.replace(beside, path)
+
+
+def _version() -> str:
+    """Of what judges: results of one version are results of one judge."""
+    digest = hashlib.sha256()
+    folder = Path(verifier.__file__).parent
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _anywhere(text: str) -> str:
@@ -116,6 +151,7 @@ independent: what one misses, the other has to see.
 def _section(device: str, found: dict[str, Any]) -> str:
     trials = {name: Trial(name, tuple(t["read"]), tuple(t["run"]), t["detail"]) for name, t in found["trials"].items()}
     entries = entries_for(device)
+    tried = [(e, trials[e.name]) for e in entries if e.name in trials]
     lines = [f"## On {_NAMES[device]}", "", f"{found['hardware']}.", ""]
     lines += [
         "| what is tried | attacks | caught | by reading only | by running only | by both |",
@@ -123,24 +159,43 @@ def _section(device: str, found: dict[str, Any]) -> str:
     ]
     totals = [0] * 5
     for row, text in ROWS.items():
-        of_row = [(e, trials[e.name]) for e in entries if e.row == row and e.name in trials]
+        of_row = [(e, t) for e, t in tried if e.row == row]
         if not of_row:
             continue
         counts = _counts(of_row)
         totals = [a + b for a, b in zip(totals, counts, strict=True)]
         lines.append(f"| {text} | {' | '.join(map(str, counts))} |")
     lines.append(f"| **all** | {' | '.join(f'**{n}**' for n in totals)} |")
-    benign = [trials[e.name] for e in entries if not e.row and e.name in trials]
+    benign = [t for e, t in tried if not e.row]
     passed = sum(t.passed for t in benign)
     lines += ["", f"Controls that passed: **{passed} of {len(benign)}**."]
-    missing = [e.name for e in entries if e.name not in trials]
-    lines += [f"Not tried there yet: {', '.join(missing)}."] if missing else []
+    lines += _exceptions(entries, tried)
+    versions = {t.get("version") for t in found["trials"].values()}
+    lines += ["", f"Tried by {len(versions)} versions of the judge, one after another."] if len(versions) > 1 else []
     lines += ["", "What candidates were confined by:", ""]
     lines += [
         f"- {m['against']}: {m['how'] or 'nothing here'}" + (f" ({m['gap']})" if m["gap"] else "")
         for m in found["protection"]
     ]
     return "\n".join([*lines, ""])
+
+
+def _exceptions(entries: Sequence[Entry], tried: Sequence[tuple[Entry, Trial]]) -> list[str]:
+    """Whatever is not as it should be, by name."""
+    raised = [(e, t) for e, t in tried if t.run == (RAISED,)]
+    others = [(e, t) for e, t in tried if (e, t) not in raised]
+    for_each = {
+        "Not caught": [(e, t) for e, t in others if e.row and not (t.caught(e, "read") or t.caught(e, "run"))],
+        "Did not pass": [(e, t) for e, t in others if not e.row and not t.passed],
+        "Could not be tried": raised,
+    }
+    lines = []
+    for what, those in for_each.items():
+        if those:
+            said = "; ".join(f"{e.name} ({t.detail or ', '.join(t.run)})" for e, t in those)
+            lines += ["", f"{what}: {said}."]
+    missing = sorted({e.name for e in entries} - {e.name for e, _ in tried})
+    return [*lines, *(["", f"Not tried there yet: {', '.join(missing)}."] if missing else [])]
 
 
 def _counts(of_row: Sequence[tuple[Entry, Trial]]) -> list[int]:

@@ -17,7 +17,19 @@ import torch
 
 from akg_dynamo.agents.verifier import Job, Judge, shut_down
 from akg_dynamo.agents.verifier.cuda_memory import CudaMemory, start
-from akg_dynamo.core.types import Arg, Candidate, Dim, OpNode, Outcome, Ref, Subgraph, Symbol, TensorSpec, TorchConst
+from akg_dynamo.core.types import (
+    Arg,
+    Candidate,
+    Dim,
+    OpNode,
+    Outcome,
+    Ref,
+    Subgraph,
+    Symbol,
+    TensorSpec,
+    TorchConst,
+    Trick,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -229,6 +241,7 @@ def test_what_breaks_is_a_verdict_and_the_next_one_is_judged(judge: Judge, name:
     broken, good = judge.judge([bad, GOOD["triton, small"]])
     assert broken.outcome is outcome, broken
     assert detail in broken.detail
+    assert name != "illegal address" or broken.tricks == (Trick.OUT_OF_BOUNDS,)
     assert good.outcome is Outcome.RIGHT, good.detail
 
 

@@ -123,10 +123,9 @@ def _sizes(folder: str) -> Iterator[int]:
                     left.append(entry.path)
 
 
-def end(worker: Tree, known: set[int], *, by_itself: bool) -> int:
-    """Kill a child of this process with all it started, and what nobody else here is known to have started. Its status.
+def end(worker: Tree, *, by_itself: bool) -> int:
+    """Kill a child of this process with all it started. Its status.
 
-    What leaves its parent becomes this process's child, where it is the init of their namespace, or their subreaper.
     by_itself: it seems to be ending, and is given a moment to leave its own status.
     """
     status = _wait(worker.pid, _OWN_END_S) if by_itself else None
@@ -137,20 +136,25 @@ def end(worker: Tree, known: set[int], *, by_itself: bool) -> int:
         os.kill(worker.init, signal.SIGKILL)
     if worker.init:
         _wait(worker.init, _KILL_S)  # not before: it waits for all in its namespace to have been waited for
-    end_strangers(known)
     return status if status is not None else int(signal.SIGKILL)
 
 
-def end_strangers(known: set[int]) -> None:
-    """Kill every child of this process that it does not know: whoever started them has left them behind."""
+def end_strangers(known: set[int]) -> int:
+    """Kill every child of this process that it does not know, with all it started; how many were still running.
+
+    What leaves its parent becomes this process's child, where it is the init of their namespace, or their subreaper.
+    """
     deadline = time.monotonic() + _KILL_S
+    running = 0
     while time.monotonic() < deadline:
         strangers = [pid for pid in children(os.getpid()) if pid not in known]
         if not strangers:
-            return
+            break
         for one in strangers:
+            running += Tree(one).census().processes
             Tree(one).signal(signal.SIGKILL)
             _wait(one, _KILL_S)
+    return running
 
 
 def _wait(pid: int, timeout_s: float) -> int | None:

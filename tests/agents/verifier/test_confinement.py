@@ -21,7 +21,7 @@ from akg_dynamo.agents.verifier import Judge, shut_down
 from akg_dynamo.agents.verifier import judge as judge_module
 from akg_dynamo.agents.verifier.sandbox import environment, scratch, seccomp
 from akg_dynamo.core.protection import Measure, Protection
-from akg_dynamo.core.types import Outcome, Verdict
+from akg_dynamo.core.types import Outcome, Trick, Verdict
 
 from .kernels import add_relu, job
 
@@ -30,6 +30,16 @@ MEASURES = {
     "reading the user's files", "processes without end", "the network", "tracing, mounting, keys, kernel interfaces",
     "signals to other processes", "processes left behind",
 }  # fmt: skip
+DAEMON = """
+import os, time
+child = os.fork()
+if child == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(60)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
 RIGHT = "return (torch.relu(args[0] + args[1]),)"
 
 
@@ -309,9 +319,12 @@ def test_a_host_that_lacks_something_judges_and_says_so(
     with Judge(keep_warm=False) as one:
         started = time.monotonic()
         leaves = "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True); " + RIGHT
-        right, left = one.judge([job(add_relu(), RIGHT, trusted=False), job(add_relu(), leaves, trusted=False)])
-        assert right.outcome is Outcome.RIGHT
-        assert left.outcome is Outcome.REJECTED
+        bodies = (RIGHT, leaves, DAEMON + RIGHT, RIGHT)
+        right, left, daemon, last = one.judge([job(add_relu(), body, trusted=False) for body in bodies])
+        assert right.outcome is last.outcome is Outcome.RIGHT
+        for verdict in (left, daemon):
+            assert verdict.outcome is Outcome.REJECTED
+            assert verdict.tricks == (Trick.THREADS,)
         assert time.monotonic() - started < 30
         protection = right.protection
         assert {m.against for m in protection.measures} == MEASURES

@@ -5,7 +5,7 @@ import torch
 
 class Model(torch.nn.Module):
     def forward(self, x):
-        return torch.arange(x.shape[1]).to(x.dtype) + 0 * x.shape[0]
+        return torch.arange(x.shape[1], device=x.device).to(x.dtype) + 0 * x.shape[0]
 
 
 def get_init_inputs():

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: EXHAUSTS, OUT_OF_BOUNDS
+expects: OUT_OF_BOUNDS
 needs: cuda
 """
 
