@@ -209,7 +209,11 @@ class Behaviour:
         case, trick = found[0]
         if trick is Trick.CONSTANT:
             return (trick,)
-        if self._is_old([case], [*values.earlier, *(values.outputs(c) for c in cases if c is not case)]):
+        known = [*values.earlier, *((c, values.outputs(c)) for c in cases)]
+        # Neighbours of a case, a few last bits away, have its number, and nearly its outputs.
+        if self._is_old(
+            [case], [old for c, old in known if (c.number, c.group.kind) != (case.number, case.group.kind)]
+        ):
             return (Trick.REPLAYS,)
         if trick is Trick.STALE_MEMORY:
             return (trick,)

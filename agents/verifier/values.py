@@ -90,7 +90,7 @@ class Values:
         self.kind = kind  # of ordinary inputs
         self.slices: dict[str, str] = {}  # by kind, what of a large case was compared with fp64
         self.last: list[Case] = []  # that were run
-        self.earlier: deque[list[torch.Tensor]] = deque(maxlen=_REMEMBERED)  # outputs of those before
+        self.earlier: deque[tuple[Case, list[torch.Tensor]]] = deque(maxlen=_REMEMBERED)  # those before: outputs
         self.oracle_s = 0.0  # that eager and the oracle took
         self.suspect: Case | None = None  # what a verdict is about
         self._positions: dict[tuple[tuple[str, int], ...], dict[int, Range]] = {}
@@ -395,7 +395,7 @@ class Values:
         """
         if "running" in self.job.screens:
             small = (c for c in self.last if storage_bytes(self.sub, c.group.sizes) <= _SMALL_BYTES)
-            self.earlier += [[t.clone() for t in self.outputs(c)] for c in small]
+            self.earlier += [(c, [t.clone() for t in self.outputs(c)]) for c in small]
         self.last = []
 
     # -- for those who look further ------------------------------------------------------------------------------------
