@@ -58,14 +58,15 @@ def facts_of(node: fx.Node, kind: OpKind) -> Facts:
     ins = [t for p in node.all_input_nodes for t in tensors_of(p.meta["val"])]
     domain = max((numel_hint(t.shape) for t in outs), default=1)
     patterns: frozenset[Pattern] = frozenset()
-    if kind in (OpKind.REDUCTION, OpKind.NORM):
+    norm = kind is OpKind.NORM and not base_name(node.target).endswith("no_training")  # that takes means as they are
+    if kind is OpKind.REDUCTION or norm:
         domain = max([domain, *(numel_hint(t.shape) for t in ins)])
         main = max(ins, key=lambda t: numel_hint(t.shape))
         shape = [hint(s) for s in main.shape]
         patterns = frozenset({_pattern(shape, _reduced_dims(node, kind, main.dim()))}) - {()}
         if all(k == "k" for p in patterns for k, _ in p):
             patterns = frozenset()
-    return Facts(domain, bytes_of(outs), patterns, base_name(node.target) in EXPENSIVE or kind is OpKind.NORM)
+    return Facts(domain, bytes_of(outs), patterns, base_name(node.target) in EXPENSIVE or norm)
 
 
 def _reduced_dims(node: fx.Node, kind: OpKind, rank: int) -> set[int]:

@@ -11,6 +11,7 @@ operation; what an overload changes (an out argument, mutation, an index of bool
 from __future__ import annotations
 
 import enum
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ class OpKind(enum.Enum):
     NORM = "composite over whole rows: norms, softmaxes, losses and their backwards"
     CAST = "an elementwise copy: dtype or layout changes"
     GATHER = "reads at integer positions held in a tensor"
+    WINDOW = "combines the elements in a window that slides over one operand: pooling"
     MOVE = "places operands in a larger or reordered result: cat, pad, flip, scatter of a slice"
     CREATION = "makes a tensor of nothing: a constant or a ramp"
     VIEW = "an alias of its operand"
@@ -51,7 +53,9 @@ class OpKind(enum.Enum):
         return self in _COMPUTE
 
 
-_COMPUTE = frozenset({OpKind.POINTWISE, OpKind.REDUCTION, OpKind.NORM, OpKind.CAST, OpKind.GATHER, OpKind.MOVE})
+_COMPUTE = frozenset(
+    {OpKind.POINTWISE, OpKind.REDUCTION, OpKind.NORM, OpKind.CAST, OpKind.GATHER, OpKind.WINDOW, OpKind.MOVE}
+)
 
 
 def _names(text: str) -> frozenset[str]:
@@ -109,6 +113,8 @@ _CAST = _names(
 )
 
 _GATHER = _names("embedding gather index _unsafe_index index_select")
+
+_WINDOW = _names("avg_pool2d avg_pool3d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices")
 
 _MOVE = _names(
     """
@@ -193,6 +199,7 @@ _TABLES = (
     (OpKind.NORM, _NORM),
     (OpKind.CAST, _CAST),
     (OpKind.GATHER, _GATHER),
+    (OpKind.WINDOW, _WINDOW),
     (OpKind.MOVE, _MOVE),
     (OpKind.CREATION, _CREATION),
 )
@@ -341,8 +348,37 @@ def _unhandled_form(node: fx.Node) -> SplitReason | None:
         for index in node.args[1]:  # type: ignore[union-attr]
             if isinstance(index, fx.Node) and index.meta["val"].dtype in (torch.bool, torch.uint8):
                 return no("an index of bools")
+    if name in _WINDOW:
+        return _unhandled_window(node)
     if name == "embedding" and len(node.args) > 4 and node.args[4]:
         return no("a sparse gradient")
     if name in ("native_batch_norm", "_native_batch_norm_legit") and _updates_statistics(node):
         return SplitReason(SplitReasonType.MUTATION, "running statistics are updated in place")
     return None
+
+
+_LARGEST_WINDOW = 16  # elements that are combined one by one
+
+
+def _unhandled_window(node: fx.Node) -> SplitReason | None:
+    """Windows that have no rule: those of many elements, and those that are asked where their maximum was."""
+
+    def no(detail: str) -> SplitReason:
+        return SplitReason(SplitReasonType.UNSUPPORTED, f"{node.target}: {detail}")
+
+    value = next(tensors_of(node.meta["val"]))
+    rank = int(base_name(node.target).partition("pool")[2][0])
+    sizes = node.args[1]
+    assert isinstance(sizes, list | tuple)
+    count = math.prod(sizes * rank if len(sizes) == 1 else sizes)
+    if count > _LARGEST_WINDOW:
+        return no(f"a window of {count} elements")
+    if not value.is_floating_point() and base_name(node.target).startswith("avg"):
+        return no("a mean of integers")
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users if _has_several(node)):
+        return no("the positions of the maxima are read")
+    return None
+
+
+def _has_several(node: fx.Node) -> bool:
+    return isinstance(node.meta["val"], tuple | list)

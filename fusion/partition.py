@@ -351,6 +351,10 @@ class _Grower:
             assert isinstance(table, fx.Node)
             if (self.root.get(table) or table) in values:
                 return False  # the table's every element would be computed, or some many times
+        if kind is OpKind.WINDOW and (g.expensive or g.patterns or any(len(v.users) > 1 for v in values)):
+            return False  # each element is computed once for every window it lies in
+        if kind is OpKind.WINDOW and any(self.kind[m] is OpKind.WINDOW for m in g.members):
+            return False
         if len(g.patterns | facts.patterns) > _MAX_PATTERNS:
             return False
         if not all(line_up(a, b) for a in facts.patterns for b in g.patterns):
@@ -483,7 +487,7 @@ class _Finisher:
         if region.domain < LEAST_ELEMENTS:
             return False
         first, *others = region.members
-        whole = self.g.kind[first] in (OpKind.NORM, OpKind.REDUCTION) or self.g.facts[first].expensive
+        whole = self.g.kind[first] in (OpKind.NORM, OpKind.REDUCTION, OpKind.WINDOW) or self.g.facts[first].expensive
         return bool(others) or whole or _mixes_layouts(first)
 
     def _pull_in(self) -> None:

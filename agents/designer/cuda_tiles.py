@@ -29,6 +29,7 @@ PER_THREAD = 16  # elements of a tensor that a thread of a reduction holds
 FEW = 1 << 19  # elements of a tensor: a pointwise phase of no more does not fill the processors
 SHORT = 1 << 10  # elements of a tensor, 4-byte ones: programs that hold no more have more threads for them
 MANY_LOADS = 4  # of a pointwise phase: a thread has fewer elements of each, so that all are asked for at once
+APART = 256  # elements that a program takes whose loads no vectors hold: one for each thread
 MAX_WARPS = 16
 COUNTED = 1.3  # what it costs a mean in a loop that every lane has terms of its own number: a division for each element
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
@@ -166,7 +167,8 @@ class _Planner:
             rest = side * side // outer[self.nest.across]
             outer[self.nest.vector] = min(rest, power_of_two(self._value(self.nest.vector)))
             return NestPlan(outer, {}, self._warps(prod(outer.values()), 32 if side >= 64 else 8))
-        budget = max(32, TILE_BYTES // self.item)
+        apart = self._apart()
+        budget = APART if apart else max(32, TILE_BYTES // self.item)
         while budget > 256 and total < 2 * self.device.processors * budget:
             budget //= 2
         left = self._scaled(budget, 32)
@@ -179,6 +181,8 @@ class _Planner:
         per_thread = max(2, 32 // self.item)
         if self.nest.outer and self._loads() >= MANY_LOADS:
             per_thread = max(2, per_thread // 2)
+        if apart:
+            per_thread = 1
         if total <= FEW:  # there are threads enough, and every element more is time
             per_thread = max(1, per_thread // 4)
         return NestPlan(outer, {}, self._warps(prod(outer.values()), per_thread))
@@ -187,6 +191,24 @@ class _Planner:
         """How many loads there are of neighbouring elements."""
         loads = {a for m in self.nest.members for a in leaves(m.tile)[1]}
         return sum(1 for a in loads if self.nest.outer[-1] in coefficients(a))
+
+    def _apart(self) -> bool:
+        """Whether most loads are of elements that no vector holds: every other one, or off a vector's bounds.
+
+        Such are a window's places. With several neighbours in a thread, as the store would like it, the threads of a
+        warp would be as far apart, and each load would be of as many lines.
+        """
+        vector = self.nest.vector
+        if vector is None:
+            return False
+        places: dict[Storage, int] = {}
+        for access in {a for m in self.nest.members for a in leaves(m.tile)[1]}:
+            step = coefficients(access).get(vector, 0)
+            start = sum(i.const * s for i, s in zip(access.indices, access.storage.strides, strict=True))
+            aligned = isinstance(start, int) and start * access.storage.dtype.size_bytes % 16 == 0
+            if step != 0 and (step != 1 or not aligned):
+                places[access.storage] = places.get(access.storage, 0) + 1
+        return max(places.values(), default=0) >= MANY_LOADS
 
     def _reuses(self) -> bool:
         """Whether what is read for one row is read again for the next: then a tile has several rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tiles, linear
+from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tiles, every_few, linear
 from akg_dynamo.agents.designer.prims import Storage
 from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, product, to_dim
 from akg_dynamo.agents.sketch.ast import ConstExpr, IntBin, IntConst, IntExpr, IntVar, Sketch, Stmt, TensorDecl
@@ -75,7 +75,7 @@ class Declarations:
         """The sketch tensor for an access, and what indexes each of its dims.
 
         A dim of the sketch's tensor is an axis (affine indices dissolve into one dim per axis), or, where bounds matter
-        (`Index.loose`) or the index is computed, a dim of the storage.
+        (`Index.loose`) or the index is computed, a dim of the storage: of the elements of it that are read.
         """
         storage = access.storage
         if storage.kind == "tmp":  # one declaration for every reader: flat
@@ -90,7 +90,9 @@ class Declarations:
         dims: list[tuple[Size, Size, Axis | int, Index]] = []  # size, stride, what
         for d, (index, size, stride) in enumerate(zip(access.indices, storage.shape, storage.strides, strict=True)):
             if index.tile is not None or index.loose:
-                dims.append((size, stride, d, index))
+                every = every_few(index, size)
+                offset = offset + every.first * stride
+                dims.append((every.size, every.step * stride, d, every.index))
                 continue
             offset = offset + index.const * stride
             for axis, c in index.terms:

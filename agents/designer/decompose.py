@@ -5,7 +5,8 @@ from __future__ import annotations
 import akg_dynamo.agents.designer.composites
 import akg_dynamo.agents.designer.pointwise
 import akg_dynamo.agents.designer.reductions
-import akg_dynamo.agents.designer.structure  # noqa: F401  (each registers its rules)
+import akg_dynamo.agents.designer.structure
+import akg_dynamo.agents.designer.windows  # noqa: F401  (each registers its rules)
 from akg_dynamo.agents.designer.calls import RULES, Call, NoRule, base_name
 from akg_dynamo.agents.designer.prims import Prim, Storage, as_stored, cast, expand, mem
 from akg_dynamo.agents.designer.sizes import parse_dim

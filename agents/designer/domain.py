@@ -8,12 +8,13 @@ be affine (a reshape whose dims do not divide, a gather) is computed, as an i64 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from akg_dynamo.agents.designer.prims import Number, Prim, Shape, Storage
-from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, product
+from akg_dynamo.agents.designer.prims import STILL, WINDOW, Number, Prim, Shape, Storage
+from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, floor_div, product
 from akg_dynamo.agents.sketch.ast import DType
 
 
@@ -73,11 +74,35 @@ Indices: TypeAlias = "tuple[Index, ...]"
 
 
 @dataclass(frozen=True)
+class EveryFew:
+    """The elements first, first + step, … of a dim: `size` of them, of which an index takes number `index`."""
+
+    index: Index
+    size: Size
+    step: int = 1
+    first: int = 0
+
+
+def every_few(index: Index, size: Size) -> EveryFew:
+    """The fewest elements of a dim of `size` that an affine index reaches. It is outside them where it is outside.
+
+    2 * i + 3, for example, takes number i + 1 of the elements 1, 3, 5, …
+    """
+    step = math.gcd(*(c if isinstance(c, int) else 1 for _, c in index.terms))
+    if index.tile is not None or not isinstance(index.const, int) or step < 2:
+        return EveryFew(index, size)
+    number, first = divmod(index.const, step)
+    terms = tuple((a, c // step) for a, c in index.terms if isinstance(c, int))
+    return EveryFew(Index(terms, number, None, index.loose), floor_div(size + (step - 1 - first), step), step, first)
+
+
+@dataclass(frozen=True)
 class Access:
-    """A load's or a store's place: the storage, and one index per dim of it."""
+    """A load's or a store's place: the storage, and one index per dim of it. other: what a load reads outside it."""
 
     storage: Storage
     indices: Indices
+    other: Number = 0
 
 
 @dataclass(frozen=True)
@@ -196,9 +221,11 @@ class Tracer:
         self.tiles, self.facts, self._stored, self._root = tiles, facts, stored, root
         self._splits = splits
         self._memo: dict[tuple[int, Indices], Tile] = {}
-        self._visits: dict[Prim, int] = {}
+        self._visits: dict[Prim, float] = {}
+        self._windows = 0  # how many windows slide over what is being traced
 
-    # How many different places one computed value may be inlined at before it is worth a scratch tensor.
+    # How many different places one computed value may be inlined at before it is worth a scratch tensor. All places of
+    # one window are one: their neighbours are, too, and what they read comes from the nearest cache.
     MAX_PLACES = 6
 
     def trace(self, prim: Prim, at: Indices) -> Tile:
@@ -218,16 +245,17 @@ class Tracer:
                 axes = frozenset().union(*(i.axes for i in at))
                 return self.tiles.make("red", prim.dtype, (), RedRef(prim, at), axes)
             if prim.kind in ("op", "cast") and prim.depth > 2:
-                visits = self._visits[prim] = self._visits.get(prim, 0) + 1
+                visit = 1 if self._windows != 1 else 1 / WINDOW
+                visits = self._visits[prim] = self._visits.get(prim, 0) + visit
                 if visits > self.MAX_PLACES:
                     raise TooMuch(prim)
         trace_kind: Callable[[Prim, Indices], Tile] = getattr(self, f"_trace_{prim.kind}")
         return trace_kind(prim, at)
 
-    def load(self, storage: Storage, at: Indices) -> Tile:
-        """An element of a tensor in memory, in its compute dtype."""
+    def load(self, storage: Storage, at: Indices, other: Number = 0) -> Tile:
+        """An element of a tensor in memory, in its compute dtype. other: what is read outside its bounds."""
         axes = frozenset().union(*(i.axes for i in at))
-        raw = self.tiles.make("load", storage.dtype, (), Access(storage, at), axes)
+        raw = self.tiles.make("load", storage.dtype, (), Access(storage, at, other), axes)
         return self.tiles.cast(raw, DType.F32) if storage.dtype in (DType.F16, DType.BF16) else raw
 
     def _trace_mem(self, prim: Prim, at: Indices) -> Tile:
@@ -264,12 +292,13 @@ class Tracer:
 
     def _trace_slice(self, prim: Prim, at: Indices) -> Tile:
         dim, start, step = prim.attr
-        index = at[dim]
+        return self.trace(prim.args[0], (*at[:dim], self._moved(at[dim], start, step), *at[dim + 1 :]))
+
+    def _moved(self, index: Index, start: Size, step: Size) -> Index:
         tile = index.tile
         if tile is not None and step != 1:
             tile = self.tiles.op("mul", tile, self.tiles.size(step))
-        moved = Index(tuple((a, c * step) for a, c in index.terms), index.const * step + start, tile, index.loose)
-        return self.trace(prim.args[0], (*at[:dim], moved, *at[dim + 1 :]))
+        return Index(tuple((a, c * step) for a, c in index.terms), index.const * step + start, tile, index.loose)
 
     def _trace_reshape(self, prim: Prim, at: Indices) -> Tile:
         return self.trace(prim.args[0], self.unreshape(at, prim.shape, prim.args[0].shape))
@@ -311,6 +340,31 @@ class Tracer:
                 conditions.append(self.tiles.op("lt", number, self.tiles.size(size)))
             inner.append(moved.loosened() if conditions else moved)
         inside = self.trace(x, tuple(inner))
+        if not conditions:
+            return inside
+        return self.tiles.op("where", self.tiles.all(conditions), inside, self.tiles.const(value, prim.dtype))
+
+    def _trace_tap(self, prim: Prim, at: Indices) -> Tile:
+        (slides, value), x = prim.attr, prim.args[0]
+        inner: list[Index] = []
+        conditions: list[Tile] = []
+        for index, slide, size in zip(at, slides, x.shape, strict=True):
+            if slide == STILL:
+                inner.append(index)
+                continue
+            moved = self._moved(index, slide.start, slide.step).loosened()
+            inner.append(moved)
+            every = every_few(moved, size)
+            number = self.tiles.index(replace(every.index, const=0))
+            if slide.below:
+                conditions.append(self.tiles.op("ge", number, self.tiles.size(-every.index.const)))
+            if slide.above:
+                conditions.append(self.tiles.op("lt", number, self.tiles.size(every.size - every.index.const)))
+        if x.kind == "mem" and x.attr.kind == "in":  # its bounds are the conditions
+            return self.load(x.attr, tuple(inner), value)
+        self._windows += 1
+        inside = self.trace(x, tuple(inner))
+        self._windows -= 1
         if not conditions:
             return inside
         return self.tiles.op("where", self.tiles.all(conditions), inside, self.tiles.const(value, prim.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from akg_dynamo.agents.designer.domain import Access, Axis, Index, Indices, RedRef, Sink, Tile, Tiles, leaves
 from akg_dynamo.agents.designer.prims import Prim, Storage
@@ -108,7 +108,7 @@ def substitute(
             at = tuple(index(i) for i in t.attr.indices)
             varies = frozenset[Axis]().union(*(i.axes for i in at))
             if t.kind == "load":
-                return tiles.make("load", t.dtype, (), Access(t.attr.storage, at), varies)
+                return tiles.make("load", t.dtype, (), replace(t.attr, indices=at), varies)
             prim = t.attr.prim
             if t.kind == "red" and stored is not None and prim in stored:
                 return tiles.make("load", t.dtype, (), Access(stored[prim], at), varies)

@@ -12,6 +12,7 @@ is an ATen operator any more:
     view     expand, permute, reshape or slice: only where an element is read from
     take     a gather: some dims of the operand are indexed by integer values
     cat      concatenation along a dim; `pad`: the operand inside a frame of a constant
+    tap      one place of a window that slides over the operand: for each position of the window, the element there
 
 f16 and bf16 exist only in memory: a value of theirs is held in f32 and rounded where it is stored, or where eager would
 store it (`as_stored`).
@@ -44,6 +45,22 @@ class Storage:
     shape: Shape
     strides: Shape
     name: str = ""
+
+
+@dataclass(frozen=True)
+class Slide:
+    """Along one dim, a tap at position i reads element i * step + start. below, above: which may lie outside there."""
+
+    step: int
+    start: int
+    below: bool
+    above: bool
+
+
+WINDOW = 16
+"""How many places a window may have whose elements are combined one by one."""
+STILL = Slide(1, 0, below=False, above=False)
+"""Along the dims that a window does not slide over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,3 +223,8 @@ def cat(xs: Sequence[Prim], dim: int) -> Prim:
 def pad(x: Prim, before: Sequence[Size], shape: Sequence[Size], value: Number) -> Prim:
     """x inside a tensor of `shape`, starting at `before` (negative: cropped), surrounded by `value`."""
     return _prim("pad", shape, x.dtype, (x,), (tuple(before), value))
+
+
+def tap(x: Prim, slides: Sequence[Slide], shape: Sequence[Size], value: Number) -> Prim:
+    """x where the slides, one per dim, say; `value` where that is outside x."""
+    return _prim("tap", shape, x.dtype, (x,), (tuple(slides), value))

@@ -237,13 +237,16 @@ def cat(xs: Sequence[V], dim: int) -> V:
 
 def pad(x: V, before: Sequence[Size], shape: Sequence[Size], value: Number = 0) -> V:
     """x in a frame."""
-    if x.dtype is DType.BOOL:
-        value = bool(value)
-    elif x.dtype.is_int:
-        value = int(value)
-    else:
-        value = float(value)
-    return V(prims.pad(x.prim, before, shape, value))
+    return V(prims.pad(x.prim, before, shape, _number_of(value, x.dtype)))
+
+
+def tap(x: V, slides: Sequence[prims.Slide], shape: Sequence[Size], value: Number) -> V:
+    """x at one place of a window, for each position of the window; `value` where that is outside x."""
+    return V(prims.tap(x.prim, slides, shape, _number_of(value, x.dtype)))
+
+
+def _number_of(value: Number, dtype: DType) -> Number:
+    return bool(value) if dtype is DType.BOOL else int(value) if dtype.is_int else float(value)
 
 
 def fn(name: str, x: V) -> V:

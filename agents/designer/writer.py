@@ -178,7 +178,7 @@ class NestWriter:
         if tile.kind == "index":
             return self._number(tile.attr)
         if tile.kind == "load":
-            return Load(self._ref(tile.attr))
+            return Load(self._ref(tile.attr), tile.attr.other)
         args = [self._expr(a, depth + 1) for a in tile.args]
         if tile.kind == "cast":
             return Cast(args[0], tile.dtype)

@@ -230,14 +230,17 @@ def load(value: Value, names: Names, regs: Mapping[Value, Reg], vector: Axis | N
     if at.scatter:
         return _gather(at, where, checks, access, other)
     strided, lanes = ("", place) if at.step == "1" else ("_strided", f"{place}, {at.step}")
+    shuffled = at.step.isdigit() and 1 < int(at.step) <= _SHUFFLED_STRIDE
     if where is not None:
         first, last = at.first or "0", at.last or "W"
         text = f"load_where{strided}<{ctype}>({lanes}, {where.text}, {first}, {last}, {other}, n)"
+    elif at.first and shuffled:
+        text = f"load_range_every<{at.step}, {ctype}>({place}, {at.first}, {at.last}, {other}, n)"
     elif at.first:
         text = f"load_range{strided}<{ctype}>({lanes}, {at.first}, {at.last}, {other}, n)"
     elif at.step == "1":
         text = f"load({place}, n)"
-    elif at.step.isdigit() and 1 < int(at.step) <= _SHUFFLED_STRIDE:
+    elif shuffled:
         text = f"load_every<{at.step}>({place}, n)"
     else:
         text = f"load_strided({place}, {at.step}, n)"

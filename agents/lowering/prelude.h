@@ -246,37 +246,6 @@ template <class T, class N> INLINE inline V<T> load_strided(const T* p, int64_t 
   }
   return v;
 }
-//@ Steps
-// Where in S vectors on end, the last of which ends with its last lane, every S-th element lies: shuffles' indices.
-template <class I, int S> struct Steps {
-  static constexpr int LAST = S * (W - 1) + 1 - W;
-  I from[S][W];
-  constexpr Steps() : from() {
-    for (int k = 1; k < S; k++)
-      for (int l = 0; l < W; l++) {
-        const int at = S * l, vector = min2(at / W, S - 1), inside = vector == S - 1 ? at - LAST : at % W;
-        from[k][l] = vector == k ? W + inside : k > 1 ? l : vector == 0 ? inside : 0;
-      }
-  }
-};
-//@ load_every
-// Lane l reads p[l * S].
-template <int S, class T, class N> INLINE inline V<T> load_every(const T* p, N live) {
-  if constexpr (__is_same(N, Full)) {
-    typedef typename Sized<sizeof(T)>::type I;
-    static constexpr Steps<I, S> steps;
-    V<T> v = load(p, live);
-#pragma GCC unroll 8
-    for (int k = 1; k < S; k++) {
-      V<I> from;
-      __builtin_memcpy(&from, steps.from[k], sizeof from);
-      v = __builtin_shuffle(v, load(p + (k == S - 1 ? steps.LAST : k * W), live), from);
-    }
-    return v;
-  } else {
-    return load_strided(p, S, live);
-  }
-}
 //@ store_strided
 template <class T, class N> INLINE inline void store_strided(T* p, int64_t stride, V<T> v, N live) {
   if constexpr (__is_same(N, Full)) {
@@ -391,6 +360,50 @@ template <class M> INLINE inline bool any_lane(M mask) { return mask_bits(mask) 
 template <class T, class N> INLINE inline V<T> load_range(const T* p, int64_t first, int64_t last, T other, N live) {
   if (__is_same(N, Full) && first <= 0 && last >= W) return load(p, live);
   return load_bits(p, bit_range(first, min2<int64_t>(last, live.n)), splat<T>(other));
+}
+//@ Steps
+// Where in S vectors on end, the last of which ends with its last lane, every S-th element lies: shuffles' indices.
+template <class I, int S> struct Steps {
+  static constexpr int LAST = S * (W - 1) + 1 - W;
+  I from[S][W];
+  constexpr Steps() : from() {
+    for (int k = 1; k < S; k++)
+      for (int l = 0; l < W; l++) {
+        const int at = S * l, vector = min2(at / W, S - 1), inside = vector == S - 1 ? at - LAST : at % W;
+        from[k][l] = vector == k ? W + inside : k > 1 ? l : vector == 0 ? inside : 0;
+      }
+  }
+};
+//@ every_of
+// Every S-th element of S vectors on end, which `part` gives from an element on.
+template <int S, class T, class Part> INLINE inline V<T> every_of(Part part) {
+  typedef typename Sized<sizeof(T)>::type I;
+  static constexpr Steps<I, S> steps;
+  V<T> v = part(0);
+#pragma GCC unroll 8
+  for (int k = 1; k < S; k++) {
+    V<I> from;
+    __builtin_memcpy(&from, steps.from[k], sizeof from);
+    v = __builtin_shuffle(v, part(k == S - 1 ? steps.LAST : k * W), from);
+  }
+  return v;
+}
+//@ load_range_every
+// Lane l reads p[l * S], of the live lanes first <= l < last; `other` in the rest, whose memory is not touched.
+template <int S, class T, class N>
+INLINE inline V<T> load_range_every(const T* p, int64_t first, int64_t last, T other, N live) {
+  if (__is_same(N, Full) && first <= 0 && last >= W)
+    return every_of<S, T>([&](int64_t at) INLINE { return load(p + at, Full{}); });
+  const int64_t begin = max2<int64_t>(first, 0) * S, end = (min2<int64_t>(last, live.n) - 1) * S + 1;
+  return every_of<S, T>([&](int64_t at) INLINE {
+    return load_bits(p + at, bit_range(begin - at, min2<int64_t>(end - at, W)), splat<T>(other));
+  });
+}
+//@ load_every
+// Lane l reads p[l * S].
+template <int S, class T, class N> INLINE inline V<T> load_every(const T* p, N live) {
+  if constexpr (!__is_same(N, Full)) return load_range_every<S, T>(p, 0, W, T{}, live);
+  return every_of<S, T>([&](int64_t at) INLINE { return load(p + at, Full{}); });
 }
 //@ load_range_strided
 template <class T, class N>

@@ -6,6 +6,7 @@ import operator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from graphs import capture
 
 from akg_dynamo.core.types import SplitReasonType
@@ -36,6 +37,7 @@ def test_no_name_is_in_two_tables() -> None:
         (aten.native_layer_norm_backward.default, OpKind.NORM),
         (aten._to_copy.default, OpKind.CAST),
         (aten.index.Tensor, OpKind.GATHER),
+        (aten.max_pool2d_with_indices.default, OpKind.WINDOW),
         (aten.cat.default, OpKind.MOVE),
         (aten.arange.start_step, OpKind.CREATION),
         (aten.view.default, OpKind.VIEW),
@@ -69,3 +71,20 @@ def test_reasons_are_typed() -> None:
     assert expected <= {k.name for k in kinds}
     on_gpu = [fusible(n, "cuda") for n in gm.graph.nodes if n.target is aten.gt.Scalar]
     assert [r.kind for r in on_gpu if r] == [SplitReasonType.DEVICE]
+
+
+def test_windows_without_a_rule() -> None:
+    def f(x: torch.Tensor, i: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (
+            F.max_pool2d(x, 3),
+            F.avg_pool2d(x, (2, 4)),
+            F.avg_pool2d(x, 7),
+            F.avg_pool2d(i, 2),
+            *F.max_pool2d(x, 2, return_indices=True),
+        )
+
+    (gm,) = capture(f, torch.randn(1, 2, 8, 8), torch.ones(1, 2, 8, 8, dtype=torch.int64))
+    found = [fusible(n) for n in gm.graph.nodes if classify(n) is OpKind.WINDOW]
+    assert found[:2] == [None, None]
+    details = [r.detail.partition(": ")[2] for r in found[2:] if r is not None]
+    assert details == ["a window of 49 elements", "a mean of integers", "the positions of the maxima are read"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from graphs import CORRECT, CPU, PROFIT, capture, capture_with_inputs, run_plan
 from torch import fx, nn
 
@@ -95,6 +96,35 @@ def test_getitems_of_what_stays_stay() -> None:
     gm, found, _ = only(lambda x: torch.topk(x + 1, 2)[0] * 2, torch.randn(4, 32))
     item = next(n for n in gm.graph.nodes if classify(n) is OpKind.GETITEM)
     assert found.reasons[item].kind is SplitReasonType.SORT
+
+
+def test_a_window_is_fused_with_its_neighbours() -> None:
+    norm = nn.BatchNorm2d(3).eval()
+    _, _, cuts = only(lambda x, y: F.max_pool2d(norm(x).relu(), 3, 2, 1) + y, torch.randn(2, 3, 8, 8), torch.randn(4))
+    assert len(cuts) == 1
+    assert len(cuts[0].outputs) == 1  # the positions are not computed
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: F.avg_pool2d(F.gelu(x), 3, 2),  # dear for each of nine places
+        lambda x: (y := x.relu() * 2, F.max_pool2d(y, 3, 2)),  # there to be read
+        lambda x: F.max_pool2d(F.max_pool2d(x, 3, 1, 1), 3, 1, 1),  # 81 places
+        lambda x: F.max_pool2d(torch.softmax(x, 1), 3, 2),
+    ],
+    ids=["expensive", "read elsewhere", "a window", "a reduction"],
+)
+def test_what_a_window_does_not_compute_at_every_place(f: Callable[..., Any]) -> None:
+    _, _, cuts = only(f, torch.randn(2, 3, 8, 8))
+    assert len(cuts) == 2
+
+
+def test_a_window_whose_positions_the_backward_reads_stays() -> None:
+    gm, _ = capture(lambda x: F.max_pool2d(x * 2, 3, 2, 1), torch.randn(2, 3, 8, 8, requires_grad=True), backward=True)
+    found = plan(gm, target=CPU, options=CORRECT)
+    pool = next(n for n in gm.graph.nodes if classify(n) is OpKind.WINDOW)
+    assert "positions" in found.reasons[pool].detail
 
 
 def test_no_cycle_through_a_node_that_stays() -> None:

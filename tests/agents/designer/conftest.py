@@ -40,6 +40,7 @@ def to_subgraph(f: Callable[..., object], args: Tensors, mode: str = "fake") -> 
     """The whole of `f` as one subgraph, which arguments it reads, and the values of its symbols."""
     traced = make_fx(lambda *a: f(*a), tracing_mode=mode)(*args)  # noqa: PLW0108  (f's defaults are not inputs)
     gm = make_fx(torch.func.functionalize(traced, remove="mutations"), tracing_mode=mode)(*args)
+    gm.graph.eliminate_dead_code()
     tags = {n: 0 for n in gm.graph.nodes if n.op == "call_function"}
     (cut,) = extract(gm, FusionPlan(tags, {}))
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]

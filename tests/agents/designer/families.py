@@ -129,6 +129,20 @@ FORWARD: dict[str, Case] = {
     ),
     "arange and full": (lambda x: x + torch.arange(7) * 2 + torch.full((5, 7), 0.5), (rand(5, 7),)),
     "gelu, silu, mish": (lambda x: F.gelu(x) + F.silu(x) + F.mish(x) + F.gelu(x, approximate="tanh"), (rand(5, 30),)),
+    "max pooling": (lambda x: F.max_pool2d(x, 3, 2, 1) + 1, (rand(2, 3, 9, 12),)),
+    "max pooling of what is normalised": (
+        lambda x, m, v: F.max_pool2d(F.batch_norm(x, m, v.abs() + 0.1, training=False).relu(), 3, 2, 1),
+        (rand(2, 3, 9, 12), rand(3), rand(3)),
+    ),
+    "average pooling": (
+        lambda x: F.avg_pool2d(x.sigmoid(), 3, 2, 1, ceil_mode=True, count_include_pad=False),
+        (rand(2, 3, 9, 12),),
+    ),
+    "pooling, channels last": (
+        lambda x: (F.max_pool2d(x, 2) + F.avg_pool2d(x, 2), F.max_pool2d(x, (3, 1), 1, (1, 0))),
+        (rand(2, 3, 8, 12).to(memory_format=torch.channels_last),),
+    ),
+    "pooling of a pooling": (lambda x: F.avg_pool2d(F.max_pool2d(x * 2, 3, 1, 1) + 1, 2, 2), (rand(2, 7, 10),)),
     "deep chain over rolled values": (
         lambda x: sum((x := torch.tanh(x + x.roll(k, 1))) for k in range(1, 7)),
         (rand(3, 16),),
