@@ -11,6 +11,9 @@ block whose rows lie a little further apart: one more pass over the matrix, and 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import fx
 
@@ -19,7 +22,7 @@ from akg_dynamo.fusion.symbols import numel_hint
 aten = torch.ops.aten
 
 _ALIGN_BYTES = 16
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 96 << 20
 _TILE = 128  # rows or columns that a library's kernel computes together
 _LEAST_ODD = 1024  # columns of the odd matrix: of fewer, those in between cost too much
 _LEAST_OPERATIONS = 1 << 34  # less is done before a second kernel is launched
@@ -60,7 +63,7 @@ def linear_in_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         torch.mm(part, weight[:even].t(), out=block[: len(part)])
-        flat[start : start + step, :even] = block[: len(part)]
+        _copy_rows(flat[start : start + step, :even], block[: len(part)])
     flat[:, even:] = torch.mm(rows, weight[even:].t())
     return result
 
@@ -84,7 +87,7 @@ def linear_of_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     block[:, inner:] = 0
     for start in range(0, len(rows), step):
         part = block[: len(rows[start : start + step])]
-        part[:, :inner] = rows[start : start + step]
+        _copy_rows(part[:, :inner], rows[start : start + step])
         torch.mm(part, wide, out=flat[start : start + step])
     return result
 
@@ -97,7 +100,7 @@ def mm_of_blocks(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     block = left.new_empty((inner, min(step, columns + -columns % _even(left))))
     for start in range(0, columns, step):
         part = block[:, : min(step, columns - start)]
-        part.copy_(left[start : start + step].t())
+        _copy_rows(part, left[start : start + step].t())
         torch.mm(part.t(), right, out=result[start : start + step])
     return result
 
@@ -106,6 +109,24 @@ def mm_of_blocks(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 linear_in_blocks.stands_for = aten.linear.default  # type: ignore[attr-defined]
 linear_of_blocks.stands_for = aten.linear.default  # type: ignore[attr-defined]
 mm_of_blocks.stands_for = aten.mm.default  # type: ignore[attr-defined]
+
+
+def _copy_rows(to: torch.Tensor, source: torch.Tensor) -> None:
+    """``to.copy_(source)``."""
+    ours = _kernel() if to.is_cuda and to.stride(1) == source.stride(1) == 1 else None
+    if ours is None:
+        to.copy_(source)
+    else:
+        ours(to, source)
+
+
+@functools.cache
+def _kernel() -> Callable[[torch.Tensor, torch.Tensor], None] | None:
+    try:
+        from akg_dynamo.odd_rows import copy_rows
+    except ImportError:  # no Triton
+        return None
+    return copy_rows
 
 
 def _even(x: torch.Tensor) -> int:
