@@ -193,6 +193,28 @@ def test_a_second_process_compiles_and_judges_nothing(fast: Fast, cache: Path) -
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.parametrize("index", [9, 10, -1])
+def test_an_index_out_of_range_in_a_fused_kernel(index: int, cache: Path) -> None:
+    """As eager's own embedding: a device-side assertion, which ends the process's context. In a process of its own."""
+    program = (
+        "import torch, torch.nn.functional as F, akg_dynamo\n"
+        "table, ids = torch.randn(10, 64, device='cuda'), torch.zeros(32, dtype=torch.int64, device='cuda')\n"
+        "f = torch.compile(lambda i, t: F.gelu(F.embedding(i, t)) * 2, backend='akg',\n"
+        f"    options={{'gate': 'correct', 'cache_dir': {str(cache)!r}}})\n"
+        "torch.testing.assert_close(f(ids, table), F.gelu(F.embedding(ids, table)) * 2)\n"
+        "assert [k.name for r in akg_dynamo.explain() for k in r.kernels]\n"
+        f"ids[7] = {index}\n"
+        "f(ids, table)\n"
+        "torch.cuda.synchronize()\n"
+        "print('went through')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    inside = 0 <= index < 10
+    assert ("went through" in done.stdout) == inside, done.stderr[-2000:]
+    if not inside:
+        assert "device-side assert" in done.stderr
+
+
 def test_akg_optimize(tmp_path: Path) -> None:
     """The file it writes runs on the device, in a process without AKG (which it checks itself)."""
     source = Path(__file__).parents[2] / "examples" / "kernelbench" / "add_rms_norm.py"
