@@ -114,11 +114,10 @@ class _Writer:
         asked = {source.node for source in self.sources.of.values()} | {
             n for w in self.writes.values() for n in w.inputs
         }
-        taken = {n for memory in self.reused.values() for n in memory if n is not None}
-        self.unmade = unmade_views(self.steps, self.output, kept=asked | taken | set(self.writes))
+        self.unmade = unmade_views(self.steps, self.output, kept=asked | self.reused.taken | set(self.writes))
         self.steps = [s for s in self.steps if s not in self.unmade]
         self.read_by_kernel = {
-            n for s in self.steps if isinstance(s, Region) for read in s.inputs for n in _with_bases(read)
+            n for s in self.steps if isinstance(s, Region) for read in s.inputs for n in _laid_out_by(read)
         }
         self.kernels = _Kernels(self.namespace, on_raise)
 
@@ -157,7 +156,7 @@ class _Writer:
     def _reads(self, step: Step) -> list[fx.Node]:
         if isinstance(step, Region):
             made = [n for view in self._unmade_for(step) for n in view.all_input_nodes]
-            read = [*step_inputs(step), *made, *filter(None, self.reused.get(step, ()))]
+            read = [*step_inputs(step), *made, *filter(None, self.reused.kernels.get(step, ()))]
             return [n for n in read if n not in self.unmade]
         return self.writes[step].inputs if step in self.writes else step_inputs(step)
 
@@ -195,12 +194,18 @@ class _Writer:
             value = operator.attrgetter(str(node.target))(self.gm)
             self.names[node] = self.namespace.bind(node.name + "_constant", value)
             return []
-        text = self._write_in_place(self.writes[node]) if node in self.writes else self.speller.call(node)
+        text = self._call(node)
         if node in self.writes and self.writes[node].path:
             return [text, f"{self.names[node]} = {self.names[self.writes[node].base]}"]
         if self._returns_nothing(node):
             return [text]
         return [f"{self.names[node]} = {text}", *self._relaid(node)]
+
+    def _call(self, node: fx.Node) -> str:
+        if node in self.writes:
+            return self._write_in_place(self.writes[node])
+        operand = self.reused.operators.get(node)
+        return self.speller.call(node) if operand is None else self.speller.overwriting_call(node, operand)
 
     def _write_in_place(self, write: Write) -> str:
         text = self.names[write.base]
@@ -241,10 +246,10 @@ class _Writer:
         results = "".join(f"{self.names[n]}, " for n in region.outputs).rstrip()
         results = f"({results})" if len(region.outputs) == 1 else results.rstrip(",")
         call = f"{kernel}({arguments})"
-        if region in self.reused:
+        if region in self.reused.kernels:
             memory = (
                 self.names[n] if n is not None else self._allocation(output)
-                for n, output in zip(self.reused[region], region.outputs, strict=True)
+                for n, output in zip(self.reused.kernels[region], region.outputs, strict=True)
             )
             call = f"{kernel}_into({', '.join([*memory, arguments])})"
         return [
@@ -371,12 +376,18 @@ def restride(tensor: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
-def _with_bases(node: fx.Node) -> Iterator[fx.Node]:
-    """The node, and what it is a view of."""
-    yield node
-    while node.op == "call_function" and is_view(node) and node.all_input_nodes:
-        node = node.all_input_nodes[0]
+def _laid_out_by(node: fx.Node) -> Iterator[fx.Node]:
+    """The node, and what its layout follows from: the base of a view, the operands of an elementwise operator."""
+    todo, found = [node], {node}
+    while todo:
+        node = todo.pop()
         yield node
+        if node.op == "call_function" and is_view(node):
+            sources = node.all_input_nodes[:1]
+        else:
+            sources = node.all_input_nodes if _is_pointwise(node) else []
+        todo += [n for n in sources if n not in found]
+        found.update(sources)
 
 
 def _made(step: Step) -> Sequence[fx.Node]:
@@ -402,7 +413,11 @@ def _has_faithful_meta(node: fx.Node) -> bool:
         return isinstance(source, fx.Node) and _has_faithful_meta(source)
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
         return False
-    return is_view(node) or torch.Tag.pointwise in target.tags or target._schema.name.partition("::")[2] in _FAITHFUL
+    return is_view(node) or _is_pointwise(node) or target._schema.name.partition("::")[2] in _FAITHFUL
+
+
+def _is_pointwise(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
 def _as_tuple(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which kernels write into the memory of a tensor that has just died, instead of allocating.
+"""Which kernels and operators write into the memory of a tensor that has just died, instead of allocating.
 
 An allocation costs more than launching a small kernel, and a large one is new pages for the system to clear:
 
@@ -12,16 +12,21 @@ dead tensor must be the graph's own, laid out exactly as the kernel's output is,
 several outputs those for which there is none are allocated beside it.
 Nothing is kept for a later taker: only what has been used last since the allocation before is taken, so that no more
 memory is held at any time than without.
+
+An elementwise operator that stays with torch writes over an operand that dies there, unless a kernel reads it as well:
+what runs in the place of a kernel that raised may return its very arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
+from akg_dynamo.overwrite import overwriting
 from akg_dynamo.reinplace import Write
 from akg_dynamo.schedule import Region, Step, is_view, step_inputs
 
@@ -35,44 +40,69 @@ _READERS = _FRESH | _RELAID | {f"_scaled_dot_product_{kind}" for kind in _ATTENT
 """Operators whose results share nothing with their arguments."""
 
 
-def plan_reuse(
-    steps: Sequence[Step], output: fx.Node, writes: Mapping[fx.Node, Write]
-) -> dict[Region, tuple[fx.Node | None, ...]]:
-    """For the regions that may write into dead tensors: these tensors, for each output one or None."""
-    owner = _owners(steps)
+@dataclass(frozen=True)
+class Reuse:
+    """What writes where.
+
+    kernels: for a region the dead tensors it writes into, for each output one or None.
+    operators: for an operator of torch the operand it writes over.
+    """
+
+    kernels: dict[Region, tuple[fx.Node | None, ...]] = field(default_factory=dict)
+    operators: dict[fx.Node, fx.Node] = field(default_factory=dict)
+
+    @property
+    def taken(self) -> set[fx.Node]:
+        """All that is written into."""
+        return {n for memory in self.kernels.values() for n in memory if n is not None} | set(self.operators.values())
+
+
+def plan_reuse(steps: Sequence[Step], output: fx.Node, writes: Mapping[fx.Node, Write]) -> Reuse:
+    """The regions that may write into dead tensors, and the operators that may write over an operand."""
+    owner = _owners(steps, writes)
     last: dict[fx.Node, int] = {}
     for position, step in enumerate(steps):
         last.update(dict.fromkeys(_owned(_reads(step, writes), owner), position))
     shared = set(_owned(output.all_input_nodes, owner))
     for step in steps:
-        if not isinstance(step, Region) and not is_view(step) and not _is_one_of(step, _READERS):
+        if not isinstance(step, Region) and not is_view(step) and not _returns_its_own(step, writes):
             shared.update(_owned(_reads(step, writes), owner))
+    by_kernels = {n for step in steps if isinstance(step, Region) for n in (*_owned(step.inputs, owner), *step.outputs)}
 
     returned = frozenset(output.all_input_nodes)
-    chosen: dict[Region, tuple[fx.Node | None, ...]] = {}
+    reuse = Reuse()
     dead: list[fx.Node] = []
     for position, step in enumerate(steps):
         read = list(_owned(_reads(step, writes), owner))
         dying = [n for n in dict.fromkeys(read) if last[n] == position and n not in shared]
-        taken = None
+        over = {
+            n: owner[n] for n in step_inputs(step) if n in owner and owner[n] in dying and read.count(owner[n]) == 1
+        }
+        taken: tuple[fx.Node | None, ...] | None = None
         if isinstance(step, Region):
-            over = {n: owner[n] for n in step.inputs if n in owner and owner[n] in dying and read.count(owner[n]) == 1}
-            taken = _taken(step, over, dead, returned)
-        if isinstance(step, Region) and taken is not None:
-            chosen[step] = taken
+            # The layout of what only torch reads is not checked.
+            known = [n for n in dead if n in by_kernels or _is_one_of(n, _FRESH)]
+            taken = _taken(step, over, known, returned)
+            if taken is not None:
+                reuse.kernels[step] = taken
+        elif step in owner and not is_view(step):
+            operand = _overwritten(step, {n: o for n, o in over.items() if o not in by_kernels}, returned)
+            if operand is not None:
+                reuse.operators[step] = operand
+                taken = (operand,)
+        if taken is not None:
             gone = {owner[n] for n in taken if n is not None}
             dead = [n for n in ((*dead, *dying) if None not in taken else dying) if n not in gone]
         elif isinstance(step, Region) or not is_view(step):
             dead = dying  # this step allocates: memory kept over it would come on top
         else:
             dead += dying
-    return chosen
+    return reuse
 
 
-def _owners(steps: Sequence[Step]) -> dict[fx.Node, fx.Node]:
+def _owners(steps: Sequence[Step], writes: Mapping[fx.Node, Write]) -> dict[fx.Node, fx.Node]:
     """For each tensor in the graph's own memory, the one that memory was allocated for: itself, if it is no view."""
     owner: dict[fx.Node, fx.Node] = {}
-    read_by_kernels = {n for step in steps if isinstance(step, Region) for n in step.inputs}
     for step in steps:
         if isinstance(step, Region):
             owner.update((n, n) for n in step.outputs)
@@ -80,9 +110,14 @@ def _owners(steps: Sequence[Step]) -> dict[fx.Node, fx.Node]:
             sources = step.all_input_nodes
             if sources and sources[0] in owner:
                 owner[step] = owner[sources[0]]
-        elif _is_one_of(step, _FRESH) or (step in read_by_kernels and _is_one_of(step, _RELAID)):
+        elif step not in writes and (_is_one_of(step, _FRESH | _RELAID) or overwriting(step) is not None):
             owner[step] = step
     return owner
+
+
+def _returns_its_own(node: fx.Node, writes: Mapping[fx.Node, Write]) -> bool:
+    """Whether the result shares nothing with the arguments."""
+    return node not in writes and (_is_one_of(node, _READERS) or overwriting(node) is not None)
 
 
 def _owned(nodes: Sequence[fx.Node], owner: Mapping[fx.Node, fx.Node]) -> Iterator[fx.Node]:
@@ -124,6 +159,22 @@ def _taken(
             free.remove(over.get(found, found))
         taken.append(found)
     return tuple(taken) if any(taken) else None
+
+
+def _overwritten(node: fx.Node, over: Mapping[fx.Node, fx.Node], returned: frozenset[fx.Node]) -> fx.Node | None:
+    """The operand that torch's operator may write over, if there is one.
+
+    over: operands that die with what they are views of, which nothing else shows.
+    """
+    way = overwriting(node)
+    layout = _layout(node)
+    if way is None or layout is None:
+        return None
+    for operand in (n for n in node.args if isinstance(n, fx.Node) and n in over):
+        whole = operand is over[operand] or (node not in returned and _size(operand) == _size(over[operand]))
+        if whole and _layout(operand) == layout and (way.argument or operand is node.args[0]):
+            return operand
+    return None
 
 
 def _size(node: fx.Node) -> Any:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from akg_dynamo.overwrite import overwriting
+
 # Bound as torch.<name> with the schema's own argument order, and dispatching to the same overload.
 _FUNCTIONS = frozenset(
     """abs acos acosh add addbmm addcdiv addcmul addmm addmv all amax amin any arange argmax argmin asin asinh atan
@@ -146,6 +148,20 @@ class Speller:
         function = self._namespace.bind(getattr(target, "__name__", "call"), target)
         pieces = [*map(self._exact, node.args), *(f"{k}={self._exact(v)}" for k, v in node.kwargs.items())]
         return f"{function}({', '.join(pieces)})"
+
+    def overwriting_call(self, node: fx.Node, operand: fx.Node) -> str:
+        """The same, writing the result over an operand (`overwrite`)."""
+        way = overwriting(node)
+        assert way is not None
+        arguments = self.arguments(node.args, node.kwargs)
+        name = way.overload.overloadpacket.__name__
+        if way.argument:
+            arguments += f", {way.argument}={self.value(operand)}"
+        if way.argument == "out" and name in _FUNCTIONS:
+            return f"torch.{name}({arguments})"
+        if way.argument == "out" and name in _NN_FUNCTIONS:
+            return f"{self._namespace.bind(name, getattr(torch._C._nn, name))}({arguments})"
+        return f"{self._namespace.bind(f'aten_{name}_into', way.overload._op)}({arguments})"
 
     def _overload(self, node: fx.Node, target: torch._ops.OpOverload[..., Any]) -> str:
         namespace, _, name = target._schema.name.partition("::")

@@ -274,6 +274,109 @@ def test_what_must_not_be_written_over(f: Any) -> None:
     torch.testing.assert_close(x, X)
 
 
+def test_an_operator_writes_over_an_operand_that_it_reads_last() -> None:
+    def f(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        a = torch.mm(x, w)
+        b = torch.mm(torch.nn.functional.gelu(a), w)
+        c = torch.mm(torch.maximum(x, b), w)
+        return torch.mm(torch.maximum(c * c, c).t().tanh(), w)
+
+    made = written(f, X, W)
+    assert calls(made)[1:] == [
+        "torch.mm(x_1, w_1)",
+        "gelu_1(mm, out=mm)",
+        "torch.mm(gelu, w_1)",
+        "torch.maximum(x_1, mm_1, out=mm_1)",
+        "torch.mm(maximum, w_1)",
+        "k_mul(mm_2)",  # `maximum` was read by torch alone: its layout is not checked
+        "torch.maximum(mul, mm_2)",  # a kernel reads both
+        "maximum_1.t()",
+        "torch.tanh(t, out=t)",
+        "torch.mm(tanh, w_1)",
+    ]
+    for _ in range(2):
+        torch.testing.assert_close(made.forward([X, W]), f(X, W))
+
+
+def read_again(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    a = torch.mm(x, w)
+    return torch.mm(a.tanh(), a)
+
+
+def read_again_through_a_view(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    a = torch.mm(x, w)
+    rows = a.t()
+    return torch.mm(a.tanh(), rows)
+
+
+def both_orders(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    a = torch.mm(x, w)
+    return torch.maximum(a, a.t())
+
+
+def of_a_graph_input(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.mm(x.tanh(), w)
+
+
+def returned_too(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    a = torch.mm(x, w)
+    return a, a.tanh()
+
+
+def returned_and_a_view(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.mm(x, w).view(2, 8).view(4, 4).tanh()
+
+
+def a_part_of_it(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.mm(torch.mm(x, w)[:2].tanh(), w)
+
+
+def a_wider_type(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.maximum(torch.mm(x, w), w.double())
+
+
+def a_larger_result(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.maximum(torch.mm(x[:1], w), x)
+
+
+def another_layout(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.maximum(w.t(), torch.mm(x, w))  # laid out as the first operand is
+
+
+def a_kernel_before(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.mm(torch.mm(x, w).sin().tanh(), w)  # what runs in the kernel's place may return its argument
+
+
+def a_reader_in_between(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    a = torch.mm(x, w)
+    return torch.ops.aten.constant_pad_nd(a, [0, 0], 0.0), a.tanh()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        read_again,
+        read_again_through_a_view,
+        both_orders,
+        of_a_graph_input,
+        returned_too,
+        returned_and_a_view,
+        a_part_of_it,
+        a_wider_type,
+        a_larger_result,
+        another_layout,
+        a_kernel_before,
+        a_reader_in_between,
+    ],
+)
+def test_what_no_operator_writes_over(f: Any) -> None:
+    made = written(f, X, W)
+    assert "out=" not in made.source
+    x, w = X.clone(), W.clone()
+    torch.testing.assert_close(made.forward([x, w]), f(X, W))
+    torch.testing.assert_close((x, w), (X, W))
+
+
 def test_symbolic_sizes_are_compared_without_guards() -> None:
     x, y = torch.randn(3, 5), torch.randn(5, 5)
     gm = make_fx(lambda x, y: torch.mm(x.relu(), y).sin(), tracing_mode="symbolic")(x, y)
@@ -287,7 +390,9 @@ def test_symbolic_sizes_are_compared_without_guards() -> None:
 
 _STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["relu", "sin", "neg", "add", "mul", "mm", "mm", "mm", "t", "view", "clone", "split"]),
+        st.sampled_from(
+            ["relu", "sin", "neg", "add", "mul", "mm", "mm", "mm", "t", "view", "clone", "split", "tanh", "maximum"]
+        ),
         st.integers(0, 3),
         st.integers(0, 3),
     ),
@@ -309,6 +414,8 @@ def test_random_graphs_compute_what_they_did(program: list[tuple[str, int, int]]
                 made = torch.cat([a[2:], a[:2]])
             elif name in ("add", "mul", "mm"):
                 made = getattr(torch, name)(a, b) / 4
+            elif name == "maximum":
+                made = torch.maximum(a, b)
             else:
                 made = getattr(a, name)()
             values.append(made)
