@@ -2,6 +2,7 @@
 
 A KernelBench file defines `Model` (an nn.Module), `get_init_inputs()` and `get_inputs()`, or, where sizes vary,
 `get_inputs_dyn_list()`: one list of inputs per set of sizes. It needs torch and whatever else it imports, never AKG.
+With `GRADIENTS = True`, or inputs that require gradients, its backward pass is part of the task.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Task:
 
     cases: example inputs for each set of sizes (one set unless the task is `dynamic`).
     init_args, init_kwargs: what `Model` is built with.
+    gradients: whether its backward pass is part of it: an input requires them, or the file says `GRADIENTS = True`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Task:
     init_args: tuple[Any, ...] = ()
     init_kwargs: tuple[tuple[str, Any], ...] = ()
     path: Path | None = None
+    gradients: bool = False
 
     def model(self) -> torch.nn.Module:
         """A new instance of the task's `Model`, in a module of its own."""
@@ -68,7 +71,10 @@ def read_task(path_or_text: Path | str) -> Task:
     for case in cases:
         _try(model, case, where)
     name = path.stem if path else "task"
-    return Task(name, source, dynamic, cases, tuple(args), tuple(kwargs.items()), path)
+    gradients = bool(getattr(module, "GRADIENTS", False)) or any(
+        isinstance(a, torch.Tensor) and a.requires_grad for case in cases for a in case
+    )
+    return Task(name, source, dynamic, cases, tuple(args), tuple(kwargs.items()), path, gradients)
 
 
 def _load(path_or_text: Path | str) -> tuple[Path | None, str, str]:

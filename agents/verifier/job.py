@@ -20,6 +20,14 @@ class Relative:
 
 
 @dataclass(frozen=True)
+class Backward:
+    """A forward and a backward pass of a task as one subgraph, and how a ModelNew is called for it."""
+
+    subgraph: Subgraph
+    model: ModelCall
+
+
+@dataclass(frozen=True)
 class Job:
     """One candidate against the subgraph it claims to compute.
 
@@ -32,6 +40,7 @@ class Job:
     flags: the switches under which eager runs; None: as they are in the process that submits the job.
     relatives: smaller ones of a large subgraph: what sizes do not change is judged on these.
     model: how a candidate's ModelNew is built and called, for a subgraph that a whole task became; None: it has `run`.
+    backward: for a task with gradients, the passes on which a ModelNew's are judged.
     screens: what is looked at beside values and speed: "reading" (what its source does) and "running" (whether its
         kernels compute what it returns).
     reproduce: whether a verdict that is not RIGHT comes with a file that shows why.
@@ -56,6 +65,7 @@ class Job:
     ordinal: int | None = None
     relatives: tuple[Relative, ...] = ()
     model: ModelCall | None = None
+    backward: tuple[Backward, ...] = ()
     screens: frozenset[str] = frozenset()
     reproduce: bool = False
     sanitize: bool = False

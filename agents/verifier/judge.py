@@ -164,6 +164,8 @@ def _verdict(data: dict[str, Any]) -> Verdict:
         outcome=Outcome[data["outcome"]],
         detail=data["detail"],
         checked=tuple(data["checked"]),
+        refuses=tuple(data["refuses"]),
+        unjudged=tuple(data["unjudged"]),
         timing=Timing(*data["timing"]) if data["timing"] else None,
         build_s=data["build_s"],
         judge_s=data["judge_s"],

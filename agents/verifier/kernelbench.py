@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
 
+from akg_dynamo.agents.verifier.gradients import passes
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.judge import Judge
 from akg_dynamo.agents.verifier.model_call import FIRST_SEED, ModelCall
+from akg_dynamo.agents.verifier.model_inputs import alike
 from akg_dynamo.core.errors import TaskError
 from akg_dynamo.core.types import Candidate, Outcome, Subgraph, SymInt, Verdict
 from akg_dynamo.fusion.extract import whole
@@ -36,7 +38,8 @@ def job(task: Task, source: str, *, dsl: str, name: str = "kernel", **options: A
     """
     subgraph, call = trace(task, interpreted=dsl == "triton" and task_device(task) == "cpu")
     chosen = {"trusted": False, "screens": SCREENS, **options}
-    return Job(subgraph, Candidate(name, source, dsl), model=call, **chosen)
+    backward = passes(task, call, task_device(task))
+    return Job(subgraph, Candidate(name, source, dsl), model=call, backward=backward, **chosen)
 
 
 def judged(judge: Judge, asked: Job) -> Verdict:
@@ -112,20 +115,12 @@ def _check_deterministic(task: Task, model: torch.nn.Module) -> None:
     first = outputs()
     model.load_state_dict(before)
     torch.manual_seed(2)
-    if not all(map(_alike, first, outputs())):
+    if not all(map(alike, first, outputs())):
         raise TaskError(
             f"{task.path or task.name} gives different outputs for the same inputs (it draws random numbers): no "
             "kernel can be compared with it. Put what is random into get_inputs()."
         )
     model.load_state_dict(before)
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether no random numbers made the difference: sums on a device may have another order each time."""
-    if a.shape != b.shape:
-        return False
-    a, b = (t.nan_to_num(0.0, 0.0, 0.0).to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
-    return bool((a - b).abs().amax() <= 1e-2 * b.abs().amax()) if a.numel() else True
 
 
 def _varying(cases: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -163,7 +158,9 @@ def _subgraph(task: Task, exported: torch.export.ExportedProgram, interpreted: b
     if any(s.name not in sizes for s in subgraph.symbols):
         raise TaskError(f"{where}: the shape of what Model returns depends on the values of its inputs")
     position = {n.name: i for i, n in enumerate(inputs)}
-    state, constants, arguments = [], [], []
+    state: list[tuple[str, int]] = []
+    made: list[tuple[str, int]] = []
+    constants, arguments = [], []
     given = iter(zip(*task.cases, strict=True))
     found = _sizes(subgraph, inputs, signature, task)
     for spec in signature.input_specs:
@@ -176,7 +173,7 @@ def _subgraph(task: Task, exported: torch.export.ExportedProgram, interpreted: b
                 )
             arguments.append((i, None if i is not None else _number(values, found, where)))
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and i is not None:
-            state.append((str(spec.target), i))
+            (state if spec.persistent is not False else made).append((str(spec.target), i))
         elif spec.kind is InputKind.CONSTANT_TENSOR and i is not None:
             constants.append((i, exported.constants[str(spec.target)].detach().clone()))
     if not returned:
@@ -185,5 +182,5 @@ def _subgraph(task: Task, exported: torch.export.ExportedProgram, interpreted: b
         single = exported.call_spec.out_spec.is_leaf()
     bare = replace(task, cases=())
     return subgraph, ModelCall(
-        bare, tuple(state), tuple(constants), tuple(arguments), tuple(updates), single, interpreted
+        bare, tuple(state), tuple(constants), tuple(arguments), tuple(updates), single, interpreted, tuple(made)
     )

@@ -23,17 +23,31 @@ FIRST_SEED = 20_012
 
 
 @dataclass(frozen=True)
+class Gradients:
+    """A backward pass after `forward`.
+
+    upstream: for each output of `forward` that has gradients: its number, and the input that comes from above.
+    wanted: the inputs (arguments and parameters) whose gradients are returned after those outputs.
+    """
+
+    upstream: tuple[tuple[int, int], ...]
+    wanted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ModelCall:
     """How a candidate's `ModelNew` is built and called.
 
     task: what the kernel claims to compute, without its example inputs.
     state: for each parameter and buffer of the model that is an input of the subgraph, its name and the input.
+    made: the same of buffers that its constructor makes and no state_dict holds.
     constants: inputs that are tensors written in the model's source.
     arguments: for each argument of `forward`, in order: the input that it is, or the value it always has, or (a SymInt)
         the symbol whose value it has.
     updates: for each output beyond those that are returned: the buffer that the call leaves it in.
     single: whether `forward` returns a tensor, not a list of them.
     interpreted: whether Triton kernels are to be interpreted.
+    gradients: what is called after `forward`; None: nothing.
     """
 
     task: Task
@@ -43,6 +57,8 @@ class ModelCall:
     updates: tuple[str, ...]
     single: bool
     interpreted: bool
+    made: tuple[tuple[str, int], ...] = ()
+    gradients: Gradients | None = None
 
 
 class BadModel(Exception):
@@ -68,28 +84,60 @@ class Bound(types.ModuleType):
     def arguments(self, tensors: Sequence[Any], symbols: Sequence[int]) -> list[Any]:
         """What `run` is called with: the object that has these parameters, and the arguments."""
         self.tensors = tensors
-        state = [tensors[i] for _, i in self.call.state]
+        state = [tensors[i] for _, i in (*self.call.state, *self.call.made)]
         sizes = {f"s{k}": n for k, n in enumerate(symbols)}
         given = [
-            tensors[i] if i is not None else sizes[value.expr] if isinstance(value, SymInt) else value
+            self._leaf(i) if i is not None else sizes[value.expr] if isinstance(value, SymInt) else value
             for i, value in self.call.arguments
         ]
         return [self._with(state), *given]
 
+    def _leaf(self, i: int) -> Any:
+        gradients = self.call.gradients
+        wanted = gradients is not None and i in gradients.wanted
+        return self.tensors[i].detach().requires_grad_() if wanted else self.tensors[i]
+
     def run(self, model: torch.nn.Module, *arguments: Any) -> Any:
-        """One call; a tuple of what it returns and the buffers it updates."""
+        """One call; a tuple of what it returns and the buffers it updates, or the gradients."""
+        if self.call.gradients is not None:
+            return self._back(self.call.gradients, model, arguments)
         returned = model(*arguments)
-        if self.call.single:
-            outputs = [returned]
-        elif isinstance(returned, list | tuple):
-            outputs = list(returned)
-        else:
-            outputs = [returned, None]  # which are no tensors, or too many
+        outputs = self._listed(returned)
         if self.call.updates:
             buffers = model.state_dict()
             outputs += [buffers[name].clone() for name in self.call.updates]
             self._give(model, self.given_to[id(model)])  # each call starts from the same
         return tuple(outputs)
+
+    def _listed(self, returned: Any) -> list[Any]:
+        if self.call.single:
+            return [returned]
+        return list(returned) if isinstance(returned, list | tuple) else [returned, None]  # no tensors, or too many
+
+    def _back(self, asked: Gradients, model: torch.nn.Module, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        with torch.enable_grad():
+            outputs = self._listed(model(*arguments))
+        parameters = dict(model.named_parameters())
+        leaves = {i: a for (i, _), a in zip(self.call.arguments, arguments, strict=True) if i is not None}
+        names = {i: name for name, i in self.call.state}
+        for i in asked.wanted:
+            if i in names and names[i] not in parameters:
+                raise BadModel(f"Model has a gradient for its parameter {names[i]}, which ModelNew does not have")
+        wanted = [parameters[names[i]] if i in names else leaves[i] for i in asked.wanted]
+        found = []
+        for number, _ in asked.upstream:
+            out = outputs[number] if number < len(outputs) else None
+            if not isinstance(out, torch.Tensor) or not out.requires_grad:
+                raise BadModel(f"output {number} has no gradients: it is detached from what it was made of")
+            found.append(out)
+        upstream = [self.tensors[i] for _, i in asked.upstream]
+        gradients = torch.autograd.grad(found, wanted, upstream, allow_unused=True)
+        for i, gradient in zip(asked.wanted, gradients, strict=True):
+            if gradient is None:
+                raise BadModel(f"no gradient reaches {f'parameter {names[i]}' if i in names else f'input {i}'}")
+        self._give(model, self.given_to[id(model)])
+        plain = [g.detach().clone(memory_format=torch.contiguous_format) for g in gradients]
+        return (*(t.detach() for t in found), *plain)
 
     def _with(self, state: list[torch.Tensor]) -> torch.nn.Module:
         for known, model in self.built:
@@ -120,13 +168,17 @@ class Bound(types.ModuleType):
     def _give(self, model: torch.nn.Module, state: list[torch.Tensor]) -> None:
         """The parameters, where it has those of Model under the same names; else the seed gave it the same."""
         own = model.state_dict(keep_vars=True)
-        names = [name for name, _ in self.call.state]
-        if all(
-            n in own and own[n].shape == t.shape and own[n].dtype == t.dtype for n, t in zip(names, state, strict=True)
-        ):
-            with torch.no_grad():
-                for name, tensor in zip(names, state, strict=True):
-                    own[name].copy_(tensor)
+        first_made = len(self.call.state)
+        kept = list(zip((name for name, _ in self.call.state), state[:first_made], strict=True))
+        made = list(zip((name for name, _ in self.call.made), state[first_made:], strict=True))
+        buffers = dict(model.named_buffers())
+        given = [(own[n], t) for n, t in kept if n in own and _fits(own[n], t)]
+        if len(given) < len(kept):
+            given = []
+        given += [(buffers[n], t) for n, t in made if n in buffers and _fits(buffers[n], t)]
+        with torch.no_grad():
+            for mine, tensor in given:
+                mine.copy_(tensor)
 
     def show_state(self, model: torch.nn.Module) -> None:
         """Let the judge see, in the last case's own memory, what the calls left of the parameters."""
@@ -137,3 +189,7 @@ class Bound(types.ModuleType):
                 continue
             if not torch.equal(now, then):
                 then.copy_(now)
+
+
+def _fits(mine: torch.Tensor, given: torch.Tensor) -> bool:
+    return (mine.shape, mine.dtype) == (given.shape, given.dtype)

@@ -10,6 +10,7 @@ import torch
 
 from akg_dynamo.agents.verifier import shapes
 from akg_dynamo.agents.verifier.inputs import ADVERSARIAL
+from akg_dynamo.agents.verifier.layouts import Layout
 from akg_dynamo.core.types import Subgraph, TensorSpec
 from akg_dynamo.fusion.reference import refs
 
@@ -40,10 +41,18 @@ class Group:
     misaligned: bool = False
     repeat: bool = False
     sampled: bool = False  # so large that slices of it stand for the whole before fp64
+    layout: Layout | None = None  # of the inputs, where it is not the traced one: values are compared, strides are not
 
     def __str__(self) -> str:
         size = ",".join(f"{k}={v}" for k, v in self.sizes.items())
-        return f"{self.kind}{' at ' + size if size else ''} x{self.seeds}{' misaligned' if self.misaligned else ''}"
+        how = f"{' misaligned' if self.misaligned else ''}{f', {self.layout}' if self.layout is not None else ''}"
+        return f"{self.kind}{' at ' + size if size else ''} x{self.seeds}{how}"
+
+    def strides(self, i: int, spec: TensorSpec) -> tuple[int, ...]:
+        """How input number `i` lies in memory."""
+        if self.layout is not None and i in self.layout.strides:
+            return self.layout.strides[i]
+        return shapes.values(spec.stride, self.sizes)
 
 
 def free_bytes() -> int:

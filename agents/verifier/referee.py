@@ -24,6 +24,7 @@ from akg_dynamo.agents.verifier.answers import trick_of_error
 from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
+from akg_dynamo.agents.verifier.drop_in import DropIn
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule
@@ -55,6 +56,8 @@ _DOES_NOT_START = "CUDA does not start under it"
 _BY_RULES = "kernels by rules are not confined on a device"
 _REQUESTS = 10  # of a judgement, which take as long as they may
 _TIMING_WAIT_S = 10.0
+_WITH_GRADIENTS = frozenset({"normal", "positive", "wide", "offset", "dyadic"})
+"""What gradients are judged on: on special values, formulas that are equally good differ."""
 
 
 class Referee:
@@ -230,6 +233,9 @@ class Referee:
                 torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
                 with torch.no_grad(), self._device_lock(job, alone=False):
                     self._check(job, values, means)
+                    if job.model is not None:
+                        DropIn(values, judgement.refuses, judgement.unjudged).check()
+                    self._judge_backward(job, worker, judgement)
                     if job.sanitize and job.device == "cuda":
                         _sanitize(job, values, worker)
             judgement.moved("values", "oracle", values.oracle_s)
@@ -298,6 +304,28 @@ class Referee:
             judgement.checked.append(f"{', '.join(checked)}: by the same code on smaller tensors ({dims}, …)")
             kind = values.kind
         return kind
+
+    def _judge_backward(self, job: Job, worker: Worker, judgement: _Judgement) -> None:
+        """Gradients, under fresh ones from above, by the rules for any values."""
+        for each in job.backward:
+            asked = replace(job, subgraph=each.subgraph, model=each.model, backward=())
+            means = plan.means(each.subgraph, job.device)
+            if plan.traced(each.subgraph, job.seed, means) is None:
+                judgement.unjudged.append("gradients: too big to be judged in the memory that is free")
+                continue
+            judgement.build_s += self._load(worker, asked, means)
+            checked: list[str] = []
+            values = judgement.values = Values(self.drawer, worker, asked, means, checked, remembered=self.remembered)
+            try:
+                values.check(_WITH_GRADIENTS)
+            except Failed as failed:
+                if failed.outcome is Outcome.WRONG:
+                    failed.detail = f"forward and backward: {failed.detail}"
+                    failed.tricks = (Trick.GRADIENTS, *(t for t in failed.tricks if t is not Trick.VALUES))
+                raise
+            judgement.checked.append(f"gradients: {', '.join(checked)}")
+        if job.backward:
+            self._load(worker, job, plan.means(job.subgraph, job.device))
 
     def _device_lock(self, job: Job, *, alone: bool) -> contextlib.AbstractContextManager[object]:
         if job.device == "cpu":
@@ -385,6 +413,8 @@ class _Judgement:
         self.build_s = 0.0
         self.tricks: tuple[Trick, ...] = ()
         self.values: Values | None = None
+        self.refuses: list[str] = []
+        self.unjudged: list[str] = []
         self.reproduction = ""
         self.protection = Protection()
         self.phases: dict[str, float] = {}
@@ -406,13 +436,14 @@ class _Judgement:
     def reproduce(self) -> None:
         """Write down what it failed on."""
         if self.job.reproduce and self.values is not None and self.values.suspect is not None:
-            self.reproduction = reproduce.source(self.job, self.values.suspect, self.outcome, self.detail)
+            self.reproduction = reproduce.source(self.values.job, self.values.suspect, self.outcome, self.detail)
 
     def verdict(self, seconds: float) -> Verdict:
         """It, as it is reported."""
         checked, judge_s = tuple(self.checked), seconds - self.build_s
         found = Verdict(self.outcome, self.detail, checked, self.timing, self.build_s, judge_s)
         found = replace(found, seed=self.job.seed, reproduction=self.reproduction)
+        found = replace(found, refuses=tuple(self.refuses), unjudged=tuple(self.unjudged))
         return replace(found, tricks=self.tricks, phases=tuple(self.phases.items()), protection=self.protection)
 
 
@@ -443,6 +474,8 @@ def main(parent: Channel, zygote: Channel, folder: str, shared: str) -> None:
                 "outcome": verdict.outcome.name,
                 "detail": verdict.detail,
                 "checked": verdict.checked,
+                "refuses": verdict.refuses,
+                "unjudged": verdict.unjudged,
                 "timing": verdict.timing and astuple(verdict.timing),
                 "build_s": verdict.build_s,
                 "judge_s": verdict.judge_s,

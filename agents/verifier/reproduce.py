@@ -32,7 +32,12 @@ def source(job: Job, case: Case, outcome: Outcome, detail: str) -> str:
         return ""
     sub, sizes = job.subgraph, case.group.sizes
     call = job.model
-    specs = [(f"torch.{s.dtype}", values(s.shape, sizes), values(s.stride, sizes)) for s in sub.output_specs]
+    gradients = call.gradients if call is not None else None
+    anyhow = case.group.layout is not None  # of inputs laid out otherwise, eager's outputs are laid out as it likes
+    specs = [
+        (f"torch.{s.dtype}", values(s.shape, sizes), None if anyhow else values(s.stride, sizes))
+        for s in sub.output_specs
+    ]
     return _template().render(
         title=f"Reproduces a verdict on {job.candidate.name}: {outcome.value}.",
         detail=detail.replace("\\", "\\\\").replace('"""', "'''"),
@@ -48,7 +53,9 @@ def source(job: Job, case: Case, outcome: Outcome, detail: str) -> str:
         outputs="[" + ", ".join(f"({dtype}, {shape}, {stride})" for dtype, shape, stride in specs) + "]",
         kernel=_text(job.candidate.source),
         task=None if call is None else _text(call.task.source),
-        state=[] if call is None else list(call.state),
+        state=[] if call is None else [*call.state, *call.made],
+        upstream=[] if gradients is None else list(gradients.upstream),
+        wanted=[] if gradients is None else list(gradients.wanted),
         arguments=[] if call is None else [(i, _known(value, sizes)) for i, value in call.arguments],
         updates=[] if call is None else list(call.updates),
         first_seed=FIRST_SEED,
@@ -64,7 +71,8 @@ def _input(job: Job, case: Case, i: int) -> dict[str, Any]:
     return {
         "dtype": f"torch.{spec.dtype}",
         "shape": values(spec.shape, case.group.sizes),
-        "stride": values(spec.stride, case.group.sizes),
+        "stride": case.group.strides(i, spec),
+        "traced": values(spec.stride, case.group.sizes),
         "offset": flat.element_size() if case.group.misaligned else 0,
         "data": repr(base64.b64encode(zlib.compress(data)).decode()),
     }

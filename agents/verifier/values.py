@@ -13,7 +13,7 @@ import functools
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -56,6 +56,10 @@ class Sliced:
     eager: tuple[torch.Tensor, ...]
     views: list[torch.Tensor]
     cut: Slicing
+
+
+class Raised(Failed):
+    """A candidate that raised where eager returns."""
 
 
 _Wanted: TypeAlias = "list[Expected] | Sliced | Exception"
@@ -106,7 +110,7 @@ class Values:
 
     def lay_out(self, group: plan.Group, number: int, with_outputs: bool = True, *, neighbour: int = 0) -> Case:
         """Draw one case and reserve its buffers. `neighbour`: which one of it, a few last bits away; 0 is the case."""
-        rng = random.Random(f"{self.job.seed}/{group.kind}/{number}/{sorted(group.sizes.items())}")
+        rng = random.Random(f"{self.job.seed}/{group.kind}/{number}/{sorted(group.sizes.items())}")  # of any layout
         arena = self.arena(group.sizes)
         private, offsets, described = [], [], []
         fixed = self.fixed(group, number, arena.device)
@@ -118,7 +122,7 @@ class Values:
             offset = arena.reserve(n_bytes, flat.element_size() if group.misaligned else 0)
             private.append(flat)
             offsets.append(offset)
-            shape, stride = values(spec.shape, group.sizes), values(spec.stride, group.sizes)
+            shape, stride = values(spec.shape, group.sizes), group.strides(i, spec)
             described.append(
                 {"offset": offset, "elements": flat.numel(), "dtype": spec.dtype, "shape": shape, "stride": stride}
             )
@@ -135,6 +139,8 @@ class Values:
         message = {"inputs": described, "symbols": symbols, "outputs": places}
         if self.model is not None:
             message["model"] = self.job.candidate.digest
+        if group.layout is not None:
+            message["plainly"] = True
         return Case(group, number, arena, private, offsets, places, message, neighbour, as_drawn=True)
 
     def fixed(self, group: plan.Group, number: int, device: torch.device) -> dict[int, torch.Tensor]:
@@ -159,7 +165,8 @@ class Values:
     def draw(self, i: int, group: plan.Group, rng: random.Random, device: torch.device) -> torch.Tensor:
         """That input's flat storage, drawn once more."""
         span = self._ranges(group.sizes).get(i)
-        return self.drawer.draw(self.sub.inputs[i], group.sizes, group.kind, rng, span, device=device)
+        spec = replace(self.sub.inputs[i], stride=group.strides(i, self.sub.inputs[i]))
+        return self.drawer.draw(spec, group.sizes, group.kind, rng, span, device=device)
 
     def fill(self, cases: list[Case]) -> dict[str, Any]:
         """Write the inputs into the arena that the cases share, between guard zones; where the worker finds it."""
@@ -177,11 +184,12 @@ class Values:
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Raise `Failed` unless the candidate is right on every case."""
+    def check(self, kinds: Collection[str] | None = None) -> None:
+        """Raise `Failed` unless the candidate is right on every case. `kinds`: of inputs, if not all are tried."""
         groups = plan.groups(
             self.sub, self.job.seed, self.means, brief=bool(self.job.relatives), adversarial=not self.job.trusted
         )
+        groups = [g for g in groups if kinds is None or g.kind in kinds]
         if not groups:
             raise Failed(Outcome.NOT_JUDGED, "too big to be judged in the memory that is free")
         if self.job.relatives:  # which have found what eager takes
@@ -194,6 +202,11 @@ class Values:
             passes = degenerate.passes_unseen(self, groups[0])
             if passes is not None:
                 raise Failed(Outcome.DEGENERATE, f"{passes} is right on inputs that nobody has looked at")
+        self.hold(groups)
+        self._check_refusals(groups[0])
+
+    def hold(self, groups: Sequence[plan.Group]) -> None:
+        """Raise `Failed` unless the candidate is right on the cases of these groups."""
         contracts: dict[int, Contract] = {}
         batch: list[tuple[int, Case]] = []
         used = 0
@@ -221,7 +234,6 @@ class Values:
                 self.suspect = self._again(group, contracts[g].culprit)
                 raise Failed(Outcome.WRONG, reason)
             self.checked.append(self._text(group))
-        self._check_refusals(groups[0])
 
     def _again(self, group: plan.Group, number: int | None) -> Case:
         """That case once more: only what was drawn is of interest."""
@@ -334,11 +346,18 @@ class Values:
         return self._shaped(case.moved, case)
 
     def _shaped(self, storages: list[torch.Tensor], case: Case) -> list[torch.Tensor]:
-        sizes = case.group.sizes
-        return [
-            flat.as_strided(values(spec.shape, sizes), values(spec.stride, sizes))
-            for flat, spec in zip(storages, self.sub.inputs, strict=True)
-        ]
+        found = []
+        for i, (flat, spec) in enumerate(zip(storages, self.sub.inputs, strict=True)):
+            shape, stride = values(spec.shape, case.group.sizes), values(spec.stride, case.group.sizes)
+            lies = case.group.strides(i, spec)
+            view = flat.as_strided(shape, lies)
+            # What was traced takes what it was traced with: a view of these strides may be none of those.
+            found.append(
+                view
+                if lies == stride
+                else torch.empty_strided(shape, stride, dtype=view.dtype, device=view.device).copy_(view)
+            )
+        return found
 
     def _symbols(self, case: Case) -> list[int]:
         return [case.group.sizes[s.name] for s in self.sub.symbols]
@@ -421,6 +440,14 @@ class Values:
         except REFUSALS:
             return None
 
+    def as_laid_out(self, case: Case) -> list[torch.Tensor]:
+        """A case's inputs on the device, in the layout that the candidate is given them in."""
+        shaped = []
+        for i, (flat, spec) in enumerate(zip(case.private, self.sub.inputs, strict=True)):
+            shape = values(spec.shape, case.group.sizes)
+            shaped.append(flat.to(self.device).as_strided(shape, case.group.strides(i, spec)))
+        return shaped
+
     def inputs_of(self, case: Case) -> list[torch.Tensor]:
         """A case's inputs, where the outputs are compared."""
         return self._shaped(case.private, case)
@@ -432,7 +459,7 @@ class Values:
             self.worker.ask({"op": "trim"}, self.job.timeout_s)
             if self.job.trusted or torch.cuda.mem_get_info()[0] < self.means.candidate_bytes:
                 return Failed(Outcome.NOT_JUDGED, f"too little device memory: {text}")
-        return Failed(Outcome.WRONG, f"{where}run() raised {text}", *trick_of_error(text))
+        return Raised(Outcome.WRONG, f"{where}run() raised {text}", *trick_of_error(text))
 
     def expected(self, case: Case) -> _Wanted:
         """What each output should be near; or what eager raises on these inputs."""
@@ -468,7 +495,7 @@ class Values:
             return None
         if job.model is not None and job.model.constants:
             return None
-        drawn = (job.seed, case.group.kind, case.number, case.neighbour, self.narrowing)
+        drawn = (job.seed, case.group.kind, case.number, case.neighbour, self.narrowing, str(case.group.layout))
         task = job.model.task.source if job.model is not None else ""
         return (self.sub.text, task, job.numerics, job.flags, tuple(sorted(case.group.sizes.items())), drawn)
 
@@ -534,7 +561,7 @@ class Values:
         dtype: torch.dtype = getattr(torch, spec.dtype)
         flat = typed(case.arena.bytes, offset, n_bytes // dtype.itemsize, dtype)
         shape, stride = values(spec.shape, case.group.sizes), values(spec.stride, case.group.sizes)
-        order = memory_order(shape, stride)
+        order = memory_order(shape, stride) if case.group.layout is None else None
         return flat.view(shape) if order is None else flat.as_strided(shape, stride, flat.storage_offset())
 
 

@@ -192,6 +192,8 @@ class _Worker:
                 linecache.cache.pop(f"<{name}>", None)
                 self.bound.pop(oldest, None)
                 self.references.pop(oldest, None)
+        elif call is not None:
+            self.bound[digest].call = call  # the same module, asked for something else
         if subgraph is not None:
             self.references[digest] = reference(subgraph)
         return {"patched": snapshot.changed()[:4]} if snapshot is not None else {}
@@ -231,7 +233,7 @@ class _Worker:
                     broken = {"raised": _text(error), "no_memory": isinstance(error, torch.OutOfMemoryError)}
                     calls.append(self._out_of_bounds() or broken)
                     continue
-                calls.append(_store(outputs, places, memory))
+                calls.append(_store(outputs, places, memory, plainly=case.get("plainly", False)))
                 calls[-1] |= self._out_of_bounds()
                 if len(case["outputs"]) > 1 and not calls[1:] and "bad" not in calls[0]:
                     calls[0] |= self._into_given(module, arguments, outputs, zones)
@@ -374,8 +376,8 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
-def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor) -> dict[str, Any]:
-    """Leave the outputs' bytes in their places, and describe them."""
+def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor, *, plainly: bool = False) -> dict[str, Any]:
+    """Leave the outputs' bytes in their places, and describe them. `plainly`: last dim nearest, however they lie."""
     if _modes() > 0:
         return {"bad": "it left a mode on, which sees what is done with its outputs", "trick": Trick.PATCHES.name}
     if type(outputs) is not tuple:
@@ -402,7 +404,7 @@ def _store(outputs: Any, places: list[list[int]], memory: torch.Tensor) -> dict[
         )
         n_bytes = out.numel() * out.element_size()
         if i < len(places) and out.device == memory.device and n_bytes == places[i][1]:
-            if (order := memory_order(out.shape, out.stride())) is not None:
+            if not plainly and (order := memory_order(out.shape, out.stride())) is not None:
                 out = out.permute(order)  # as it lies: turning a large one would take longer than to compute it
             _copy(typed(memory, places[i][0], out.numel(), out.dtype).view(out.shape), out)
     return {"outputs": described}

@@ -75,6 +75,8 @@ class Found:
             "detail": v.detail,
             "tricks": [{"name": t.name, "text": t.value} for t in v.tricks],
             "checked": list(v.checked),
+            "refuses": list(v.refuses),
+            "unjudged": list(v.unjudged),
             "timing": asdict(v.timing) if v.timing is not None else None,
             "dsl": self.dsl,
             "device": self.device,
@@ -96,6 +98,8 @@ class Found:
             t = v.timing
             faster = "" if t.wins() else ": not faster"
             lines.append(f"{t.ratio:.2f} x the speed of Model ({t.low:.2f} to {t.high:.2f}){faster}")
+        lines += [f"It refuses what Model takes: {text}." for text in v.refuses]
+        lines += [f"Not judged: {text}." for text in v.unjudged]
         return [*lines, *self._open()]
 
     def _open(self) -> list[str]:

@@ -295,6 +295,7 @@ class Trick(enum.Enum):
     OUT_OF_BOUNDS = "reads or writes out of bounds, or races"
     ESCAPES = "reaches for files, the network, secrets or other programs"
     EXHAUSTS = "takes more time, memory or processes than it may, or crashes"
+    GRADIENTS = "returns outputs without gradients, or with wrong ones"
     TOO_FAST = "claims a speed that the hardware does not have"
 
 
@@ -324,6 +325,8 @@ class Verdict:
 
     detail: for WRONG and the failures, what was seen: output, input description, seed, error against allowance.
     checked: which inputs were tried, as the report states them.
+    refuses: inputs that the task's Model takes and the candidate raises on.
+    unjudged: what was not tried, and why.
     tricks: what it was seen to try, the most telling first.
     seed: what every number that was drawn follows from.
     reproduction: the text of a program that shows what is wrong, if it was asked for.
@@ -342,6 +345,8 @@ class Verdict:
     reproduction: str = field(default="", repr=False)
     phases: tuple[tuple[str, float], ...] = ()
     protection: Protection = field(default_factory=Protection)
+    refuses: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
