@@ -85,6 +85,9 @@ def _reduced_dims(node: fx.Node, kind: OpKind, rank: int) -> set[int]:
             return set(range(rank - len(normalized), rank)) if isinstance(normalized, list | tuple) else everything
         shrinks = all(numel_hint(t.shape) == 1 for t in tensors_of(node.meta["val"]))
         return everything if shrinks else set()
+    if name in ("mm", "bmm"):  # of one row or column: along the larger operand
+        columns = hint(next(tensors_of(node.meta["val"])).shape[-1])
+        return {rank - 1 if columns == 1 else rank - 2}
     position = 2 if name in ("linalg_vector_norm", "norm") else 1
     dim = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
     if isinstance(dim, int):

@@ -218,7 +218,37 @@ def classify(node_or_target: Any) -> OpKind:
         if isinstance(node_or_target.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float):
             return OpKind.SYMBOLIC
     kind: OpKind = _classify_target(target)
+    if kind is OpKind.MATMUL and isinstance(node_or_target, fx.Node) and is_thin_product(node_or_target):
+        return OpKind.REDUCTION
     return kind
+
+
+_THIN = 64
+
+
+def is_thin_product(node: fx.Node) -> bool:
+    """Whether this matrix product, on a GPU, has one row or column and few terms, of values that are computed here.
+
+    It is a multiplication and a short sum along the values, which a kernel that computes them does on the way; for a
+    library they have to be in memory.
+    """
+    if base_name(node.target) not in ("mm", "bmm"):
+        return False
+    left, right = node.args
+    if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
+        return False
+    a, b, out = left.meta.get("val"), right.meta.get("val"), node.meta.get("val")
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or not isinstance(out, torch.Tensor):
+        return False
+    terms, rows, columns = a.shape[-1], a.shape[-2], b.shape[-1]
+    if out.device.type != "cuda" or not isinstance(terms, int) or terms > _THIN or out.dtype not in HANDLED_DTYPES:
+        return False
+    if not any(isinstance(n, int) and n == 1 for n in (rows, columns)):
+        return False
+    values = left if isinstance(columns, int) and columns == 1 else right
+    while classify(values) is OpKind.VIEW and follows_view(values):
+        (values,) = values.all_input_nodes[:1]
+    return classify(values) in (OpKind.POINTWISE, OpKind.CAST)
 
 
 def follows_view(node: fx.Node) -> bool:

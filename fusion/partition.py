@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -31,7 +30,9 @@ from akg_dynamo.fusion.ops import (
     is_host_scalar,
     tensors_of,
 )
+from akg_dynamo.fusion.plan import FusionPlan, cyclic_tags, without
 from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hint, symbol_sources
+from akg_dynamo.fusion.unrolled import unrolled_loops
 
 _MAX_NODES = 64
 _MAX_INPUTS = 24
@@ -48,24 +49,6 @@ class PlanOptions(Protocol):
     def gate(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class FusionPlan:
-    """Tags for the nodes that kernels compute; reasons for the nodes that torch runs. Together they cover the graph.
-
-    copies: views and constants that are also computed inside these subgraphs, whether torch runs them (a reason) or not
-        (a tag).
-    """
-
-    tags: dict[fx.Node, int]
-    reasons: dict[fx.Node, SplitReason]
-    copies: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """How many subgraphs."""
-        return len(set(self.tags.values()))
-
-
 def plan(gm: fx.GraphModule, *, target: Target, options: PlanOptions) -> FusionPlan:
     """Partitions a graph, in time linear in its nodes and edges."""
     grower = _Grower(gm.graph, target.backend)
@@ -78,12 +61,18 @@ def plan(gm: fx.GraphModule, *, target: Target, options: PlanOptions) -> FusionP
 
 
 class _Group:
-    """A region (`members` are its computing nodes) or a single node that torch runs (`members` is empty)."""
+    """A region (`members` are its computing nodes) or a single node that torch runs (`members` is empty).
 
-    __slots__ = ("domain", "epoch", "expensive", "inputs", "level", "members", "open", "parent", "patterns", "succ")
+    loop: it is a whole loop, which nothing joins.
+    """
+
+    __slots__ = (
+        "domain", "epoch", "expensive", "inputs", "level", "loop", "members", "open", "parent", "patterns", "succ"
+    )  # fmt: skip
 
     def __init__(self, level: int, epoch: int) -> None:
         self.level, self.epoch = level, epoch
+        self.loop = False
         self.parent: _Group | None = None
         self.members: list[fx.Node] = []
         self.inputs: set[fx.Node] = set()
@@ -124,10 +113,16 @@ class _Grower:
         # Column sums wait until the rest has grown: taken in order they would keep the row reductions of a norm's
         # backward, which come after them, out of the region that computes what both reduce.
         self.columns: list[fx.Node] = []
+        loops = unrolled_loops(graph, device) if device == "cuda" else []
+        self.loop_of = {node: loop for loop in loops for node in loop}
+        self.region_of_loop: dict[frozenset[fx.Node], _Group] = {}
 
     def grow(self) -> None:
         for node in self.graph.nodes:
             kind = self.kind[node] = classify(node)
+            if node in self.loop_of:
+                self._into_loop(node, kind)
+                continue
             reason = self._reason(node, kind)
             if reason is not None:
                 self.reason[node] = reason
@@ -297,7 +292,7 @@ class _Grower:
             return
         by_gain = sorted(producers, key=lambda g: -sum(bytes_of(v.meta["val"]) for v in producers[g]))
         for g in by_gain:
-            if not producers[g] or not g.members or g.epoch != self.epoch:
+            if not producers[g] or not g.members or g.epoch != self.epoch or g.loop:
                 continue
             if not self._worth(g, node, kind, facts, producers[g]):
                 continue
@@ -315,12 +310,26 @@ class _Grower:
                     o.succ.add(region)
         self._add(region, node, facts)
 
+    def _into_loop(self, node: fx.Node, kind: OpKind) -> None:
+        """A loop is one region, with the views that only it reads. Nothing waits for it before its end."""
+        facts = self.facts[node] = facts_of(node, kind)
+        producers = self._producers(node)
+        region = self.region_of_loop.get(self.loop_of[node])
+        if region is None:
+            region = self.region_of_loop[self.loop_of[node]] = self._new_group(producers)
+            region.loop = True
+        others = producers.keys() - {region}
+        self._lift_above(region, others)  # if it cannot be: what is on a cycle is given up in the end
+        for o in others:
+            o.succ.add(region)
+        self._add(region, node, facts)
+
     def _join_columns(self) -> None:
         """Merges the regions of column sums into those that compute what they sum, whatever else is reduced there:
         the sum's loops recompute cheap values, where a region of its own would have them written and read back."""
         for node in self.columns:
             own = _find(self.group_of[node])
-            values = {g: v for g, v in self._producers(node).items() if v and g is not own and g.members}
+            values = {g: v for g, v in self._producers(node).items() if v and g is not own and g.members and not g.loop}
             for g, summed in values.items():
                 others = {o for member in own.members for o in self._producers(member)} - {g, own}
                 room = len(g.members) + len(own.members) <= _MAX_NODES and self._holds_little(g.open | own.open)
@@ -475,9 +484,9 @@ class _Finisher:
             if node not in self.tags and node not in self.reasons:
                 self.reasons[node] = self.g.reason.get(node) or SplitReason(SplitReasonType.TOO_SMALL)
         plan = FusionPlan(self.tags, self.reasons, self.copies)
-        while cyclic := _cyclic(self.g.graph, plan):
+        while cyclic := cyclic_tags(self.g.graph, plan):
             # Levels exclude this for what regions read; a size or a constant read through a refused region can do it.
-            plan = _without(self.g.graph, plan, min(cyclic))
+            plan = without(self.g.graph, plan, min(cyclic))
         return plan
 
     def _keep(self, region: _Group) -> bool:
@@ -548,47 +557,4 @@ def _differs(a: object, b: object) -> bool:
     return hint(a) != hint(b)
 
 
-def _without(graph: fx.Graph, plan: FusionPlan, tag: int) -> FusionPlan:
-    """The plan with one subgraph given back to torch."""
-    reason = SplitReason(SplitReasonType.UNSUPPORTED, "a kernel would have to run before what it reads")
-    refused: set[fx.Node] = set()
-    for node in reversed(graph.nodes):
-        follows = node in plan.copies or classify(node) is OpKind.SYMBOLIC
-        if plan.tags.get(node) == tag or (node in plan.tags and follows and not refused.isdisjoint(node.users)):
-            refused.add(node)  # of what only kernels read, torch now needs some
-    copies = {n: kept for n, tags in plan.copies.items() if (kept := tuple(t for t in tags if t != tag))}
-    return FusionPlan(
-        {n: t for n, t in plan.tags.items() if n not in refused},
-        {**plan.reasons, **dict.fromkeys(refused, reason)},
-        copies,
-    )
-
-
-def _cyclic(graph: fx.Graph, plan: FusionPlan) -> set[int]:
-    """The tags on or behind a cycle of the contracted graph: none, if all is well (Kahn's algorithm).
-
-    Also checks the plan's contract: every node has a tag or a reason, never both.
-    """
-    item: dict[fx.Node, object] = {n: plan.tags.get(n, n) for n in graph.nodes}
-    after: dict[object, list[object]] = {}
-    waiting: dict[object, int] = dict.fromkeys(item.values(), 0)
-    for node in graph.nodes:
-        assert (node in plan.tags) != (node in plan.reasons), f"{node} has a tag and a reason, or neither"
-        inside = node in plan.tags
-        if inside and classify(node) is OpKind.SYMBOLIC:
-            continue
-        for p in node.all_input_nodes:
-            if inside and isinstance(p.meta.get("val"), torch.SymInt):
-                continue  # a kernel gets its sizes from the placeholders
-            if item[p] == item[node] or (inside and plan.tags[node] in plan.copies.get(p, ())):
-                continue
-            after.setdefault(item[p], []).append(item[node])
-            waiting[item[node]] += 1
-    ready = [i for i, n in waiting.items() if not n]
-    while ready:
-        i = ready.pop()
-        for j in after.get(i, ()):
-            waiting[j] -= 1
-            if not waiting[j]:
-                ready.append(j)
-    return {i for i, n in waiting.items() if n and isinstance(i, int)}
+__all__ = ["FusionPlan", "PlanOptions", "plan"]

@@ -19,6 +19,7 @@ from akg_dynamo.agents.designer.device import Device, device
 from akg_dynamo.agents.designer.nests import coefficients, nest_accesses
 from akg_dynamo.agents.designer.prepare import prepared
 from akg_dynamo.agents.designer.prims import Prim, Storage
+from akg_dynamo.agents.designer.rolled import loop_of, schedule_loop
 from akg_dynamo.agents.designer.schedule import Schedule
 from akg_dynamo.agents.designer.sizes import SizeFacts, product
 from akg_dynamo.core.types import Design, SplitReason, SplitReasonType, Subgraph, Target
@@ -45,11 +46,17 @@ class Mapping:
     @staticmethod
     def of(sub: Subgraph, target: Target, numerics: str = "bounded") -> Mapping | SplitReason:
         """The phases as the cost model would have them, or why there are none."""
+        facts, gpu = SizeFacts.of(sub.symbols), device(target.arch)
+        loop = loop_of(sub)
         try:
+            if loop is not None:
+                found = schedule_loop(sub, loop, gpu, numerics)
+                if isinstance(found, str):
+                    return SplitReason(SplitReasonType.DESIGN, found)
+                return Mapping((), facts, gpu, found)
             outputs = prepared(decompose(sub, numerics))
         except NoRule as reason:
             return SplitReason(SplitReasonType.DESIGN, str(reason))
-        facts, gpu = SizeFacts.of(sub.symbols), device(target.arch)
         return Mapping(outputs, facts, gpu, CudaScheduler(facts, gpu).schedule(outputs))
 
     def design(self, knobs: Knobs) -> Design:
@@ -72,15 +79,19 @@ class Mapping:
         return self._with_bias(_BIAS)
 
     def _with_bias(self, bias: float) -> Mapping | None:
+        if not self.outputs:  # a loop is one phase
+            return None
         schedule = CudaScheduler(self.facts, self.device, bias).schedule(self.outputs)
         if len(schedule.nests) == len(self.schedule.nests):
             return None
         return Mapping(self.outputs, self.facts, self.device, schedule)
 
     def kind(self) -> str:
-        """What the largest phase is: "pointwise", a reduction whose rows are "held" whole, or a "looped" one."""
+        """What the largest phase is: "pointwise", a reduction whose rows are "held", a "looped" one, or "trips"."""
         moved = [self._moved(k) for k in range(len(self.schedule.nests))]
         nest = self.schedule.nests[moved.index(max(moved))]
+        if nest.trips is not None:
+            return "trips"
         found = plan(nest, self.facts, self.device, Knobs())
         if not found.bands:
             return "pointwise"

@@ -18,9 +18,9 @@ from dataclasses import replace
 from akg_dynamo.agents.designer.cuda_bands import bands
 from akg_dynamo.agents.designer.cuda_chunks import ONE, Terms
 from akg_dynamo.agents.designer.cuda_loops import STEMS, OpenLoop
-from akg_dynamo.agents.designer.cuda_recurrences import RecurrenceWriter
 from akg_dynamo.agents.designer.cuda_schedule import CHUNKS, LAST
 from akg_dynamo.agents.designer.cuda_tiles import BandPlan, NestPlan
+from akg_dynamo.agents.designer.cuda_trips import TripWriter
 from akg_dynamo.agents.designer.declare import Declarations, plus, times
 from akg_dynamo.agents.designer.domain import Access, Axis, Index, Tiles
 from akg_dynamo.agents.designer.nests import Member, Pass
@@ -78,7 +78,7 @@ class _Declarations(Declarations):
         return self._decls[key].name, list(enumerate(access.indices))
 
 
-class _CudaWriter(RecurrenceWriter):
+class _CudaWriter(TripWriter):
     """Writes one nest, pass by pass."""
 
     def emit(self) -> For:
@@ -100,8 +100,10 @@ class _CudaWriter(RecurrenceWriter):
             self._chunk(band, self._plan.band(band[0]))
             if not self._plan.band(band[0]).whole:
                 self._join_recurrences(band)
+        self._begin_trips()
         for group in self._nest.passes:
             self._pass(group)
+        self._end_trips()
         for axis in reversed(outer):
             scope = self._scopes.pop()
             stop, step = self._whole.size(axis.extent), self._steps.get(axis)

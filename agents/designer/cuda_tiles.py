@@ -31,6 +31,7 @@ SHORT = 1 << 10  # elements of a tensor, 4-byte ones: programs that hold no more
 MANY_LOADS = 4  # of a pointwise phase: a thread has fewer elements of each, so that all are asked for at once
 APART = 256  # elements that a program takes whose loads no vectors hold: one for each thread
 MAX_WARPS = 16
+TRIP_WARPS = 4  # of a program that is a loop: it waits in every trip, and others run meanwhile
 COUNTED = 1.3  # what it costs a mean in a loop that every lane has terms of its own number: a division for each element
 ROW_GRANULE = 16  # chunks of a row that is held at once start at multiples of this: vector loads stay aligned
 
@@ -113,6 +114,8 @@ class _Planner:
         self.item = _item_bytes(list(nest_accesses(nest)), facts)
 
     def plan(self) -> NestPlan:
+        if self.nest.trips is not None:
+            return self._trips()
         if not self.bands:
             return self._pointwise()
         found = self._columns() if self.nest.vector is not None else self._rows()
@@ -241,6 +244,22 @@ class _Planner:
         if held and rows <= self.device.processors and elements <= 4 * SHORT:
             per_thread //= 2
         return NestPlan(outer, found, self._warps(elements, per_thread))
+
+    def _trips(self) -> NestPlan:
+        """For a loop whose trips wait for one another: as many threads as there are, each with few elements."""
+        found = {id(b[0].inner): BandPlan(True, self._whole(b[0].inner, None) or {}) for b in self.bands}
+        inner = max((prod(b.tiles.values()) for b in found.values()), default=1)
+        total = inner * prod(self._value(a) for a in self.nest.outer)
+        threads = 1024 * self.device.processors
+        each = max(1, min(PER_THREAD, power_of_two(total // threads)))
+        outer = dict.fromkeys(self.nest.outer, 1)
+        left = max(1, self._scaled(32 * TRIP_WARPS * each) // inner)
+        for axis in self._outer():
+            if left > 1:
+                outer[axis] = min(left, power_of_two(self._value(axis)))
+                left //= outer[axis]
+        elements = inner * prod(outer.values())
+        return NestPlan(outer, found, max(1, min(self._warps(elements, each), elements // 32)))
 
     def _columns(self) -> NestPlan:
         vector = self.nest.vector

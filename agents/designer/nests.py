@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from akg_dynamo.agents.designer.domain import Access, Axis, Index, Indices, RedRef, Sink, Tile, Tiles, leaves
-from akg_dynamo.agents.designer.prims import Prim, Storage
+from akg_dynamo.agents.designer.prims import Number, Prim, Storage
 from akg_dynamo.agents.designer.sizes import Size, SizeFacts, product
 
 MIN_PARALLEL = 16  # fewer rows (or column tiles) than this do not keep the cores busy
@@ -48,8 +48,30 @@ class Pass:
 
 
 @dataclass
+class Carried:
+    """A value that a loop carries from trip to trip: read as `source`, computed as `target`; neither is in memory.
+
+    member: what computes it. final: where it goes after the last trip.
+    """
+
+    source: Storage | None
+    target: Storage
+    initial: Number
+    member: Member
+    final: Storage | None = None
+
+
+@dataclass
+class Trips:
+    """A loop around a nest's passes, whose trips follow one another. axis: their number."""
+
+    axis: Axis
+    carried: list[Carried] = field(default_factory=list)
+
+
+@dataclass
 class Nest:
-    """Outer axes, and passes over inner axes inside them."""
+    """Outer axes, and passes over inner axes inside them; perhaps a loop around the passes."""
 
     outer: list[Axis]
     members: list[Member] = field(default_factory=list)
@@ -57,6 +79,7 @@ class Nest:
     tiles: Tiles = field(default_factory=Tiles)
     vector: Axis | None = None  # when the vectorised axis is an outer one
     across: Axis | None = None  # tiled beside it: the axis along which other accesses are contiguous
+    trips: Trips | None = None
 
     def holds(self, prim: Prim) -> Member | None:
         """The member that computes a reduction."""

@@ -32,6 +32,19 @@ def _sum(c: Call) -> Result:
     return _final(c, x.reduce("prod", dims) if c.name == "prod" else x.sum(dims))
 
 
+@rule("mm", "bmm")
+def _thin_product(c: Call) -> Result:
+    """A product with one column, or one row: each row (or column) of the other factor times that, added up."""
+    left, right = c.value("self"), c.value("mat2")
+    rank = len(c.shape)
+    turned = [*range(rank - 2), rank - 1, rank - 2]
+    if c.shape[-1] == 1:
+        return (left * right.permute(turned)).sum([rank - 1], keep=True)
+    if c.shape[-2] == 1:
+        return (left.permute(turned) * right).sum([rank - 2], keep=True)
+    raise NoRule(f"{c.node.target} of more than one row and column")
+
+
 @rule("any", "all")
 def _any(c: Call) -> Result:
     x = c.raw("self").to(DType.BOOL)

@@ -22,6 +22,7 @@ _FIRST = Knobs()
 _POINTWISE = (Knobs(warps=1), Knobs(warps=-1), Knobs(tile=-1), Knobs(tile=1), Knobs(tile=1, warps=-1))
 _HELD = (Knobs(warps=1), Knobs(warps=-1), Knobs(whole=False), Knobs(tile=1), Knobs(whole=False, warps=-1))
 _LOOPED = (Knobs(whole=True), Knobs(warps=1), Knobs(warps=-1), Knobs(tile=-1), Knobs(tile=1))
+_TRIPS = (Knobs(warps=1), Knobs(warps=-1), Knobs(tile=1), Knobs(tile=-1), Knobs(tile=1, warps=-1))
 
 
 def variants(sub: Subgraph, target: Target, numerics: str = "bounded") -> list[Design] | SplitReason:
@@ -53,4 +54,6 @@ def _candidates(mapping: Mapping) -> Iterator[Design]:
 def _steps(mapping: Mapping) -> Sequence[Knobs]:
     """What is worth moving in the largest phase."""
     kind = mapping.kind()
+    if kind == "trips":
+        return _TRIPS
     return _POINTWISE if kind == "pointwise" else _HELD if kind == "held" else _LOOPED

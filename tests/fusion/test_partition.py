@@ -248,8 +248,8 @@ def test_a_refused_subgraph_leaves_a_plan_that_runs(monkeypatch: pytest.MonkeyPa
     function, args = small_llama()
     gm, inputs = capture_with_inputs(function, *args, dynamic=True, backward=True)[0]
     refuse = [{1}, {0, 2}]
-    cyclic = partition._cyclic
-    monkeypatch.setattr(partition, "_cyclic", lambda graph, p: refuse.pop() if refuse else cyclic(graph, p))
+    cyclic = partition.cyclic_tags
+    monkeypatch.setattr(partition, "cyclic_tags", lambda graph, p: refuse.pop() if refuse else cyclic(graph, p))
     found, cuts = cut_all(gm)
     assert not {0, 1} & {c.tag for c in cuts}
     expected = gm(*inputs)
