@@ -47,7 +47,7 @@ def judged(judge: Judge, asked: Job) -> Verdict:
     (first,) = judge.judge([asked])
     if first.timing is None or not first.timing.wins():
         return first
-    (again,) = judge.judge([replace(asked, want_values=False, seed=asked.seed + 1)])
+    (again,) = judge.judge([replace(asked, want_values=False, want_cold=True, seed=asked.seed + 1)])
     if again.outcome is not Outcome.RIGHT:
         return again
     return replace(first, timing=again.timing)

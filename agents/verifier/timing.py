@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from akg_dynamo.agents.profiler.abba import compare
+from akg_dynamo.agents.profiler.cold import SAMPLES, DeviceCaches, HostCaches
 from akg_dynamo.agents.profiler.roofline import Ceiling, work
 from akg_dynamo.agents.verifier import plan
 from akg_dynamo.agents.verifier.case import Case
@@ -48,6 +49,7 @@ _LONG_RUN_S = 0.005
 _COPY_SAMPLES = 7
 _LEAST_SHARE = 0.5  # of a call's time that is not the copying of its outputs
 _LATE_S = 0.05
+_TOLD_APART = 2.0  # a cold call from none, by how far the best samples of none are apart
 _START_S = 60.0
 
 
@@ -87,6 +89,7 @@ class Stopwatch:
         self.footprint = 0  # bytes of all data sets in turn
         self.rng = random.Random(f"{job.seed}/timing")
         self.traced = sizes
+        self.cold: tuple[float, float] | None = None  # microseconds of eager's call and the kernel's, once taken
 
     def measure(self) -> Timing:
         """The verdict on speed. Rules make kernels for one size, or time more of them by themselves; whoever may cheat
@@ -100,7 +103,8 @@ class Stopwatch:
             # Once in some thirty times the threads of one process get in each other's way for as long as it lives.
             with self.another() as self.twin:
                 timing = min(timing, self._beside_the_twin((self.traced, *others)), key=lambda t: t.low)
-        return timing
+        eager_us, kernel_us = self.cold or (0.0, 0.0)
+        return dataclasses.replace(timing, eager_cold_us=eager_us, kernel_cold_us=kernel_us)
 
     def _beside_the_twin(self, several: Sequence[Mapping[str, int]]) -> Timing:
         self._prepare_twin()
@@ -139,7 +143,7 @@ class Stopwatch:
         numbers = range(_FIRST_NUMBER, _FIRST_NUMBER + n_sets)
         cases: list[Case] = [self.values.lay_out(self.group, number, with_outputs=False) for number in numbers]
         where = self.values.fill(cases)
-        request = {"op": "time", "cases": [c.message for c in cases], "where": where}
+        request = {"op": "time", "cases": [c.message for c in cases], "where": where, "cold": self.job.want_cold}
         return Timing(*self._ask(self.worker, {**request, "budget_s": self.job.timing_budget_s})["timing"])
 
     # -- in two processes ---------------------------------------------------------------------------------------------
@@ -167,8 +171,23 @@ class Stopwatch:
                 return self._slope(sides[is_kernel]) * n_calls
 
             timing = compare(measure, 4 * self.job.timing_budget_s, n_calls=1, differences=True)
+            if self.job.want_cold and self.cold is None and timing.wins():
+                self.cold = self._cold_us(eager), self._cold_us(kernel)
             self._round(kernel, kernel.calls, checked=True)  # whoever was right so far does not know that it is over
         return timing
+
+    def _cold_us(self, side: _Side) -> float:
+        """Microseconds of one call after the caches were flushed, beyond those of an answer without one; 0 if it cannot
+        be told apart. The judge flushes them, in a process of its own: they are the same cores', or the same device's.
+        """
+        caches = HostCaches() if self.values.device == "cpu" else DeviceCaches()
+        seconds: dict[int, list[float]] = {0: [], 1: []}
+        for _ in range(SAMPLES):
+            for count in self.rng.sample((0, 1), 2):
+                seconds[count].append(self._round(side, count, flush=caches.flush))
+        none, next_best = sorted(seconds[0])[:2]  # whatever else runs only makes samples longer
+        cold = min(seconds[1]) - none - self.copy_s
+        return cold * 1e6 if cold > _TOLD_APART * (next_best - none) else 0.0
 
     def _prepare_twin(self) -> None:
         job, candidate_bytes = self.job, self.values.means.candidate_bytes
@@ -241,14 +260,23 @@ class Stopwatch:
         side.process.thaw()
         self.running = side
 
-    def _round(self, side: _Side, count: int, *, checked: bool = False, op: str = "timed") -> float:
-        """Seconds until so many calls have been answered."""
+    def _round(
+        self,
+        side: _Side,
+        count: int,
+        *,
+        checked: bool = False,
+        op: str = "timed",
+        flush: Callable[[], None] = lambda: None,
+    ) -> float:
+        """Seconds until so many calls have been answered. `flush`: is called just before."""
         self._turn(side)
         first = self.rng.randrange(side.ring.n_sets - count + 1)
         side.ring.freshen(first, count)
         rows = self.rng.sample(range(first, first + count), min(count, self.most_seen)) if checked else []
         before = [side.ring.left(row) for row in rows]
         request = {"op": op, **self._where(side), "first": first, "count": count}
+        flush()
         start = time.perf_counter()
         answer = self._ask(side.process, request)
         seconds = time.perf_counter() - start

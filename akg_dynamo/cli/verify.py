@@ -98,6 +98,9 @@ class Found:
             t = v.timing
             faster = "" if t.wins() else ": not faster"
             lines.append(f"{t.ratio:.2f} x the speed of Model ({t.low:.2f} to {t.high:.2f}){faster}")
+            if t.cold_ratio:
+                cold = f"{t.kernel_cold_us:.4g} us a call against {t.eager_cold_us:.4g}"
+                lines.append(f"{t.cold_ratio:.2f} x with cold caches: {cold}")
         lines += [f"It refuses what Model takes: {text}." for text in v.refuses]
         lines += [f"Not judged: {text}." for text in v.unjudged]
         return [*lines, *self._open()]

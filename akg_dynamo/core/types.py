@@ -304,6 +304,8 @@ class Timing:
     """A/B result: `ratio` is eager's time over the kernel's, with its 95% interval; times in microseconds per call.
 
     On a device that queues work, what a call costs is the larger of its device time, given apart, and its host time.
+    *_cold_us: of a call whose data and code no cache holds (on a device, its data); 0 where that was not asked for, or
+    is less than the judge's clock can tell.
     """
 
     ratio: float
@@ -313,6 +315,13 @@ class Timing:
     kernel_us: float
     eager_device_us: float = 0.0
     kernel_device_us: float = 0.0
+    eager_cold_us: float = 0.0
+    kernel_cold_us: float = 0.0
+
+    @property
+    def cold_ratio(self) -> float:
+        """Eager's time over the kernel's with cold caches; 0 where it is not known."""
+        return self.eager_cold_us / self.kernel_cold_us if self.eager_cold_us and self.kernel_cold_us else 0.0
 
     def wins(self, threshold: float = 1.02) -> bool:
         """Whether the whole interval lies above `threshold`."""

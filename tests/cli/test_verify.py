@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from akg_dynamo.agents.verifier import shut_down
 from akg_dynamo.cli import verify
 from akg_dynamo.core.errors import KernelFileError, TaskError
-from akg_dynamo.core.types import Outcome, Trick
+from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
 
 TASK = """
 import torch
@@ -173,6 +174,18 @@ def test_exit_code_0_and_what_was_measured(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "right (plain PyTorch, no kernel of its own, on cpu, seed " in done.stdout
     assert "x the speed of Model" in done.stdout
+
+
+def test_who_wins_is_reported_with_cold_caches_too() -> None:
+    timing = Timing(2.0, 1.9, 2.1, 20.0, 10.0, eager_cold_us=90.0, kernel_cold_us=60.0)
+    found = verify.Found(Verdict(Outcome.RIGHT, "", ("all",), timing, 0.0, 0.0), "cpp", "cpu", 7)
+    assert found.lines()[1:3] == [
+        "2.00 x the speed of Model (1.90 to 2.10)",
+        "1.50 x with cold caches: 60 us a call against 90",
+    ]
+    assert found.as_json()["timing"]["eager_cold_us"] == 90.0
+    unknown = replace(found, verdict=replace(found.verdict, timing=replace(timing, kernel_cold_us=0.0)))
+    assert not any("cold" in line for line in unknown.lines())
 
 
 def test_a_reproduction_runs_on_its_own(tmp_path: Path) -> None:

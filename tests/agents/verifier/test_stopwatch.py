@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from akg_dynamo.agents.verifier import Judge
-from akg_dynamo.core.types import Outcome, Trick
+from akg_dynamo.core.types import Outcome, Ref, Subgraph, Trick
 
-from .kernels import add_relu, job
+from .kernels import add_relu, contiguous, job, op, single
 
 N = 50_000  # so large that no set of inputs waits long until it is used again
 RIGHT = "return (torch.relu(args[0] + args[1]),)"
@@ -86,6 +88,23 @@ def test_who_is_right_is_timed_to_the_end(judge: Judge) -> None:
     assert verdict.outcome is Outcome.RIGHT, verdict
     assert verdict.timing is not None
     assert verdict.timing.kernel_us > 1
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_winner_is_timed_with_cold_caches_if_that_is_asked_for(judge: Judge, trusted: bool) -> None:
+    slow = single("aten.clone.default", *(contiguous("float32", 1 << 17),) * 2)
+    several = Subgraph(slow.inputs, (), tuple(op("aten.neg.default", slow.inputs[0], Ref(i)) for i in range(30)), (30,))
+    asked = job(several, "return (args[0].clone(),)", trusted=trusted, threads=1, want_values=False, want_timing=True)
+    asked = replace(asked, timing_budget_s=0.12)
+    (plain,) = judge.judge([asked])
+    assert plain.timing is not None
+    assert plain.timing.cold_ratio == 0
+    for seed in range(8):  # on a busy machine nothing is told apart
+        (cold,) = judge.judge([replace(asked, want_cold=True, seed=seed)])
+        assert cold.timing is not None, cold
+        if cold.timing.cold_ratio:
+            break
+    assert cold.timing.eager_cold_us > cold.timing.kernel_cold_us > 0, cold.timing
 
 
 def test_a_claim_that_no_machine_can_keep_is_rejected(judge: Judge) -> None:
