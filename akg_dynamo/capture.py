@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from akg_dynamo.attention_masks import simplify_attention_masks
 from akg_dynamo.background import SwappableForward, background
 from akg_dynamo.channels_last import channels_last, has_convolutions, on_device, remembered
 from akg_dynamo.conv_bias import bias_apart
@@ -50,7 +51,7 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
     from akg_dynamo.rematerialise import partition
 
     reports: list[GraphReport] = []
-    rewrites: list[str] = []
+    rewrites = list(simplify_attention_masks(gm))
     layouts: list[str] = []  # of the joint graph, before there are reports
 
     def cut_in_two(joint: fx.GraphModule, inputs: Any, **settings: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -286,18 +287,18 @@ def quarantine(kernel: Kernel, reason: str, options: Options) -> None:
 
 def _solve(cuts: Sequence[Cut], options: Options) -> dict[str, Kernel | SplitReason]:
     """Kernels for the cuts. What the host lacks costs the kernels, never the model."""
-    subgraphs = {cut.subgraph.digest: cut.subgraph for cut in cuts}
+    subgraphs = [cut.subgraph for cut in cuts]
     if not subgraphs:
         return {}
     try:
-        return solve(list(subgraphs.values()), options)
+        return solve(subgraphs, options)
     except UserError:
         raise
     except AkgError as error:
         if str(error) not in _said:
             _said.add(str(error))
             log.warning("no kernels can be made here, the model runs with torch's operators: %s", error)
-        return dict.fromkeys(subgraphs, SplitReason(SplitReasonType.BUILD, str(error)))
+        return dict.fromkeys((sub.digest for sub in subgraphs), SplitReason(SplitReasonType.BUILD, str(error)))
 
 
 def _latch(kernel: Kernel, error: Exception, options: Options, report: GraphReport) -> None:

@@ -16,7 +16,7 @@ def printed(report: GraphReport) -> str:
 
 
 def test_rewrites_are_printed_as_they_are() -> None:
-    said = ("2 × attention [masked] otherwise", "12 convolutions run with channels last")
+    said = ("attention masks (2) [that] are causal", "12 convolutions run with channels last")
     text = printed(GraphReport("forward", 3, 40, rewrites=said))
     for sentence in said:
         assert text.count(f"  rewritten: {sentence}\n") == 1
