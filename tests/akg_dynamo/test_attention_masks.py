@@ -286,7 +286,9 @@ def test_explain_says_so(rewritten: list[fx.GraphModule]) -> None:
     for report in akg_dynamo.explain():
         console.print(report)
     text = console.export_text()
-    assert text.count("rewritten: attention masks (2) that, whatever the input, are causal: is_causal=True instead") == 1
+    assert (
+        text.count("rewritten: attention masks (2) that, whatever the input, are causal: is_causal=True instead") == 1
+    )
     assert text.count("rewritten: attention masks (1) that, whatever the input, hide nothing: there is none") == 1
 
 
