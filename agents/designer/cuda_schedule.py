@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from akg_dynamo.agents.designer.cuda_bands import bands
+from akg_dynamo.agents.designer.cuda_flat import flatten, scattered
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import (
     Access,
@@ -367,6 +368,8 @@ class CudaScheduler(Scheduler):
             _move_last(nest.outer, beside)
         if best in nest.outer:
             _move_last(nest.outer, best)
+        if not inner and nest.across is None and scattered(nest):
+            flatten(nest)
 
 
 def chunked_axis(extents: Sequence[int], count: int, rows: bool) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from akg_dynamo.agents.designer.cuda_bands import bands, carried, follows_a_mean, reads, sums_exponentials
+from akg_dynamo.agents.designer.cuda_flat import scattered
 from akg_dynamo.agents.designer.cuda_schedule import COLUMNS, WHOLE, chunked_axis, power_of_two
 from akg_dynamo.agents.designer.device import Device
 from akg_dynamo.agents.designer.domain import Access, Axis, leaves
@@ -170,7 +171,7 @@ class _Planner:
             rest = side * side // outer[self.nest.across]
             outer[self.nest.vector] = min(rest, power_of_two(self._value(self.nest.vector)))
             return NestPlan(outer, {}, self._warps(prod(outer.values()), 32 if side >= 64 else 8))
-        apart = self._apart()
+        apart = scattered(self.nest)
         budget = APART if apart else max(32, TILE_BYTES // self.item)
         while budget > 256 and total < 2 * self.device.processors * budget:
             budget //= 2
@@ -181,6 +182,8 @@ class _Planner:
                 most = min(left, max(32, 1024 // self.item)) if contiguous and self._reuses() else left
                 outer[axis] = self._fitting(self._value(axis), most, contiguous)
                 left //= outer[axis]
+                if apart and outer[axis] >= 32:
+                    left = 1
         per_thread = max(2, 32 // self.item)
         if self.nest.outer and self._loads() >= MANY_LOADS:
             per_thread = max(2, per_thread // 2)
@@ -194,24 +197,6 @@ class _Planner:
         """How many loads there are of neighbouring elements."""
         loads = {a for m in self.nest.members for a in leaves(m.tile)[1]}
         return sum(1 for a in loads if self.nest.outer[-1] in coefficients(a))
-
-    def _apart(self) -> bool:
-        """Whether most loads are of elements that no vector holds: every other one, or off a vector's bounds.
-
-        Such are a window's places. With several neighbours in a thread, as the store would like it, the threads of a
-        warp would be as far apart, and each load would be of as many lines.
-        """
-        vector = self.nest.vector
-        if vector is None:
-            return False
-        places: dict[Storage, int] = {}
-        for access in {a for m in self.nest.members for a in leaves(m.tile)[1]}:
-            step = coefficients(access).get(vector, 0)
-            start = sum(i.const * s for i, s in zip(access.indices, access.storage.strides, strict=True))
-            aligned = isinstance(start, int) and start * access.storage.dtype.size_bytes % 16 == 0
-            if step != 0 and (step != 1 or not aligned):
-                places[access.storage] = places.get(access.storage, 0) + 1
-        return max(places.values(), default=0) >= MANY_LOADS
 
     def _reuses(self) -> bool:
         """Whether what is read for one row is read again for the next: then a tile has several rows."""

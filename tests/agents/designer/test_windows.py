@@ -195,3 +195,14 @@ def test_a_window_of_many_elements_has_no_rule(
 ) -> None:
     sub = to_subgraph(lambda x: F.avg_pool2d(x, 7), (torch.randn(2, 3, 7, 7),))[0]
     assert isinstance(design(sub, Target()), SplitReason)
+
+
+def test_on_a_gpu_neighbouring_threads_have_neighbouring_results(
+    to_subgraph: Callable[..., tuple[Subgraph, list[int], list[int]]],
+) -> None:
+    """Planes of 56 by 56: no lane of a tile of 64 is idle, and all places are read from one tensor."""
+    sub = to_subgraph(lambda x: F.max_pool2d(x, 3, 2, 1) * 2, (torch.empty(8, 64, 112, 112),))[0]
+    found = design(sub, H200)
+    assert isinstance(found, Design)
+    assert {c.name for c in found.sketch.constexprs} == {"BN", "num_warps"}
+    assert [t.kind for t in found.sketch.tensors] == ["in", "out"]
