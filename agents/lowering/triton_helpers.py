@@ -54,6 +54,23 @@ def sigmoid(x):
 """,
     """\
 @triton.jit
+def one_plus_erf(x):
+    # For results of 16 bits, in 60% of the instructions: 2 to a polynomial that is 0 at 0 is erfc of |x|, to 1e-5 up to
+    # 4 and 1e-3 up to 9, where it vanishes. Nothing cancels, as it does in a sum that comes near 0.
+    a = tl.abs(x)
+    p = tl.fma(a, -3.52101068e-08, 2.0268551e-06)
+    p = tl.fma(a, p, -4.91580759e-05)
+    p = tl.fma(a, p, 0.000672387599)
+    p = tl.fma(a, p, -0.00586296571)
+    p = tl.fma(a, p, 0.0351185389)
+    p = tl.fma(a, p, -0.153640628)
+    p = tl.fma(a, p, -0.916515648)
+    p = tl.fma(a, p, -1.62815046)
+    tail = tl.exp2(a * p)
+    return tl.where(x < 0, tail, 2.0 - tail)
+""",
+    """\
+@triton.jit
 def float_mod(a, b):
     # torch.remainder: the sign of b.
     r = libdevice.fmod(a, b)

@@ -26,7 +26,9 @@ from akg_dynamo.agents.lowering.triton_names import Names
 from akg_dynamo.agents.lowering.triton_ops import (
     HALVES,
     TYPES,
+    Kind,
     Tile,
+    call,
     cast,
     inverse,
     literal,
@@ -259,6 +261,11 @@ class ValueWriter:
         """An elementwise operation."""
         if not self.exact and _is_reciprocal_root(value):  # torch's own is the hardware's
             return operation("rsqrt", [self.tile(value.args[-1].args[0])], value.dtype, rough=True)
+        rough = value in self.rough and self.many(value)
+        erf = _erf_plus_one(value) if rough else None
+        if erf is not None and len(self.phase.users[erf]) == 1:
+            argument = typed(self.tile(erf.args[0]))
+            return call("one_plus_erf", [argument], Kind(value.dtype, argument.held, argument.axes))
         args = [self.tile(a) for a in value.args]
         if value.name == "spread":
             return self.broadcast(args[0], value.axes)
@@ -268,7 +275,7 @@ class ValueWriter:
             factor = inverse(args[1], exact=self.exact)
             if factor is not None:
                 return operation("mul", [args[0], factor], value.dtype)
-        return operation(value.name, args, value.dtype, rough=value in self.rough and self.many(value))
+        return operation(value.name, args, value.dtype, rough=rough)
 
     def many(self, value: Value) -> bool:
         """Whether it has so many lanes that what an operation costs counts."""
@@ -549,6 +556,14 @@ def _is_reciprocal_root(value: Value) -> bool:
         return False
     one, root = value.args
     return one.kind == "literal" and one.data == 1.0 and root.kind == "op" and root.name == "sqrt"
+
+
+def _erf_plus_one(value: Value) -> Value | None:
+    """The erf(x) of 1 + erf(x), in f32."""
+    if value.name != "add" or value.dtype is not DType.F32:
+        return None
+    one, erf = sorted(value.args, key=lambda v: v.kind != "literal")
+    return erf if one.kind == "literal" and one.data == 1.0 and erf.kind == "op" and erf.name == "erf" else None
 
 
 def _other(value: float | int | bool, dtype: DType) -> str:

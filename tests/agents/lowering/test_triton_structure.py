@@ -6,12 +6,14 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from lowered import Array, arrays_for
-from triton_lowered import compare
+from triton_lowered import compare, execute
 
 from akg_dynamo.agents.lowering.triton_cuda import TritonKernel, lower
 from akg_dynamo.agents.sketch import parse
-from akg_dynamo.agents.sketch.ast import Sketch
+from akg_dynamo.agents.sketch.ast import DType, Sketch
+from akg_dynamo.agents.sketch.numerics import numpy_dtype
 from akg_dynamo.core.errors import LoweringError
 
 
@@ -296,6 +298,47 @@ def test_approximations_where_16_bits_are_all_that_remains() -> None:
     assert "libdevice.exp(v)" in source("f32", "reduce_argmax(v, j)")  # stored at 32 bits
     assert "libdevice.exp(v)" in source("bf16", "reduce_argmax(e, j)")  # e decides which
     checked(parse(text.replace("DT", "bf16").replace("WHERE", "reduce_argmax(v, j)")), {"M": 3, "N": 1000})
+
+
+GELU = """sketch gelu {
+  symbols: N
+  tensors: x[N]: DT in, y[N]: OUT out
+  @llm_hint("parallel")
+  for i in range(0, N, 1024):
+    v = cast(load(x[i:i+1024]), f32)
+    store(cast(v * 0.5 * SUM, OUT) -> y[i:i+1024])
+}"""
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_one_plus_erf_for_16_bits(dtype: str) -> None:
+    """No worse than eager's for any number there is, and where eager's sum is all rounding errors much better."""
+
+    def sketch(out: str, total: str = "(1.0 + erf(v * 0.70710677))") -> Sketch:
+        return parse(GELU.replace("DT", dtype).replace("OUT", out).replace("SUM", total))
+
+    assert "one_plus_erf(v * 0.70710677)" in lower(sketch(dtype)).source
+    assert "one_plus_erf(v * 0.70710677)" in lower(sketch(dtype, "(erf(v * 0.70710677) + 1.0)")).source
+    assert "libdevice.erf" in lower(sketch("f32")).source
+    assert "libdevice.erf" in lower(sketch(dtype, "(2.0 + erf(v * 0.70710677))")).source
+
+    torch_type = torch.bfloat16 if dtype == "bf16" else torch.float16
+    x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch_type)
+    given = {
+        "x": x.view(torch.int16).numpy().view(numpy_dtype(DType(dtype))),
+        "y": np.zeros(2**16, numpy_dtype(DType(dtype))),
+    }
+    execute(sketch(dtype), given, {"N": 2**16}, {"N": 2**16})
+    got = torch.from_numpy(given["y"].view(np.int16)).view(torch_type)
+    eager = (x.float() * 0.5 * (1.0 + torch.erf(x.float() * 0.70710677))).to(torch_type)
+    special = ~torch.isfinite(x)
+    assert torch.equal(got[special].isnan(), eager[special].isnan())
+    assert torch.equal(got[special].nan_to_num(), eager[special].nan_to_num())
+    wide = x[~special].double()
+    truth = wide * 0.5 * torch.special.erfc(wide * -(0.5**0.5))
+    error, eager_error = ((y[~special].double() - truth).abs() for y in (got, eager))
+    unit = torch.finfo(torch_type).eps * truth.abs().clamp_min(torch.finfo(torch_type).tiny)
+    assert (error <= torch.maximum(eager_error, 0.53 * unit)).all()
 
 
 def test_numbers_keep_to_what_triton_takes_for_an_f32() -> None:
