@@ -9,8 +9,11 @@ first named. It must not be registered a second way: torch refuses duplicate nam
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from akg_dynamo.options import parse
 
@@ -37,6 +40,8 @@ class AkgBackend:
             OptionError: an unknown mode, option or value.
         """
         chosen = parse(options, mode)
+        if chosen.generation != "cached":
+            _foresee()
         from akg_dynamo.capture import compile_dynamo_graph  # naming the backend should not cost the whole compiler
 
         return compile_dynamo_graph(gm, example_inputs, chosen)
@@ -51,4 +56,17 @@ class AkgBackend:
             reset()
 
 
+def _foresee() -> None:
+    """Starts the judge of kernels for a GPU while the model is still traced: its processes take a second or two.
+
+    On a CPU they would take a core that tracing needs. Contexts on the device wait until there is something to judge.
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own
+        from akg_dynamo.agents.verifier import foresee
+
+        with contextlib.suppress(OSError):  # raised again when there is something to judge, and reported then
+            foresee()
+
+
 akg = AkgBackend()
+_foresee()

@@ -1,7 +1,8 @@
 """From subgraphs to kernels: the whole story on one screen.
 
     look up -> (misses) design -> lower -> build, all together -> judge the values while others still build
-            -> of several variants take the fastest -> time the right ones on quiet cores -> file the verdicts -> load
+            -> time the right ones on quiet cores -> where it may pay, race variants and judge the one that wins
+            -> file the verdicts -> load
 
 `solve` is called once per graph with every subgraph that was cut out of it. A subgraph for which no kernel was right
 and worth it gets a `SplitReason`, and stays with torch.
@@ -10,10 +11,12 @@ and worth it gets a `SplitReason`, and stays with torch.
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -49,9 +52,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Solution = Kernel | SplitReason
+_Building = tuple[Candidate, "Future[None]"]
 
 _MOST_VARIANTS = 6
 _TUNING_S = 2.0  # for all kernels of a graph together: enough for one by itself, and little of a model's first call
+_TUNERS = 2  # kernels that are tuned at the same time: the judge takes turns, and never waits
 _FAULTS = (  # of a kernel, not of its task
     Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.REJECTED,
 )  # fmt: skip
@@ -65,12 +70,13 @@ class _Work:
     target: Target
     key: str
     entry: Entry | None = None
+    uses: int = 1  # by the graph
     claim: Claim | None = None
     candidate: Candidate | None = None
     right: Future[Verdict] | None = None
-    others: list[Candidate] = field(default_factory=list)  # variants
+    others: Iterator[Candidate] = field(default_factory=lambda: iter(()))  # variants, written when they are asked for
     seed: int = field(default_factory=lambda: int.from_bytes(os.urandom(4), "little"))  # one oracle for all of them
-    spare: list[tuple[Candidate, Future[None]]] = field(default_factory=list)  # those that are being built
+    spare: Future[list[_Building]] | None = None  # the variants that are being built
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -113,9 +119,14 @@ def close_judge() -> None:
 
 
 def solve(subgraphs: Iterable[Subgraph], options: Options) -> dict[str, Solution]:
-    """A kernel, or the reason why there is none, for each distinct subgraph, by its digest."""
+    """A kernel, or the reason why there is none, for each distinct subgraph, by its digest.
+
+    A subgraph that the graph has several times had better be given as often: what is worth tuning depends on it.
+    """
     store = store_for(options)
+    subgraphs = list(subgraphs)
     unique = {sub.digest: sub for sub in subgraphs}
+    uses = Counter(sub.digest for sub in subgraphs)
     solutions: dict[str, Solution] = {}
     misses: list[_Work] = []
     targets: dict[str, Target] = {}
@@ -123,7 +134,7 @@ def solve(subgraphs: Iterable[Subgraph], options: Options) -> dict[str, Solution
         target = targets.setdefault(sub.device, options.target_for(sub.device))
         version = by_rules.toolchain_version(target)
         key = signature.key(sub, target, numerics=options.numerics, rtol=options.rtol, toolchain=version)
-        work = _Work(sub, target, key, store.get(key))
+        work = _Work(sub, target, key, store.get(key), uses[digest])
         solution = _from_entry(work, options, store)
         if solution is not None:
             solutions[digest] = solution
@@ -249,42 +260,63 @@ def _judged(
         if work.claim is None:
             solutions[work.sub.digest] = SplitReason(SplitReasonType.ELSEWHERE)
             continue
-        candidates = _candidates(work, run.options.numerics)
-        if isinstance(candidates, SplitReason):
-            solutions[work.sub.digest] = candidates
-            run.store.put(refused(work.key, work.sub.text, candidates, _provenance(work.sub)))
+        candidate = _first_candidate(work, run.options.numerics)
+        if isinstance(candidate, SplitReason):
+            solutions[work.sub.digest] = candidate
+            run.store.put(refused(work.key, work.sub.text, candidate, _provenance(work.sub)))
             continue
-        work.candidate, *work.others = candidates
+        work.candidate = candidate
         built = pool.submit(_build, work.candidate, work.target, run.store.objects)
         work.right = _then(built, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
         pending.append(work)
     return [(work, _settle(work)) for work in pending]
 
 
-def _candidates(work: _Work, numerics: str) -> list[Candidate] | SplitReason:
-    """Kernels by rules, the best guess first; or the cached one that is only waiting to be timed or judged here."""
+def _first_candidate(work: _Work, numerics: str) -> Candidate | SplitReason:
+    """The best guess of the rules, or the cached kernel that is only waiting to be timed or judged here."""
     if work.entry is not None and work.entry.candidate is not None:
-        return [work.entry.candidate]
-    sub, name = work.sub, op_name(work.sub)
-    found: list[Candidate] = []
-    refusal = ""
+        return work.entry.candidate
     try:
-        designs = _designs(sub, work.target, numerics)
-        if isinstance(designs, SplitReason):
-            return designs
-        for design in designs[:_MOST_VARIANTS]:
-            found.append(by_rules.write(sub, design, work.target, name, numerics=numerics))
+        designs = _designs(work.sub, work.target, numerics)
+    except SketchError as error:
+        return _refusal(work, error)
+    if isinstance(designs, SplitReason):
+        return designs
+    work.others = _written(work, designs, numerics)
+    try:
+        return next(work.others)
     except (SketchError, LoweringError) as error:
-        # A rule that makes an ill-formed sketch is a defect of ours; the user's model still runs, and it is said.
-        log.warning("%s for %s: %s", "a variant less" if found else "no kernel", name, error)
-        refusal = str(error)
-    return list({c.digest: c for c in found}.values()) or SplitReason(SplitReasonType.DESIGN, refusal)
+        return _refusal(work, error)
 
 
-def _designs(sub: Subgraph, target: Target, numerics: str) -> list[Design] | SplitReason:
-    from akg_dynamo.agents.designer.variants import variants
+def _refusal(work: _Work, error: AkgError) -> SplitReason:
+    # A rule that makes an ill-formed sketch is a defect of ours; the user's model still runs, and it is said.
+    log.warning("no kernel for %s: %s", op_name(work.sub), error)
+    return SplitReason(SplitReasonType.DESIGN, str(error))
 
-    return variants(sub, target, numerics)
+
+def _written(work: _Work, designs: Iterable[Design], numerics: str) -> Iterator[Candidate]:
+    """The kernels of these designs, those that differ."""
+    seen: set[str] = set()
+    for design in itertools.islice(designs, _MOST_VARIANTS):
+        candidate = by_rules.write(work.sub, design, work.target, op_name(work.sub), numerics=numerics)
+        if candidate.digest not in seen:
+            seen.add(candidate.digest)
+            yield candidate
+
+
+def _variants(work: _Work) -> Iterator[Candidate]:
+    """What else there is to try, as far as it can be written."""
+    try:
+        yield from work.others
+    except (SketchError, LoweringError) as error:
+        log.warning("a variant less for %s: %s", op_name(work.sub), error)
+
+
+def _designs(sub: Subgraph, target: Target, numerics: str) -> Iterable[Design] | SplitReason:
+    from akg_dynamo.agents.designer.variants import one_by_one
+
+    return one_by_one(sub, target, numerics)
 
 
 def _build(candidate: Candidate, target: Target, objects: Path) -> None:
@@ -333,46 +365,69 @@ def _measured(judged: Sequence[tuple[_Work, Verdict]], run: _Run, pool: Executor
 
     The largest kernels come first: it is their variants that differ. Variants are built while others are timed.
     """
-    ordered = sorted(judged, key=lambda pair: -tuning.bytes_moved(pair[0].sub))
+    ordered = sorted(judged, key=lambda pair: -pair[0].uses * tuning.bytes_moved(pair[0].sub))
+    ordered = [(w, _another(w, verdict, run) if verdict.outcome in _FAULTS else verdict) for w, verdict in ordered]
+    if run.options.gate != "profit":
+        yield from ordered
+        return
+    shares = tuning.Shares((work.sub, work.target, work.uses) for work, _ in ordered)
+    asked = [_ask(work, run, timing=True) if verdict.outcome is Outcome.RIGHT else None for work, verdict in ordered]
     timed: list[tuple[_Work, Verdict]] = []
-    for work, verdict in ordered:
-        if verdict.outcome in _FAULTS:
-            verdict = _another(work, verdict, run)
-        if verdict.outcome is Outcome.RIGHT and run.options.gate == "profit":
-            verdict = _timed(work, verdict, run)
-            hopeful = verdict.timing and not tuning.has_nothing_to_gain(work.sub, work.target, verdict.timing)
-            if hopeful and not run.is_late:
-                work.spare = [(c, pool.submit(_build, c, work.target, run.store.objects)) for c in work.others]
-        timed.append((work, verdict))
+    for (work, verdict), timing in zip(ordered, asked, strict=True):
+        timed.append((work, _with_timing(verdict, timing) if timing is not None else verdict))
+        found = timed[-1][1].timing
+        if found is None:
+            continue
+        shares.add(work.sub, found)
+        if not run.is_late and shares.worth_tuning(work.sub, work.target, found):
+            work.spare = pool.submit(_start_building, work, pool, run.store.objects)
     deadline = time.monotonic() + _TUNING_S
-    for work, verdict in timed:
-        if work.spare and time.monotonic() < deadline and not run.is_late:
-            verdict = _best_variant(work, verdict, run)
-        yield work, verdict
+
+    def tuned(work: _Work, verdict: Verdict) -> Verdict:
+        too_late = time.monotonic() > deadline or run.is_late
+        return verdict if work.spare is None or too_late else _best_variant(work, verdict, run, shares)
+
+    with ThreadPoolExecutor(max_workers=_TUNERS, thread_name_prefix="akg-tune") as tuners:
+        yield from zip((work for work, _ in timed), tuners.map(lambda pair: tuned(*pair), timed), strict=True)
 
 
-def _best_variant(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
+def _start_building(work: _Work, pool: Executor, objects: Path) -> list[_Building]:
+    """Writes the variants, and has each built as soon as it is written."""
+    return [(c, pool.submit(_build, c, work.target, objects)) for c in _variants(work)]
+
+
+def _best_variant(work: _Work, verdict: Verdict, run: _Run, shares: tuning.Shares) -> Verdict:
     """Puts the fastest variant that is right in the place of the first guess, which is right; its verdict."""
-    assert work.candidate is not None
+    first = work.candidate
+    assert first is not None
+    assert work.spare is not None
 
-    def ask(candidate: Candidate, *, timing: bool = False) -> Verdict:
+    def race(rivals: Sequence[Candidate]) -> Sequence[float]:
+        try:
+            return run.judge.race(run.job(work), rivals).result() if rivals else ()
+        except AkgError as error:
+            log.warning("the variants of %s could not be timed: %s", first.name, error)
+            return ()
+
+    def judge(candidate: Candidate) -> Verdict:
         work.candidate = candidate
-        return _asked(work, run, timing=timing)
+        return _asked(work, run)
 
     work.candidate, found = tuning.fastest(
-        work.candidate,
+        first,
         verdict,
-        [c for c, built in work.spare if built.exception() is None],
-        time=lambda candidate: ask(candidate, timing=True).timing,
-        judge=ask,
+        [candidate for candidate, built in work.spare.result() if built.exception() is None],
+        race=race,
+        judge=judge,
+        share=shares.of(work.sub),
     )
-    return found if found.timing is not None else _timed(work, found, run)
+    return found if found is verdict else _with_timing(found, _ask(work, run, timing=True))
 
 
 def _another(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
     """The verdict on the first of the other variants that is right, if one is."""
     first = work.candidate
-    for candidate in work.others:
+    for candidate in _variants(work):
         if run.is_late:
             break
         work.candidate = candidate
@@ -383,24 +438,37 @@ def _another(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
         found = _asked(work, run)
         if found.outcome is Outcome.RIGHT:
             log.warning("of %s one variant is not right, another is: %s", candidate.name, verdict.detail)
-            work.others = []
             return found
-    work.candidate, work.others = first, []
+    work.candidate = first
     return verdict
 
 
-def _asked(work: _Work, run: _Run, *, timing: bool = False) -> Verdict:
-    """What the judge says of the candidate as it stands."""
+def _ask(work: _Work, run: _Run, *, timing: bool = False) -> Future[Verdict]:
+    """The question to the judge about the candidate as it stands."""
     try:
-        return run.judge.submit(run.job(work, timing=timing)).result()
+        return run.judge.submit(run.job(work, timing=timing))
+    except AkgError as error:
+        failed: Future[Verdict] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _answer(asked: Future[Verdict]) -> Verdict:
+    try:
+        return asked.result()
     except AkgError as error:
         return Verdict(Outcome.NOT_JUDGED, str(error))
 
 
-def _timed(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
+def _asked(work: _Work, run: _Run) -> Verdict:
+    """What the judge says of the candidate's values."""
+    return _answer(_ask(work, run))
+
+
+def _with_timing(verdict: Verdict, timing: Future[Verdict]) -> Verdict:
     """The same verdict with its timing (the judge times winners again on fresh data, and reports the second series)."""
-    measured = _asked(work, run, timing=True)
-    return measured if measured.timing is None else replace(verdict, timing=measured.timing)
+    measured = _answer(timing)
+    return verdict if measured.timing is None else replace(verdict, timing=measured.timing)
 
 
 def _file(work: _Work, verdict: Verdict, run: _Run) -> Solution:

@@ -1,6 +1,7 @@
 """The tuner's candidates: the designs worth measuring for a subgraph, the best guess first.
 
     first, *others = variants(subgraph, target)
+    one_by_one(subgraph, target)              the same, each made when it is asked for
 
 The cost model chooses the first. The others move one thing away from it, in the phases that move most of the bytes:
 smaller and larger tiles, fewer and more warps, rows held whole against rows in a loop, one phase against several.
@@ -27,19 +28,27 @@ _TRIPS = (Knobs(warps=1), Knobs(warps=-1), Knobs(tile=1), Knobs(tile=-1), Knobs(
 
 def variants(sub: Subgraph, target: Target, numerics: str = "bounded") -> list[Design] | SplitReason:
     """The designs worth measuring, at most `MOST`; or why there is none. numerics: as in the options."""
+    designs = one_by_one(sub, target, numerics)
+    return designs if isinstance(designs, SplitReason) else list(designs)
+
+
+def one_by_one(sub: Subgraph, target: Target, numerics: str = "bounded") -> Iterator[Design] | SplitReason:
+    """The same: the first is wanted at once, the others only if it is worth measuring them."""
     if target.backend != "cuda":
         only = design(sub, target, numerics)
-        return [only] if isinstance(only, Design) else only
+        return iter((only,)) if isinstance(only, Design) else only
     mapping = Mapping.of(sub, target, numerics)
-    if isinstance(mapping, SplitReason):
-        return mapping
+    return mapping if isinstance(mapping, SplitReason) else _distinct(mapping)
+
+
+def _distinct(mapping: Mapping) -> Iterator[Design]:
     found: list[Design] = []
     for candidate in _candidates(mapping):
         if candidate not in found:
             found.append(candidate)
+            yield candidate
         if len(found) == MOST:
             break
-    return found
 
 
 def _candidates(mapping: Mapping) -> Iterator[Design]:

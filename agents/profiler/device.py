@@ -158,37 +158,48 @@ class DeviceClock:
             side.hold_s = min(4 * side.hold_s, _LONGEST_HOLD_S)
 
 
-class DeviceMeasure:
-    """Eager and a kernel on one device, for `abba.compare`: each sample is what a call costs.
+class DeviceCosts:
+    """Several programs on one device that compute the same: what a call of each costs.
 
-    Where one of device and host time is known to be well below the other on both sides, only the other is taken.
+    Where one of device and host time is known to be well below the other on all of them, only the other is taken.
     """
 
-    def __init__(self, queue: Queue, eager: Call, kernel: Call, n_sets: int) -> None:
+    def __init__(self, queue: Queue, calls: Sequence[Call], n_sets: int) -> None:
         self.clock = DeviceClock(queue)
-        self.sides = {False: _Side(eager), True: _Side(kernel)}
-        self.device_us: dict[bool, list[float]] = {False: [], True: []}
-        for side in self.sides.values():
+        self.sides = [_Side(call) for call in calls]
+        self.device_us: list[list[float]] = [[] for _ in calls]
+        for side in self.sides:
             for i in range(max(2, n_sets)):  # what is loaded and allocated once
                 side.call(i)
             side.host_s = min(self.clock.host_s(side, 2, i) for i in range(3))
             side.hold_s = max(_SHORTEST_HOLD_S, min(_LONGEST_HOLD_S, 2 * 1.5 * (side.host_s + _HOLD_PER_CALL_S)))
             side.device_s = min(self.clock.device_s(side, 2, i) for i in range(2))
-        self.times_host = any(side.host_s > _WELL_BELOW * side.device_s for side in self.sides.values())
-        self.times_device = any(side.device_s > _WELL_BELOW * side.host_s for side in self.sides.values())
+        self.times_host = any(side.host_s > _WELL_BELOW * side.device_s for side in self.sides)
+        self.times_device = any(side.device_s > _WELL_BELOW * side.host_s for side in self.sides)
 
-    def __call__(self, kernel: bool, n_calls: int, index: int) -> float:
-        """Seconds of one call, whatever `n_calls` says: how many make a sample depends on what is measured."""
-        side, cost = self.sides[kernel], 0.0
+    def cost_s(self, who: int, index: int) -> float:
+        """Seconds of one call of that program."""
+        side, cost = self.sides[who], 0.0
         if self.times_device:
             count = _count(side.device_s, 1, _MOST_DEVICE_CALLS)
             side.hold_s = max(side.hold_s, min(_LONGEST_HOLD_S, 1.5 * count * (side.host_s + _HOLD_PER_CALL_S)))
             cost = self.clock.device_s(side, count, index)
-            self.device_us[kernel].append(cost * 1e6)
+            self.device_us[who].append(cost * 1e6)
         if self.times_host:
             count = _count(side.host_s, 2, _MOST_HOST_CALLS)
             cost = max(cost, self.clock.host_s(side, count, index))
-        return cost * n_calls
+        return cost
+
+
+class DeviceMeasure(DeviceCosts):
+    """Eager and a kernel, for `abba.compare`: each sample is what a call costs."""
+
+    def __init__(self, queue: Queue, eager: Call, kernel: Call, n_sets: int) -> None:
+        super().__init__(queue, (eager, kernel), n_sets)
+
+    def __call__(self, kernel: bool, n_calls: int, index: int) -> float:
+        """Seconds of one call, whatever `n_calls` says: how many make a sample depends on what is measured."""
+        return self.cost_s(kernel, index) * n_calls
 
 
 def _count(seconds: float, least: int, most: int) -> int:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import math
 import os
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,7 +33,9 @@ from akg_dynamo.cache.store import OBJECTS, Store
 from akg_dynamo.core import settings
 from akg_dynamo.core.errors import JudgeError
 from akg_dynamo.core.protection import Protection
-from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
+from akg_dynamo.core.types import Candidate, Outcome, Timing, Trick, Verdict
+
+_T = TypeVar("_T")
 
 _END_S = 10.0
 _IDLE_S = 60.0
@@ -67,7 +70,7 @@ class _Process:
         self.owner = os.getpid()
         self.control = control
         self.channel = channel
-        self.pending: dict[int, Future[Verdict]] = {}
+        self.pending: dict[int, Future[Any]] = {}
         self.asked: dict[int, Future[Protection]] = {}
         self.lock = threading.Lock()
         self.sending = threading.Lock()
@@ -84,16 +87,22 @@ class _Process:
             self.channel.send({"warm": ordinal})
 
     def submit(self, job: Job) -> Future[Verdict]:
-        future: Future[Verdict] = Future()
+        return self._ask({}, pickle.dumps(job), job.device)
+
+    def race(self, job: Job, rivals: Sequence[Candidate]) -> Future[list[float]]:
+        return self._ask({"race": True}, pickle.dumps((job, tuple(rivals))), job.device)
+
+    def _ask(self, message: dict[str, Any], blob: bytes, device: str) -> Future[Any]:
+        future: Future[Any] = Future()
         with self.lock:
             if self.dead:
                 raise JudgeError("the judge's process has ended")
-            self.on_device |= job.device != "cpu"
+            self.on_device |= device != "cpu"
             number = next(self.numbers)
             self.pending[number] = future
         try:
             with self.sending:  # which may wait for the judge, while the reader takes in its verdicts
-                self.channel.send({"id": number}, pickle.dumps(job))
+                self.channel.send({"id": number, **message}, blob)
         except ChannelClosed:
             with self.lock:
                 if self.pending.pop(number, None) is not None:
@@ -136,6 +145,8 @@ class _Process:
                 future = self.pending.pop(message["id"])
             if "error" in message:
                 future.set_exception(JudgeError(message["error"]))
+            elif "race" in message:
+                future.set_result([math.inf if cost is None else cost for cost in message["race"]])
             else:
                 future.set_result(_verdict(message["verdict"]))
         with self.lock:
@@ -192,6 +203,11 @@ def _acquire() -> _Process:
         return _warm
 
 
+def foresee() -> None:
+    """Start the processes for jobs that may come soon: loading torch takes a second or two. They end if none comes."""
+    _acquire().on_device = True
+
+
 def shut_down() -> None:
     """End the judge's processes; the next `Judge` starts new ones."""
     global _warm  # noqa: PLW0603
@@ -207,6 +223,15 @@ atexit.register(shut_down)
 def _ordinal() -> int:
     """The CUDA device that this process uses."""
     return torch.cuda.current_device() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
+
+
+def _as_here(job: Job) -> Job:
+    """With what is left to the process that submits it."""
+    if job.flags is None:
+        job = replace(job, flags=EagerFlags.now())
+    if job.ordinal is None and job.device == "cuda":
+        job = replace(job, ordinal=_ordinal())
+    return job
 
 
 class Judge:
@@ -245,7 +270,12 @@ class Judge:
     def warm(self, device: str) -> None:
         """Say that jobs on that device will come: contexts take a second or two, in other processes."""
         if device != "cpu":
-            self._process.warm(_ordinal())
+            self._living().warm(_ordinal())
+
+    def _living(self) -> _Process:
+        if self._process.dead:
+            self._process = _acquire()
+        return self._process
 
     def protection(self, device: str = "cpu", *, trusted: bool = False) -> Protection:
         """What candidates for that device are kept from on this host."""
@@ -253,17 +283,22 @@ class Judge:
 
     def submit(self, job: Job) -> Future[Verdict]:
         """Queue a job; its verdict comes later. Jobs are judged in the order they are submitted."""
-        if job.flags is None:
-            job = replace(job, flags=EagerFlags.now())
-        if job.ordinal is None and job.device == "cuda":
-            job = replace(job, ordinal=_ordinal())
-        if self._process.dead:
-            self._process = _acquire()
+        job = _as_here(job)
+        return self._asked(lambda process: process.submit(job))
+
+    def race(self, job: Job, rivals: Sequence[Candidate]) -> Future[list[float]]:
+        """Queue the question which variant is the fastest: seconds of a call of the job's candidate and of each rival,
+        on the same inputs and without eager; infinite for those that cannot be run. Kernels by rules only.
+        """
+        job = _as_here(job)
+        return self._asked(lambda process: process.race(job, rivals))
+
+    def _asked(self, ask: Callable[[_Process], Future[_T]]) -> Future[_T]:
         try:
-            return self._process.submit(job)
+            return ask(self._living())
         except JudgeError:  # it ended a moment ago
             self._process = _acquire()
-            return self._process.submit(job)
+            return ask(self._process)
 
     def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
         """The verdicts, in the order of the jobs."""

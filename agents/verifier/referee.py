@@ -11,7 +11,7 @@ import functools
 import os
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker, Workers
 from akg_dynamo.core.protection import Protection
-from akg_dynamo.core.types import Outcome, Timing, Trick, Verdict
+from akg_dynamo.core.types import Candidate, Outcome, Timing, Trick, Verdict
 
 _MANY_ELEMENTS = 1 << 21
 _KEPT_ARENA_BYTES = 64 << 20
@@ -208,6 +208,24 @@ class Referee:
         if job.flags is not None:
             job.flags.apply()
         if job.device not in ("cpu", "cuda"):
+    def race(self, job: Job, rivals: Sequence[Candidate]) -> list[float | None]:
+        """Seconds of a call of the job's candidate and of each rival, all written by rules; none for one that raises.
+
+        Raises `Failed` when nothing can be said of them together.
+        """
+        self._prepare(job)
+        worker = self.worker_for(job)
+        try:
+            means = plan.means(job.subgraph, job.device)
+            for candidate in (job.candidate, *rivals):
+                self._load(worker, replace(job, candidate=candidate, want_timing=False), means)
+            values = Values(self.drawer, worker, job, means, [])
+            with self._device_lock(job, alone=True):
+                watch = Stopwatch(worker, worker, job, values, self._ceiling(job.device))
+                return watch.race([candidate.digest for candidate in rivals])
+        finally:
+            self._tidy(job, worker)
+
             raise Failed(Outcome.NOT_JUDGED, "its tensors are on several devices, or on one that is not known here")
         if job.device == "cuda":
             try:
@@ -469,7 +487,10 @@ def main(parent: Channel, zygote: Channel, folder: str, shared: str) -> None:
                 found = referee.protection(message["protection"], trusted=message["trusted"])
                 parent.send({**reply, "protection": found.to_json()})
                 continue
-            verdict = referee.judge(pickle.loads(blob))  # from the parent, who is trusted
+            if "race" in message:
+                parent.send({**reply, "race": referee.race(*pickle.loads(blob))})  # from the parent, who is trusted
+                continue
+            verdict = referee.judge(pickle.loads(blob))
             reply["verdict"] = {
                 "outcome": verdict.outcome.name,
                 "detail": verdict.detail,

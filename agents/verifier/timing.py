@@ -110,12 +110,15 @@ class Stopwatch:
         self._prepare_twin()
         return _mean([self._at(sizes) for sizes in several])
 
-    def _at(self, sizes: Mapping[str, int]) -> Timing:
+    def _at_sizes(self, sizes: Mapping[str, int]) -> None:
         sub = self.job.subgraph
         self.group = plan.Group(sizes, self.values.kind, 1, plan.UNPOOLED_SLACK)
         self.n_bytes = max(4 * elements(sub, sizes), storage_bytes(sub, sizes))
         self.most_seen = max(_ROWS_CHECKED, min(_ROWS_SEEN, _SEEN_BYTES // max(self.n_bytes, 1)))
         self.threads = None
+
+    def _at(self, sizes: Mapping[str, int]) -> Timing:
+        self._at_sizes(sizes)
         timing = self._in_its_process() if self.job.trusted else self._apart()
         self._hold_to_the_roof(timing)
         return timing
@@ -137,14 +140,27 @@ class Stopwatch:
     # -- in the candidate's process -----------------------------------------------------------------------------------
 
     def _in_its_process(self) -> Timing:
+        request = {"op": "time", **self._laid_out(), "budget_s": self.job.timing_budget_s, "cold": self.job.want_cold}
+        return Timing(*self._ask(self.worker, request)["timing"])
+
+    def race(self, rivals: Sequence[str]) -> list[float | None]:
+        """Seconds of a call of the candidate and of each rival, by digest; each has the time of half a verdict."""
+        self._at_sizes(self.traced)
+        runners = [self.job.candidate.digest, *rivals]
+        budget_s = len(runners) * self.job.timing_budget_s / 2
+        request = {"op": "race", **self._laid_out(), "runners": runners, "budget_s": budget_s}
+        found: list[float | None] = self._ask(self.worker, request)["seconds"]
+        return found
+
+    def _laid_out(self) -> dict[str, Any]:
+        """The data sets of calls in one process, in its arena, and where it finds them."""
         n_sets = 4 if self.n_bytes < 4 << 20 else 2 if self.n_bytes < 64 << 20 else 1
         self.footprint = n_sets * self.n_bytes
         self.values.arena(self.group.sizes).reset()
         numbers = range(_FIRST_NUMBER, _FIRST_NUMBER + n_sets)
         cases: list[Case] = [self.values.lay_out(self.group, number, with_outputs=False) for number in numbers]
         where = self.values.fill(cases)
-        request = {"op": "time", "cases": [c.message for c in cases], "where": where, "cold": self.job.want_cold}
-        return Timing(*self._ask(self.worker, {**request, "budget_s": self.job.timing_budget_s})["timing"])
+        return {"cases": [c.message for c in cases], "where": where}
 
     # -- in two processes ---------------------------------------------------------------------------------------------
 

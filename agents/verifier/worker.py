@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import gc
 import linecache
 import pickle
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ import torch
 from akg_dynamo.agents.lowering.triton_bounds import Bounds
 from akg_dynamo.agents.profiler.abba import compare
 from akg_dynamo.agents.profiler.cold import cold_on_host
-from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, Queue, compare_on_device
+from akg_dynamo.agents.profiler.device import CudaQueue, DeviceCosts, DeviceMeasure, Queue, compare_on_device
+from akg_dynamo.agents.profiler.race import race
 from akg_dynamo.agents.verifier import cuda_memory, given, sanitizer
 from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
@@ -42,6 +44,7 @@ from akg_dynamo.fusion.reference import reference
 _TENSOR = torch.Tensor
 _copy = torch.Tensor.copy_
 
+_HOST_SAMPLE_S = 0.0003
 _M_PERTURB = -6
 _MOST_MODULES = 100
 _PERTURB = 0x80  # malloc fills new blocks with its complement, 0x7F: 3.4e38 as a float, NaN as a half
@@ -343,6 +346,24 @@ class _Worker:
                 timing = dataclasses.replace(timing, eager_cold_us=cold[0], kernel_cold_us=cold[1])
         return {"timing": dataclasses.astuple(timing)}
 
+    def _race(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """What a call of each of several kernels costs by this process's clock; nothing for those that raise."""
+        runs = [self.modules[digest].run for digest in message["runners"]]
+        memory = self.ground.open(message["where"])
+        sets = [self._inputs(memory, case) for case in message["cases"]]
+        seconds: list[float | None] = [None] * len(runs)
+        with torch.no_grad():
+            running = [i for i, run in enumerate(runs) if _runs(run, sets)]
+            calls = [functools.partial(_call_on, runs[i], sets) for i in running]
+            if self.device == "cpu":
+                found = race(functools.partial(_host_cost, calls), len(calls), message["budget_s"])
+            else:
+                self.queue = self.queue or CudaQueue()
+                found = race(DeviceCosts(self.queue, calls, len(sets)).cost_s, len(calls), message["budget_s"])
+        for i, cost in zip(running, found, strict=True):
+            seconds[i] = cost
+        return {"seconds": seconds}
+
     def _compare_on_device(self, run: Run, eager: Run, sets: list[list[Any]], budget_s: float) -> Timing:
         self.queue = self.queue or CudaQueue()
         n = len(sets)
@@ -357,6 +378,27 @@ def _text(error: BaseException) -> str:
     elif isinstance(error, torch.OutOfMemoryError):
         text = text.partition(" Process ")[0]  # who else is there
     return f"{type(error).__name__}: {text[:2000]}"
+
+
+def _call_on(run: Run, sets: list[list[Any]], index: int) -> Any:
+    return run(*sets[index % len(sets)])
+
+
+def _runs(run: Run, sets: list[list[Any]]) -> bool:
+    try:
+        _call_on(run, sets, 0)
+    except Exception:  # noqa: BLE001 - whatever a candidate raises puts it out of the race
+        return False
+    return True
+
+
+def _host_cost(calls: Sequence[Callable[[int], Any]], who: int, index: int) -> float:
+    clock = time.perf_counter
+    start, n_calls = clock(), 0
+    while not n_calls or clock() - start < _HOST_SAMPLE_S:
+        calls[who](index + n_calls)
+        n_calls += 1
+    return (clock() - start) / n_calls
 
 
 def _compare_on_host(run: Run, eager: Run, sets: list[list[Any]], budget_s: float) -> Timing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from akg_dynamo.agents.designer.rules import design
 from akg_dynamo.agents.verifier import Job
 from akg_dynamo.core.errors import JudgeError
 from akg_dynamo.core.types import (
+    Candidate,
     Design,
     Kernel,
     OpNode,
@@ -34,6 +35,10 @@ SUB = Subgraph((SPEC,), (), (OpNode("aten.relu.default", (Ref(0),), (), SPEC),),
 TILES = (256, 512, 1024)
 
 
+def tile_in(candidate: Candidate) -> int:
+    return next(t for t in TILES if f"= {t}" in candidate.sketch_text)
+
+
 @dataclass
 class ScriptedJudge:
     """speed: by tile size, eager's time over the kernel's. wrong: the tile sizes whose values are wrong."""
@@ -41,6 +46,7 @@ class ScriptedJudge:
     speed: dict[int, float]
     wrong: tuple[int, ...] = ()
     fails: bool = False
+    races_fail: bool = False
     asked: list[tuple[int, str]] = field(default_factory=list)
 
     def warm(self, device: str) -> None:
@@ -49,13 +55,22 @@ class ScriptedJudge:
     def submit(self, job: Job) -> Future[Verdict]:
         if self.fails:
             raise JudgeError("no judge today")
-        tile = next(t for t in TILES if f"= {t}" in job.candidate.sketch_text)
+        tile = tile_in(job.candidate)
         self.asked.append((tile, "speed" if job.want_timing else "values"))
         done: Future[Verdict] = Future()
         ratio = self.speed[tile]
         timing = Timing(ratio, ratio * 0.99, ratio * 1.01, 10.0, 10.0 / ratio) if job.want_timing else None
         outcome = Outcome.WRONG if tile in self.wrong and job.want_values else Outcome.RIGHT
         done.set_result(Verdict(outcome, "off by one" if outcome is Outcome.WRONG else "", timing=timing))
+        return done
+
+    def race(self, job: Job, rivals: Sequence[Candidate]) -> Future[list[float]]:
+        if self.races_fail:
+            raise JudgeError("no race today")
+        tiles = [tile_in(c) for c in (job.candidate, *rivals)]
+        self.asked += [(tile, "race") for tile in tiles]
+        done: Future[list[float]] = Future()
+        done.set_result([10.0 / self.speed[tile] for tile in tiles])
         return done
 
 
@@ -72,10 +87,10 @@ def solve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Solve:
         (tile,) = [c for c in made.sketch.constexprs if c.value in TILES]
         return [replace(made, sketch=replace(made.sketch, constexprs=(replace(tile, value=t),))) for t in TILES]
 
-    def run(judge: ScriptedJudge, **options: object) -> Kernel | SplitReason:
+    def run(judge: ScriptedJudge, times: int = 1, **options: object) -> Kernel | SplitReason:
         monkeypatch.setattr(compiler, "warm_judge", lambda: judge)
         chosen = Options(cache_dir=tmp_path / "cache", **options)  # type: ignore[arg-type]
-        return compiler.solve([SUB], chosen)[SUB.digest]
+        return compiler.solve([SUB] * times, chosen)[SUB.digest]
 
     monkeypatch.setattr(compiler, "_designs", designs)
     return run
@@ -83,7 +98,7 @@ def solve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Solve:
 
 def tile_of(solution: Kernel | SplitReason) -> int:
     assert isinstance(solution, Kernel), solution
-    return next(t for t in TILES if f"= {t}" in solution.candidate.sketch_text)
+    return tile_in(solution.candidate)
 
 
 def test_the_fastest_is_kept_and_judged(solve: Solve) -> None:
@@ -151,6 +166,19 @@ def test_a_variant_that_does_not_build(solve: Solve, monkeypatch: pytest.MonkeyP
     assert tile_of(solve(ScriptedJudge({256: 1.5, 512: 9.0, 1024: 1.7}))) == 1024
 
 
+def test_without_a_race_the_first_guess_stays(solve: Solve) -> None:
+    judge = ScriptedJudge({256: 1.5, 512: 9.0, 1024: 1.7}, races_fail=True)
+    assert tile_of(solve(judge)) == 256
+    assert judge.asked == [(256, "values"), (256, "speed")]
+
+
+def test_what_wins_the_race_is_timed_beside_eager_once_more(solve: Solve) -> None:
+    judge = ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2})
+    solve(judge)
+    race = [(tile, "race") for tile in (256, 512, 1024)]
+    assert judge.asked == [(256, "values"), (256, "speed"), *race, (512, "values"), (512, "speed")]
+
+
 def test_without_a_judge_nothing_is_used_and_nothing_filed(solve: Solve) -> None:
     reason = solve(ScriptedJudge({}, fails=True))
     assert isinstance(reason, SplitReason)
@@ -185,6 +213,98 @@ def test_bytes_are_counted_as_they_lie_in_memory() -> None:
     row = replace(SPEC, stride=(0, 1))
     sub = Subgraph((SPEC, row), (), (OpNode("aten.add.Tensor", (Ref(0), Ref(1)), (), SPEC),), (2,))
     assert tuning.bytes_moved(sub) == 4 * (64_000 + 1_000 + 64_000)
+
+
+def timing(device_us: float) -> Timing:
+    return Timing(2.0, 1.9, 2.1, 2 * device_us, device_us, 2 * device_us, device_us)
+
+
+SMALL = Subgraph(
+    (replace(MB, shape=(64, 64), stride=(64, 1)),),
+    (),
+    (OpNode("aten.relu.default", (Ref(0),), (), replace(MB, shape=(64, 64), stride=(64, 1))),),
+    (1,),
+)
+
+
+def test_what_could_gain_little_of_the_graph_is_not_tuned() -> None:
+    shares = tuning.Shares([(LARGE, H200, 1), (SMALL, H200, 1)])
+    shares.add(LARGE, timing(260.0))
+    assert shares.worth_tuning(LARGE, H200, timing(260.0))
+    shares.add(SMALL, timing(5.0))
+    assert shares.of(SMALL) == pytest.approx(5 / 265)
+    assert not shares.worth_tuning(SMALL, H200, timing(5.0)), "3.5 of 265 us at most"
+
+
+def test_what_a_graph_has_often_counts_as_often() -> None:
+    shares = tuning.Shares([(LARGE, H200, 1), (SMALL, H200, 12)])
+    shares.add(LARGE, timing(260.0))
+    shares.add(SMALL, timing(5.0))
+    assert shares.worth_tuning(SMALL, H200, timing(5.0))
+
+
+def test_a_launch_takes_its_time_however_little_it_does() -> None:
+    shares = tuning.Shares([(SMALL, H200, 1)])
+    shares.add(SMALL, timing(1.5))
+    assert shares.of(SMALL) == 1.0
+    assert not shares.worth_tuning(SMALL, H200, timing(1.5))
+
+
+def test_kernels_that_are_not_timed_yet_count_with_their_bytes() -> None:
+    shares = tuning.Shares([(LARGE, H200, 1), (SMALL, H200, 1)])
+    shares.add(SMALL, timing(5.0))
+    assert shares.of(SMALL) < 5 / 100, "LARGE takes more than 100 us"
+
+
+def test_how_often_a_graph_has_a_subgraph_decides_what_is_tuned_first(
+    solve: Solve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Noted(tuning.Shares):
+        def __init__(self, kernels: Iterable[tuple[Subgraph, Target, int]]) -> None:
+            kernels = list(kernels)
+            seen.extend((len(sub.nodes), uses) for sub, _, uses in kernels)
+            super().__init__(kernels)
+
+    monkeypatch.setattr(tuning, "Shares", Noted)
+    solve(ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2}), times=3)
+    assert seen == [(1, 3)]
+
+
+def test_a_gain_that_is_little_of_the_graph_is_no_reason_to_judge_again() -> None:
+    first, other = Candidate("k", "first", "cpp"), Candidate("k", "other", "cpp")
+    verdict = Verdict(Outcome.RIGHT, timing=timing(10.0))
+
+    def fastest(share: float) -> Candidate:
+        return tuning.fastest(
+            first,
+            verdict,
+            [other],
+            race=lambda rivals: [1.0, 0.95],
+            judge=lambda candidate: Verdict(Outcome.RIGHT),
+            share=share,
+        )[0]
+
+    assert fastest(1.0) is other
+    assert fastest(0.04) is first
+
+
+def test_variants_are_not_even_written_where_nothing_can_be_gained(
+    solve: Solve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = compiler.by_rules.write
+
+    def noted(sub: Subgraph, made: Design, target: Target, name: str, *, numerics: str) -> Candidate:
+        candidate = write(sub, made, target, name, numerics=numerics)
+        written.append(candidate.digest)
+        return candidate
+
+    monkeypatch.setattr(compiler.by_rules, "write", noted)
+    monkeypatch.setattr(tuning, "has_nothing_to_gain", lambda sub, target, timing: True)
+    solve(ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2}))
+    assert len(written) == 1
 
 
 def test_one_measurement_where_it_is_enough(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from akg_dynamo.agents.verifier import Judge, shut_down
+from akg_dynamo.agents.verifier import Judge, foresee, shut_down
 from akg_dynamo.agents.verifier import judge as judge_module
 from akg_dynamo.core.errors import JudgeError
 from akg_dynamo.core.types import Outcome
@@ -97,3 +97,25 @@ def test_secrets_do_not_reach_a_candidate(monkeypatch: pytest.MonkeyPatch) -> No
     body = "import os; assert 'SOME_API_KEY' not in os.environ; return (torch.relu(args[0] + args[1]),)"
     with Judge(keep_warm=False) as one:
         assert one.judge([job(add_relu(), body)])[0].outcome is Outcome.RIGHT
+
+
+def test_foreseen_processes_are_those_that_judge_later() -> None:
+    shut_down()
+    foresee()
+    process = judge_module._warm
+    assert process is not None
+    assert process.on_device, "it ends when nothing is asked for a while"
+    with Judge() as judge:
+        assert judge._process is process
+        assert judge.judge([job(add_relu(), RIGHT)])[0].outcome is Outcome.RIGHT
+
+
+def test_warming_a_judge_that_has_ended_starts_another(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed: list[int] = []
+    monkeypatch.setattr(judge_module._Process, "warm", lambda process, ordinal: warmed.append(process.popen.pid))
+    judge.judge([job(add_relu(), RIGHT)])
+    ended = judge._process.popen.pid
+    shut_down()
+    judge.warm("cuda")
+    assert warmed != [ended]
+    assert warmed == [judge._process.popen.pid]

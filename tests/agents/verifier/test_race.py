@@ -1,0 +1,43 @@
+"""Which variant is the fastest, asked of the judge."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from akg_dynamo.agents.verifier import Judge
+from akg_dynamo.core.errors import JudgeError
+from akg_dynamo.core.types import Outcome
+
+from .kernels import add_relu, candidate, job
+
+ONCE = "return (torch.relu(args[0] + args[1]),)"
+THRICE = "for _ in range(3): out = torch.relu(args[0] + args[1])\nreturn (out,)"
+RAISES = "raise RuntimeError('no')"
+
+
+def test_the_costs_of_a_candidate_and_its_rivals(judge: Judge) -> None:
+    thrice, once, raises, same = judge.race(
+        job(add_relu(100_000), THRICE), [candidate(body) for body in (ONCE, RAISES, THRICE + "  # too")]
+    ).result(timeout=60)
+    assert raises == math.inf
+    assert thrice > 2 * once > 0
+    assert same == pytest.approx(thrice, rel=0.5)
+
+
+def test_a_race_in_which_nobody_can_run(judge: Judge) -> None:
+    assert judge.race(job(add_relu(), RAISES), []).result(timeout=60) == [math.inf]
+
+
+def test_who_takes_the_process_down_ends_the_race_and_no_more(judge: Judge) -> None:
+    racing = judge.race(job(add_relu(), ONCE), [candidate("import os; os._exit(3)")])
+    with pytest.raises(JudgeError, match="exited"):
+        racing.result(timeout=60)
+    assert judge.judge([job(add_relu(), ONCE)])[0].outcome is Outcome.RIGHT
+
+
+def test_a_race_says_nothing_about_values(judge: Judge) -> None:
+    wrong = "return (args[0] + args[1],)"
+    assert len(judge.race(job(add_relu(), ONCE), [candidate(wrong)]).result(timeout=60)) == 2
+    assert judge.judge([job(add_relu(), wrong)])[0].outcome is Outcome.WRONG
