@@ -41,6 +41,7 @@ class Job:
     flags: the switches under which eager runs; None: as they are in the process that submits the job.
     relatives: smaller ones of a large subgraph: what sizes do not change is judged on these.
     model: how a candidate's ModelNew is built and called, for a subgraph that a whole task became; None: it has `run`.
+    memory_bytes: what judging may take; None: a quarter of what is free.
     backward: for a task with gradients, the passes on which a ModelNew's are judged.
     screens: what is looked at beside values and speed: "reading" (what its source does) and "running" (whether its
         kernels compute what it returns).
@@ -68,6 +69,7 @@ class Job:
     relatives: tuple[Relative, ...] = ()
     model: ModelCall | None = None
     backward: tuple[Backward, ...] = ()
+    memory_bytes: int | None = None
     screens: frozenset[str] = frozenset()
     reproduce: bool = False
     sanitize: bool = False

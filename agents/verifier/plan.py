@@ -20,11 +20,15 @@ _FEW_ELEMENTS = 64
 UNPOOLED_SLACK = 16.0
 _WORKING_BYTES_PER_ELEMENT = 64  # inputs twice, outputs, eager, fp64 oracle and its intermediates
 _WORKING_BYTES_PER_ELEMENT_ON_DEVICE = 40  # the oracle's intermediates are freed as they die
+_SHARE = 4  # of the memory that is free, judging takes one part in so many
 _CANDIDATE_BYTES_PER_BYTE = 8  # of inputs and outputs: eager beside the kernel, with all of its intermediates
 _LEAST_CANDIDATE_BYTES = 1 << 30
 LARGE_ELEMENTS = 1 << 20  # of a case on the host: smaller members of its class are judged in its stead
 RELATIVE_ELEMENTS = 1 << 17
 SAMPLED_ELEMENTS = 1 << 22
+SLICE_ELEMENTS = 1 << 20
+_LEAST_SLICE_ELEMENTS = 1 << 14
+_SLICES = 64
 _POOLED_ELEMENTS = 1 << 23
 _TIMES_A_CORE = 16
 _STORAGE_BYTES_PER_ELEMENT = 16  # of slices, which are held with what they were cut from
@@ -41,6 +45,7 @@ class Group:
     misaligned: bool = False
     repeat: bool = False
     sampled: bool = False  # so large that slices of it stand for the whole before fp64
+    pieces: bool = False  # so large that eager is never asked for all of it: slices are compared, each on its own
     layout: Layout | None = None  # of the inputs, where it is not the traced one: values are compared, strides are not
 
     def __str__(self) -> str:
@@ -69,7 +74,7 @@ class Means:
     """What judging may take.
 
     limit_elements: inputs and outputs together.
-    limit_bytes: all that a case needs, where the memory is the host's and the sizes are known.
+    limit_bytes: all that a case needs, where its sizes are known; None: as many as there are.
     times_a_core: how many times the elements that a core of the host is given.
     candidate_bytes: what a candidate may allocate on its device.
     """
@@ -80,22 +85,26 @@ class Means:
     limit_bytes: int | None = None
 
 
-def means(sub: Subgraph, device: str) -> Means:
-    """What there is now; on a device, beside what its user has there."""
+def means(sub: Subgraph, device: str, most_bytes: int | None = None) -> Means:
+    """What there is now; on a device, beside what its user has there. `most_bytes`: what judging may take, if not a
+    quarter of what is free.
+    """
     if device == "cpu":
-        free = free_bytes()
-        return Means(free // 4 // _WORKING_BYTES_PER_ELEMENT, limit_bytes=free // 4)
+        room = most_bytes or free_bytes() // _SHARE
+        return Means(room // _WORKING_BYTES_PER_ELEMENT, limit_bytes=room)
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    limit = free // 2 // _WORKING_BYTES_PER_ELEMENT_ON_DEVICE
+    room = most_bytes or free // _SHARE
+    limit = room // _WORKING_BYTES_PER_ELEMENT_ON_DEVICE
     largest = max((shapes.storage_bytes(sub, sizes) for sizes in shapes.members(sub, limit, 0)), default=0)
     wanted = _LEAST_CANDIDATE_BYTES + _CANDIDATE_BYTES_PER_BYTE * largest
-    return Means(limit, _TIMES_A_CORE, min(free // 4, wanted))
+    return Means(limit, _TIMES_A_CORE, min(free // _SHARE, wanted), room)
 
 
 def traced(sub: Subgraph, seed: int, given: Means) -> Mapping[str, int] | None:
     """The sizes it was traced at, or smaller ones of its class; None: it is too big for the memory there is."""
     if not sub.symbols and given.limit_bytes is not None:
-        return {} if working_bytes(sub, {}, with_oracle=False) <= given.limit_bytes else None
+        on_device = given.times_a_core > 1  # where fp64 sees all of it
+        return {} if working_bytes(sub, {}, with_oracle=on_device) <= given.limit_bytes else None
     members = shapes.members(sub, given.limit_elements, seed)
     if not members or shapes.elements(sub, members[0]) > given.limit_elements:
         return None
@@ -104,18 +113,47 @@ def traced(sub: Subgraph, seed: int, given: Means) -> Mapping[str, int] | None:
     return members[0]
 
 
+def in_pieces(sub: Subgraph, given: Means) -> Mapping[str, int] | None:
+    """The sizes it was traced at, if the candidate can be run on them, and eager and the oracle on slices; or None."""
+    sizes = shapes.full(sub)
+    if given.limit_bytes is None:
+        return None
+    own = 2 * shapes.storage_bytes(sub, sizes)  # shared with the candidate, and kept; its outputs, and ours of them
+    slices = _WORKING_BYTES_PER_ELEMENT * slice_elements(shapes.elements(sub, sizes))
+    return sizes if own + slices <= given.limit_bytes else None
+
+
+def slice_elements(n_elements: int) -> int:
+    """How many elements slices of so large a case have."""
+    return min(SLICE_ELEMENTS, max(_LEAST_SLICE_ELEMENTS, n_elements // _SLICES))
+
+
+def timed(sub: Subgraph, seed: int, given: Means, *, trusted: bool) -> Mapping[str, int] | None:
+    """The sizes it is timed at: beside a trusted kernel only eager runs, which may fit where judging does not."""
+    sizes = traced(sub, seed, given)
+    whole = shapes.full(sub)
+    if sizes == whole or not trusted or given.limit_bytes is None:
+        return sizes
+    needed = 2 * shapes.storage_bytes(sub, whole) + _most_at_once(sub, lambda spec: _n_bytes(spec, whole))
+    return whole if needed <= given.limit_bytes else sizes
+
+
 def groups(
     sub: Subgraph, seed: int, given: Means | None = None, *, brief: bool = False, adversarial: bool = False
 ) -> list[Group]:
-    """The cases, the telling ones first. Empty: the task is too big for the memory there is.
+    """The cases, the telling ones first. Empty: the task is too big for the memory there is. Where only eager and the
+    oracle are, smaller members of its class are judged, and slices of it at full size.
 
     brief: smaller relatives are judged on inputs of every kind, and this one only on what its size may change.
     adversarial: for kernels that nobody knows, the kinds that trip up whoever counts on what is usual.
     """
     given = given or means(sub, "cpu")
     sizes = traced(sub, seed, given)
+    slack = UNPOOLED_SLACK if _smallest_output(sub, shapes.full(sub)) < SMALL_OUTPUT else 1.0
+    whole = in_pieces(sub, given) if sizes != shapes.full(sub) else None
+    sliced = [Group(whole, "normal", 1, slack, sampled=True, pieces=True)] if whole is not None else []
     if sizes is None:
-        return []
+        return sliced
     on_host = given.times_a_core == 1
     medium: Mapping[str, int] | None = sizes
     found: list[Group] = []
@@ -129,7 +167,7 @@ def groups(
             found += _adversarial(sub, medium)
     for other in shapes.members(sub, given.limit_elements, seed)[1:]:
         found += _at(sub, other, given, full=False)
-    return found
+    return found + sliced
 
 
 def _adversarial(sub: Subgraph, sizes: Mapping[str, int]) -> list[Group]:
@@ -149,17 +187,18 @@ def working_bytes(sub: Subgraph, sizes: Mapping[str, int], *, with_oracle: bool)
     eager's outputs, the most that the oracle holds, widened inputs among them.
     """
 
-    def n_bytes(spec: TensorSpec, *, wide: bool) -> int:
-        dtype: torch.dtype = getattr(torch, spec.dtype)
-        width = 8 if wide and dtype.is_floating_point else dtype.itemsize
-        return int(math.prod(shapes.values(spec.shape, sizes))) * width
-
-    outputs = sum(n_bytes(s, wide=False) for s in sub.output_specs)
-    computed = _most_at_once(sub, lambda spec: n_bytes(spec, wide=False))
+    outputs = sum(_n_bytes(s, sizes) for s in sub.output_specs)
+    computed = _most_at_once(sub, lambda spec: _n_bytes(spec, sizes))
     if with_oracle:
-        widened = sum(n_bytes(s, wide=True) for s in sub.inputs)
-        computed = outputs + widened + _most_at_once(sub, lambda spec: n_bytes(spec, wide=True))
+        widened = sum(_n_bytes(s, sizes, wide=True) for s in sub.inputs)
+        computed = outputs + widened + _most_at_once(sub, lambda spec: _n_bytes(spec, sizes, wide=True))
     return 2 * (shapes.storage_bytes(sub, sizes) - outputs) + 3 * outputs + computed
+
+
+def _n_bytes(spec: TensorSpec, sizes: Mapping[str, int], *, wide: bool = False) -> int:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    width = 8 if wide and dtype.is_floating_point else dtype.itemsize
+    return int(math.prod(shapes.values(spec.shape, sizes))) * width
 
 
 def _most_at_once(sub: Subgraph, n_bytes: Callable[[TensorSpec], int]) -> int:

@@ -56,6 +56,10 @@ _DOES_NOT_START = "CUDA does not start under it"
 _BY_RULES = "kernels by rules are not confined on a device"
 _REQUESTS = 10  # of a judgement, which take as long as they may
 _TIMING_WAIT_S = 10.0
+_TOO_LARGE = (
+    "other inputs than ordinary ones, many calls, and calls without its kernels; other layouts; whether the task tells "
+    "right from wrong: it is too large for the memory that is free"
+)
 _WITH_GRADIENTS = frozenset({"normal", "positive", "wide", "offset", "dyadic"})
 """What gradients are judged on: on special values, formulas that are equally good differ."""
 
@@ -204,10 +208,6 @@ class Referee:
             judgement.outcome, judgement.detail = Outcome.NOT_JUDGED, f"too little device memory: {error}"
         return judgement.verdict(time.perf_counter() - started)
 
-    def _prepare(self, job: Job) -> None:
-        if job.flags is not None:
-            job.flags.apply()
-        if job.device not in ("cpu", "cuda"):
     def race(self, job: Job, rivals: Sequence[Candidate]) -> list[float | None]:
         """Seconds of a call of the job's candidate and of each rival, all written by rules; none for one that raises.
 
@@ -226,6 +226,10 @@ class Referee:
         finally:
             self._tidy(job, worker)
 
+    def _prepare(self, job: Job) -> None:
+        if job.flags is not None:
+            job.flags.apply()
+        if job.device not in ("cpu", "cuda"):
             raise Failed(Outcome.NOT_JUDGED, "its tensors are on several devices, or on one that is not known here")
         if job.device == "cuda":
             try:
@@ -234,10 +238,11 @@ class Referee:
                 raise Failed(Outcome.NOT_JUDGED, f"the judge has no access to the device: {error}") from None
 
     def _judge(self, job: Job, worker: Worker, judgement: _Judgement) -> None:
-        means = plan.means(job.subgraph, job.device)
+        means = plan.means(job.subgraph, job.device, job.memory_bytes)
         # One thread, unless there is much to do: the worker's threads are busy on the same cores, and two pools that
         # spin while they wait for each other took forty times as long.
         sizes = plan.traced(job.subgraph, job.seed, means)
+        too_large = sizes is None  # for eager: slices of it are judged, and nothing else
         many = job.device == "cpu" and sizes is not None and elements(job.subgraph, sizes) > _MANY_ELEMENTS
         with judgement.phase("import"):
             judgement.build_s = self._load(worker, job, means)
@@ -250,14 +255,19 @@ class Referee:
                 values.kind = self._judge_relatives(job, worker, means, judgement)
                 torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
                 with torch.no_grad(), self._device_lock(job, alone=False):
-                    self._check(job, values, means)
-                    if job.model is not None:
+                    self._check(job, values, means, too_large=too_large)
+                    if too_large and not job.trusted:
+                        judgement.unjudged.append(_TOO_LARGE)
+                    elif job.model is not None:
                         DropIn(values, judgement.refuses, judgement.unjudged).check()
                     self._judge_backward(job, worker, judgement)
                     if job.sanitize and job.device == "cuda":
                         _sanitize(job, values, worker)
             judgement.moved("values", "oracle", values.oracle_s)
-        if job.want_timing:
+        untimed = plan.timed(job.subgraph, job.seed, means, trusted=job.trusted) is None
+        if job.want_timing and untimed:
+            judgement.unjudged.append("its speed: too big to be timed in the memory that is free")
+        elif job.want_timing:
             with judgement.phase("timing"), self._device_lock(job, alone=True), self._twin(job, worker) as twin:
                 another = functools.partial(self._twin, job, worker)
                 watch = Stopwatch(worker, twin, job, values, self._ceiling(job.device), another=another)
@@ -281,9 +291,9 @@ class Referee:
         finally:
             twin.end()
 
-    def _check(self, job: Job, values: Values, means: plan.Means) -> None:
+    def _check(self, job: Job, values: Values, means: plan.Means, *, too_large: bool) -> None:
         """Its values; and of a candidate that is to be watched while it runs, how it behaves, or what it did wrong."""
-        if "running" not in job.screens:
+        if "running" not in job.screens or too_large:
             values.check()
             return
 
@@ -327,7 +337,7 @@ class Referee:
         """Gradients, under fresh ones from above, by the rules for any values."""
         for each in job.backward:
             asked = replace(job, subgraph=each.subgraph, model=each.model, backward=())
-            means = plan.means(each.subgraph, job.device)
+            means = plan.means(each.subgraph, job.device, job.memory_bytes)
             if plan.traced(each.subgraph, job.seed, means) is None:
                 judgement.unjudged.append("gradients: too big to be judged in the memory that is free")
                 continue

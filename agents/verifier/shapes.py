@@ -75,6 +75,11 @@ def _limited(symbol: Symbol, wanted: int) -> int:
     return max(symbol.lo, min(wanted, symbol.hi if symbol.hi is not None else wanted))
 
 
+def full(sub: Subgraph) -> dict[str, int]:
+    """The sizes it was traced at, whatever they take."""
+    return {s.name: _limited(s, s.hint) for s in sub.symbols}
+
+
 def members(
     sub: Subgraph, limit_elements: int, seed: int, *, member_elements: int = 200_000, at_most: int = 7
 ) -> list[dict[str, int]]:
@@ -88,7 +93,7 @@ def members(
     if not sub.symbols:
         return [{}]
     rng = random.Random(seed)
-    hint = within(sub, {s.name: _limited(s, s.hint) for s in sub.symbols}, limit_elements)
+    hint = within(sub, full(sub), limit_elements)
     if hint is None:
         return []
     lowest = {s.name: s.lo for s in sub.symbols}

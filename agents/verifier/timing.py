@@ -76,7 +76,7 @@ class Stopwatch:
         *,
         another: Callable[[], contextlib.AbstractContextManager[Worker]] | None = None,
     ) -> None:
-        sizes = plan.traced(job.subgraph, job.seed, values.means)
+        sizes = plan.timed(job.subgraph, job.seed, values.means, trusted=job.trusted)
         if sizes is None:
             raise Failed(Outcome.NOT_JUDGED, "too big to be timed in the memory there is")
         self.worker = worker

@@ -14,7 +14,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -30,7 +30,7 @@ from akg_dynamo.agents.verifier.model_inputs import GIVEN, ModelInputs, storage_
 from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule, same_values
 from akg_dynamo.agents.verifier.remembered import Remembered
 from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_bytes, values
-from akg_dynamo.agents.verifier.slices import Slicing, slicing
+from akg_dynamo.agents.verifier.slices import Sliced, blind_slicing, slicing
 from akg_dynamo.agents.verifier.truth import REFUSALS, Truth, nth
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec, Trick
@@ -47,15 +47,6 @@ _SECOND_LOOK_ELEMENTS = 1 << 22
 _WITH_NEIGHBOURS = ("normal", "positive", "wide", "offset", "huge", "sorted", "constant", "low rank")
 _FEWEST_NEIGHBOURS = 4
 _REMEMBERED = 64  # outputs, to know again
-
-
-@dataclass(frozen=True)
-class Sliced:
-    """Eager's outputs of a large case, and how it can be cut."""
-
-    eager: tuple[torch.Tensor, ...]
-    views: list[torch.Tensor]
-    cut: Slicing
 
 
 class Raised(Failed):
@@ -196,9 +187,9 @@ class Values:
             groups = [replace(g, kind=self.kind) if g.kind == "normal" else g for g in groups]
         else:
             self._find_inputs(groups)
-            if self.model is not None:
+            if self.model is not None and not groups[0].pieces:  # there is no room to have them drawn
                 groups.insert(0, replace(groups[0], kind=GIVEN, misaligned=False, repeat=True))
-        if not self.job.trusted and self.sub.inputs:
+        if not self.job.trusted and self.sub.inputs and not groups[0].pieces:
             passes = degenerate.passes_unseen(self, groups[0])
             if passes is not None:
                 raise Failed(Outcome.DEGENERATE, f"{passes} is right on inputs that nobody has looked at")
@@ -245,12 +236,14 @@ class Values:
         if not group.sampled:
             return f"{group} ({self.truth.no_wide})" if self.truth.no_wide else str(group)
         slices = self.slices.get(group.kind)
+        if group.pieces:
+            return f"{group} in full size ({slices} against eager and fp64: there is no room for more)"
         how = f"all of it against eager, {slices} against fp64" if slices else "all of it against fp64"
         return f"{group} in full size ({how})"
 
     def _check_refusals(self, first: plan.Group) -> None:
         """Indices out of range: eager raises for them on the CPU, and the kernel must not return anything either."""
-        if self.device != "cpu":
+        if self.device != "cpu" or first.pieces:
             return
         group = plan.Group(first.sizes, "normal", 1)
         self.arena(first.sizes).reset()
@@ -320,7 +313,7 @@ class Values:
             case = self.lay_out(first, 0, with_outputs=False)
             try:
                 self._try_indices(case)
-                outputs = self._eager(case)
+                outputs = self._eager_somewhere(case)
                 break
             except (torch.OutOfMemoryError, torch.AcceleratorError):
                 raise  # it says nothing of the inputs
@@ -330,7 +323,7 @@ class Values:
                     raise Failed(Outcome.DEGENERATE, f"eager accepts none of the inputs drawn: {error}") from None
         if any(o.is_floating_point() and o.numel() and float(o.isnan().float().mean()) > 0.2 for o in outputs):
             self.kind = "positive"
-            groups.insert(0, replace(first, kind="positive", repeat=True))
+            groups.insert(0, replace(first, kind="positive", repeat=not first.pieces))
 
     def _try_indices(self, case: Case) -> None:
         """Raise for an index out of range, as eager does on a host: on a device it takes the context down."""
@@ -368,6 +361,20 @@ class Values:
 
     def _eager(self, case: Case) -> tuple[torch.Tensor, ...]:
         return self.truth.eager(self._views(case), case.group.sizes)
+
+    def _eager_somewhere(self, case: Case) -> tuple[torch.Tensor, ...]:
+        """What eager returns there, or for a slice of what is too large for it."""
+        if not case.group.pieces:
+            return self._eager(case)
+        sliced = self._blind(case)
+        return sliced.cut.truth.eager(sliced.cut.inputs(sliced.views, 0), sliced.cut.sizes)
+
+    def _blind(self, case: Case) -> Sliced:
+        views = self._views(case)
+        cut = blind_slicing(self.sub, self.job.numerics, case.group.sizes, views)
+        if cut is None:
+            raise Failed(Outcome.NOT_JUDGED, "too big to be judged as a whole in the memory that is free")
+        return Sliced(None, views, cut)
 
     def _is_frugal(self, case: Case) -> bool:
         return elements(self.sub, case.group.sizes) > _LARGE_ELEMENTS[case.arena.device.type]
@@ -435,6 +442,8 @@ class Values:
 
     def eager_of(self, case: Case) -> list[torch.Tensor] | None:
         """What eager returns there, where the outputs are compared; None if it refuses."""
+        if case.group.pieces:
+            return None
         try:
             return [t.to(case.arena.device) for t in self._eager(case)]
         except REFUSALS:
@@ -463,6 +472,8 @@ class Values:
 
     def expected(self, case: Case) -> _Wanted:
         """What each output should be near; or what eager raises on these inputs."""
+        if case.group.pieces:
+            return self._blind(case)
         key = self._key(case)
         known = self.remembered.get(key) if key is not None else None
         if known is not None:
@@ -523,14 +534,9 @@ class Values:
         self._hold_to(case, kernel, wanted, absolute, contract)
 
     def _compare_slices(self, case: Case, kernel: list[torch.Tensor], wanted: Sliced, contract: Contract) -> None:
-        cut = wanted.cut
-        starts = cut.starts(kernel, wanted.eager, random.Random(self.job.seed))
-        self.slices[case.group.kind] = f"{len(starts)} slices of {cut.rows} of its {cut.extent} rows"
-        for start in starts:
-            views = cut.inputs(wanted.views, start)
-            expected = cut.truth.expected(cut.outputs(wanted.eager, start), views, cut.sizes)
-            absolute = functools.cache(functools.partial(cut.truth.absolute, views, cut.sizes))
-            self._hold_to(case, cut.outputs(kernel, start), expected, absolute, contract, first_row=start)
+        for start, part, expected, absolute in wanted.parts(kernel, random.Random(self.job.seed)):
+            self._hold_to(case, part, expected, absolute, contract, first_row=start)
+        self.slices[case.group.kind] = wanted.said
 
     def _hold_to(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from akg_dynamo.agents.verifier import Judge, plan
+from akg_dynamo.agents.verifier import Judge, kernelbench, plan
 from akg_dynamo.agents.verifier.job import Relative
 from akg_dynamo.agents.verifier.numerics import furthest
 from akg_dynamo.agents.verifier.shapes import elements
 from akg_dynamo.agents.verifier.slices import slicing
 from akg_dynamo.core.types import Outcome, Ref, Subgraph, TensorSpec
 from akg_dynamo.fusion.reference import reference
+from akg_dynamo.fusion.task import read_task
 
 from .kernels import add_relu, candidate, contiguous, dynamic_softmax, job, op, single
 
@@ -142,3 +143,108 @@ def test_what_judging_takes_is_counted() -> None:
     assert plan.working_bytes(sub, {}, with_oracle=False) == 2 * inputs + 3 * output + 2 * output
     assert plan.working_bytes(sub, {}, with_oracle=True) == 2 * inputs + 4 * output + 2 * inputs + 2 * (8 << 20)
     assert plan.groups(sub, 0, plan.Means(1 << 40, limit_bytes=1 << 20)) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# More than eager has room for
+
+
+MIB = 1 << 20
+ROWS, COLUMNS = 20_011, 64
+
+
+def chain() -> Subgraph:
+    """Four functions of x that all live until they are added: eager holds many times what comes in and goes out."""
+    x = contiguous("float32", ROWS, COLUMNS)
+    parts = [op(f"aten.{name}.default", x, Ref(0)) for name in ("sin", "cos", "tanh", "relu", "neg", "abs")]
+    sums = [op("aten.add.Tensor", x, Ref(1), Ref(2))]
+    sums += [op("aten.add.Tensor", x, Ref(6 + i), Ref(2 + i)) for i in range(1, 5)]
+    return Subgraph((x,), (), (*parts, *sums), (11,))
+
+
+CHAIN = "x = args[0]; return ((((((x.sin() + x.cos()) + x.tanh()) + x.relu()) + x.neg()) + x.abs()),)"
+ROOM = 30 * MIB
+"""Enough for the kernel's inputs and outputs (4.9 MiB each) and for slices, not for eager."""
+
+
+def test_what_has_no_room_for_eager_is_planned_in_slices() -> None:
+    sub = chain()
+    given = plan.means(sub, "cpu", ROOM)
+    assert plan.working_bytes(sub, {}, with_oracle=False) > ROOM
+    assert plan.traced(sub, 0, given) is None
+    (group,) = plan.groups(sub, 0, given)
+    assert group.pieces
+    assert plan.groups(sub, 0, plan.means(sub, "cpu", 12 * MIB)) == []
+    assert plan.means(sub, "cpu").limit_bytes == pytest.approx(plan.free_bytes() // 4, rel=0.2)
+
+
+def test_a_task_without_room_for_eager_is_judged_in_slices(judge: Judge) -> None:
+    (verdict,) = judge.judge([job(chain(), CHAIN, memory_bytes=ROOM)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+    assert "of 65 slices of 312 of its 20011 rows against eager and fp64" in verdict.checked[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (CHAIN.replace("x.neg()", "x.neg().mul_(1.00001)"), "largest error"),
+        (CHAIN.replace("return (", "y = (").replace(",)", ")") + "; y[-1, 5] += 1; return (y,)", "[20010, 5]"),
+        (CHAIN.replace("return (", "y = (").replace(",)", ")") + "; y[9999, 7] += 1; return (y,)", "[9999, 7]"),
+        (
+            CHAIN.replace("return (", "y = (").replace(",)", ")") + "; args[0][3, 3] = 0; return (y,)",
+            "wrote into input",
+        ),
+    ],
+)
+def test_what_is_wrong_in_some_slice_is_found(judge: Judge, body: str, reason: str) -> None:
+    (verdict,) = judge.judge([job(chain(), body, memory_bytes=ROOM)])
+    assert verdict.outcome is Outcome.WRONG, verdict
+    assert reason in verdict.detail
+
+
+def test_what_rows_share_cannot_be_judged_in_slices(judge: Judge) -> None:
+    x, mean = contiguous("float32", ROWS, COLUMNS), contiguous("float32", 1, COLUMNS)
+    nodes = [op("aten.sin.default", x, Ref(0)), op("aten.cos.default", x, Ref(0)), op("aten.tanh.default", x, Ref(0))]
+    nodes += [op("aten.mean.dim", mean, Ref(1), (0,), True), op("aten.sub.Tensor", x, Ref(2), Ref(4))]
+    sub = Subgraph((x,), (), (*nodes, op("aten.add.Tensor", x, Ref(5), Ref(3))), (6,))
+    (verdict,) = judge.judge([job(sub, "raise ValueError", memory_bytes=30 * MIB)])
+    assert verdict.outcome is Outcome.NOT_JUDGED
+    assert "too big to be judged as a whole" in verdict.detail
+
+
+def test_a_class_is_judged_at_smaller_sizes_and_in_slices_at_the_traced_ones(judge: Judge) -> None:
+    rows, columns = dynamic_softmax().symbols
+    symbols = (type(rows)("s0", 2, None, 60_000), type(columns)("s1", 2, 4096, 50))
+    sub = Subgraph(dynamic_softmax().inputs, symbols, dynamic_softmax().nodes, (1,))
+    (verdict,) = judge.judge([job(sub, "return (torch.softmax(args[0], -1),)", memory_bytes=64 * MIB)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+    assert "at s0=60000,s1=50" in verdict.checked[-1]
+    assert "slices of 937 of its 60000 rows against eager" in verdict.checked[-1]
+    assert any("s0=2," in text for text in verdict.checked)
+    wrong = "y = torch.softmax(args[0], -1); y[50_000:] *= 1.01; return (y,)"
+    (verdict,) = judge.judge([job(sub, wrong, memory_bytes=64 * MIB)])
+    assert verdict.outcome is Outcome.WRONG
+
+
+def test_trusted_kernels_are_timed_where_eager_alone_has_room(judge: Judge) -> None:
+    given = plan.means(chain(), "cpu", ROOM)
+    assert plan.timed(chain(), 0, given, trusted=False) is None
+    assert plan.timed(chain(), 0, plan.means(chain(), "cpu", 55 * MIB), trusted=True) == {}
+    (verdict,) = judge.judge([job(chain(), CHAIN, memory_bytes=ROOM, want_timing=True, trusted=False)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+    assert verdict.timing is None
+    assert any("its speed: too big" in text for text in verdict.unjudged)
+
+
+def test_a_kernel_that_nobody_trusts_is_judged_so_too_and_what_is_not_is_said(judge: Judge) -> None:
+    body = "        return x.sin() + x.cos() + x.tanh() + x.relu() + x.neg() + x.abs()\n"
+    source = "import torch\nclass Model(torch.nn.Module):\n    def forward(self, x):\n" + body
+    task = read_task(f"{source}def get_inputs():\n    return [torch.randn({ROWS}, {COLUMNS})]\n")
+    new = source.replace("class Model(", "class ModelNew(")
+    asked = kernelbench.job(task, new, dsl="torch", memory_bytes=ROOM, want_timing=True)
+    wrong = kernelbench.job(task, new.replace("x.neg()", "x"), dsl="torch", memory_bytes=ROOM)
+    right, refused = judge.judge([asked, wrong])
+    assert right.outcome is Outcome.RIGHT, right.detail
+    assert "slices of 312 of its 20011 rows" in right.checked[0]
+    assert any("too large for the memory that is free" in text for text in right.unjudged)
+    assert refused.outcome is Outcome.WRONG
