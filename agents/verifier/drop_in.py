@@ -21,6 +21,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from akg_dynamo.agents.verifier import plan, shapes
 from akg_dynamo.agents.verifier.layouts import layouts
@@ -97,12 +98,14 @@ class DropIn:
         sizes: Mapping[str, int] = self.traced
         if sub.symbols:
             sizes = shapes.within(sub, sizes, plan.RELATIVE_ELEMENTS) or sizes
+        room = values.means.limit_bytes
+        # Inputs are there twice as they lie, up to twice as far apart, and once more as they were traced.
+        if room is not None and 2 * plan.working_bytes(sub, sizes, with_oracle=False) > room:
+            self.unjudged.append("other layouts: too big for the memory that is free")
+            return
         whole = shapes.elements(sub, sizes) <= _WHOLE_ELEMENTS[values.device]
         for layout in layouts(self._laid_anew(), sizes, self.rng, most=None if whole else 1):
-            group = self._group(sizes)
-            self._judge(
-                plan.Group(sizes, group.kind, 1, group.slack, sampled=not whole, layout=layout), may_refuse=True
-            )
+            self._judge(replace(self._group(sizes), sampled=not whole, layout=layout), may_refuse=True)
         if not whole:
             self.unjudged.append("all layouts but one, taken at random: its inputs are large")
 
@@ -114,7 +117,7 @@ class DropIn:
     # -- both ---------------------------------------------------------------------------------------------------------
 
     def _group(self, sizes: Mapping[str, int]) -> plan.Group:
-        return plan.Group(sizes, self.values.kind, 1, plan.UNPOOLED_SLACK)
+        return plan.Group(sizes, self.values.kind, 1, plan.slack_at(self.values.sub, sizes))
 
     def _judge(self, group: plan.Group, *, may_refuse: bool) -> None:
         reason = self._unlike_model(group)

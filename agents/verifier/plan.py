@@ -149,7 +149,7 @@ def groups(
     """
     given = given or means(sub, "cpu")
     sizes = traced(sub, seed, given)
-    slack = UNPOOLED_SLACK if _smallest_output(sub, shapes.full(sub)) < SMALL_OUTPUT else 1.0
+    slack = slack_at(sub, shapes.full(sub))
     whole = in_pieces(sub, given) if sizes != shapes.full(sub) else None
     sliced = [Group(whole, "normal", 1, slack, sampled=True, pieces=True)] if whole is not None else []
     if sizes is None:
@@ -158,7 +158,7 @@ def groups(
     medium: Mapping[str, int] | None = sizes
     found: list[Group] = []
     if brief or (sub.symbols and on_host and shapes.elements(sub, sizes) > LARGE_ELEMENTS):
-        slack = UNPOOLED_SLACK if _smallest_output(sub, sizes) < SMALL_OUTPUT else 1.0
+        slack = slack_at(sub, sizes)
         found.append(Group(sizes, "normal", 1, slack, repeat=True, sampled=True))
         medium = shapes.within(sub, sizes, RELATIVE_ELEMENTS) if sub.symbols else None
     if medium is not None:
@@ -174,8 +174,13 @@ def _adversarial(sub: Subgraph, sizes: Mapping[str, int]) -> list[Group]:
     floats = any(s.dtype.startswith(("float", "bfloat", "complex")) for s in sub.inputs)
     if not floats or shapes.elements(sub, sizes) > RELATIVE_ELEMENTS:
         return []
-    slack = UNPOOLED_SLACK if _smallest_output(sub, sizes) < SMALL_OUTPUT else 1.0
+    slack = slack_at(sub, sizes)
     return [Group(sizes, kind, 1, slack) for kind in ADVERSARIAL]
+
+
+def slack_at(sub: Subgraph, sizes: Mapping[str, int]) -> float:
+    """Of a single case there: outputs of a few elements are not pooled."""
+    return UNPOOLED_SLACK if _smallest_output(sub, sizes) < SMALL_OUTPUT else 1.0
 
 
 def _smallest_output(sub: Subgraph, sizes: Mapping[str, int]) -> int:

@@ -211,6 +211,27 @@ def test_exit_code_1_and_what_it_tried(tmp_path: Path) -> None:
     assert said["confined"]
 
 
+def test_what_is_refused_and_what_is_not_judged_is_said(tmp_path: Path) -> None:
+    found = verify.run(files(tmp_path, KERNEL.replace("return", "assert x.is_contiguous(), 'no'; return")))
+    said = found.as_json()
+    assert said["right"] is True
+    assert all("AssertionError: no" in text for text in said["refuses"])
+    assert len(said["refuses"]) == 5
+    assert said["unjudged"] == ["other sizes: the task gives one set of inputs, which get_inputs_dyn_list() would vary"]
+    shown = "\n".join(found.lines())
+    assert "It refuses what Model takes: on normal inputs" in shown
+    assert "Not judged: other sizes" in shown
+
+
+def test_gradients_are_judged_where_the_task_has_them(tmp_path: Path) -> None:
+    task = TASK.replace("torch.randn(16, 8)", "torch.randn(16, 8, requires_grad=True)")
+    assert verify.run(files(tmp_path, KERNEL, task)).right
+    found = verify.run(files(tmp_path, KERNEL.replace("torch.relu(x)", "torch.relu(x).detach()"), task))
+    assert found.verdict.tricks == (Trick.GRADIENTS,)
+    found = verify.run(files(tmp_path, TRITON, task))
+    assert "output 0 has no gradients" in found.verdict.detail
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -306,3 +306,18 @@ def test_without_a_device_nothing_is_judged_on_one() -> None:
         verdicts = one.judge([job(single("aten.relu.default", there, there), RIGHT), job(add_relu(), RIGHT)])
     assert [v.outcome for v in verdicts] == [Outcome.NOT_JUDGED, Outcome.RIGHT]
     assert "no access to the device" in verdicts[0].detail
+
+
+def test_what_has_no_room_for_eager_is_judged_in_slices_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sub = row_sum(20_000, 64)
+    group = plan.Group({}, "normal", 1, sampled=True, pieces=True)
+    for body, wrong in (("return (args[0].sum(1),)", ""), ("y = args[0].sum(1); y[777] += 1; return (y,)", "[777]")):
+        worker = Worker()
+        judged = values_of(job(sub, body), worker, monkeypatch, large=True)
+        with torch.no_grad():
+            if wrong:
+                with pytest.raises(Failed, match="777"):
+                    judged.hold([group])
+            else:
+                judged.hold([group])
+                assert "slices of 312 of its 20000 rows" in judged.checked[0]
