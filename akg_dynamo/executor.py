@@ -31,6 +31,7 @@ import torch
 from torch import fx
 
 from akg_dynamo.fusion.symbols import SymbolSource
+from akg_dynamo.postpone import postpone
 from akg_dynamo.reinplace import Write, reinplace
 from akg_dynamo.reuse import plan_reuse
 from akg_dynamo.schedule import Region, Step, SymbolSources, is_view, schedule, step_inputs
@@ -107,6 +108,9 @@ class _Writer:
         self.restride: str | None = None
         steps, given_up = schedule(gm.graph, regions)
         self.given_up = tuple(given_up)
+        # Autograd itself holds a backward graph's tangents; what was saved for it goes when it has been read.
+        freed = [] if inputs_are_guarded else [n for n in self.placeholders if not n.name.startswith("tangents")]
+        steps = postpone(steps, self.output, freed=freed)
         reinplaced = reinplace(steps, self.output)
         self.steps = reinplaced.steps
         self.writes = reinplaced.writes
