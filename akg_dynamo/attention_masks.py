@@ -8,32 +8,27 @@ Under tracing, libraries build the masks that they leave out in eager, and with 
 
 Rewritten in Dynamo's graph: AOTAutograd chooses the kernel, and its backward, when it traces attention. That the mask
 says so is proved (`closed_form`), for every size that the graph is for, and no guard is added. One that an operator
-might change in place is left, and so is attention with dropout, which draws other numbers in other kernels.
+might change in place is left, and so is attention with dropout, which draws other numbers in other kernels, and one
+whose result is read in a way that depends on the kernel (`attention_layout`).
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils import _pytree as pytree
 
-from akg_dynamo.closed_form import Form, closed_forms, only_reads
+from akg_dynamo.attention_layout import readable
+from akg_dynamo.closed_form import Form, closed_forms
 from akg_dynamo.formulas import Choice, Conditions, along, negated
 from akg_dynamo.fusion.symbols import expression
+from akg_dynamo.writes import may_be_written
 
 _PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _DEFAULTS: Mapping[str, object] = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False}
-
-_READERS = frozenset(
-    {F.scaled_dot_product_attention, operator.matmul, operator.mul, operator.truediv, torch.matmul, torch.mul}
-)
-"""What else reads a mask, or the positions that it is made of, and leaves them as they are."""
 
 
 def simplify_attention_masks(gm: fx.GraphModule) -> tuple[str, ...]:
@@ -51,17 +46,15 @@ def simplify_attention_masks(gm: fx.GraphModule) -> tuple[str, ...]:
         if not _fits(forms[mask], node) or mask.meta["example_value"].requires_grad:
             continue
         kept = _kept(forms[mask])
-        if kept is None or _may_change(_made_of(mask, forms), gm.graph):
+        if kept is None or (kept and not _is_causal(kept, forms[mask], node)):
             continue
-        if not kept:
-            everything += 1
-        elif _is_causal(kept, forms[mask], node):
-            causal += 1
-            _set(node, "is_causal", True)
-        else:
+        made_of = _made_of(mask, forms)
+        args, kwargs = _without_mask(node, is_causal=bool(kept))
+        if may_be_written(made_of, gm.graph) or not readable(node, args, kwargs):
             continue
-        _set(node, "attn_mask", None)
-        replaced |= _made_of(mask, forms)
+        node.args, node.kwargs = args, kwargs
+        causal, everything = causal + bool(kept), everything + (not kept)
+        replaced |= made_of
     for node in reversed(gm.graph.nodes):
         if node in replaced and not node.users:
             gm.graph.erase_node(node)
@@ -76,12 +69,11 @@ def _argument(node: fx.Node, name: str) -> Any:
     return node.args[place] if place < len(node.args) else node.kwargs.get(name, _DEFAULTS.get(name))
 
 
-def _set(node: fx.Node, name: str, value: object) -> None:
-    place = _PARAMETERS.index(name)
-    if place < len(node.args):
-        node.update_arg(place, value)  # type: ignore[arg-type]
-    else:
-        node.update_kwarg(name, value)  # type: ignore[arg-type]
+def _without_mask(node: fx.Node, *, is_causal: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call's arguments."""
+    args = node.args[: _PARAMETERS.index("attn_mask")]
+    rest = dict(zip(_PARAMETERS[len(args) :], node.args[len(args) :], strict=False))
+    return args, {**rest, **node.kwargs, "attn_mask": None, "is_causal": is_causal}
 
 
 def _mask(node: fx.Node) -> Any:
@@ -133,26 +125,3 @@ def _made_of(mask: fx.Node, forms: Mapping[fx.Node, Form]) -> set[fx.Node]:
                 found.add(node)
                 todo.append(node)
     return found
-
-
-def _may_change(tensors: Collection[fx.Node], graph: fx.Graph) -> bool:
-    """Whether an operator may write to the memory of one of the tensors."""
-    memory = {address for node in tensors for address in _memory(node)}
-    return any(
-        not memory.isdisjoint(_memory(operand))
-        for node in graph.nodes
-        if node.op != "output" and not only_reads(node) and not _reads(node)
-        for operand in node.all_input_nodes
-    )
-
-
-def _reads(node: fx.Node) -> bool:
-    if node.target is F.embedding:  # with a largest norm, it scales the rows it reads
-        return (node.args[3] if len(node.args) > 3 else node.kwargs.get("max_norm")) is None
-    return node.target in _READERS and "out" not in node.kwargs
-
-
-def _memory(node: fx.Node) -> set[int]:
-    """The memory of what the node returns, as the tensors that it was traced with share it."""
-    tensors = [v for v in pytree.tree_leaves(node.meta.get("example_value")) if type(v) is FakeTensor]
-    return {t.untyped_storage()._cdata for t in tensors if t.layout is torch.strided}

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, fx, nn
 
 import akg_dynamo
-from akg_dynamo import attention_masks
+from akg_dynamo import attention_layout, attention_masks
 
 from .conftest import ReferenceSolver
 
@@ -305,3 +305,69 @@ def test_a_mask_that_a_checkpoint_reads(rewritten: list[fx.GraphModule]) -> None
     """What the part under the checkpoint does with it is not looked into."""
     compared(Checkpointed(), *inputs())
     assert attentions(rewritten[0]) == [(True, False)]
+
+
+@pytest.fixture
+def other_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing as on a device whose attention without a mask lays (b, h, s, e) out as (b, s, h, e)."""
+    call = attention_layout._call
+
+    def as_elsewhere(node: fx.Node, args: Any, kwargs: Any, *values: Any) -> Any:
+        result = call(node, args, kwargs, *values)
+        if node.target is F.scaled_dot_product_attention and kwargs["attn_mask"] is None:
+            return result.transpose(1, 2).contiguous().transpose(1, 2)
+        return result
+
+    monkeypatch.setattr(attention_layout, "_call", as_elsewhere)
+
+
+def heads_joined(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As in most models."""
+    return causal(q, k, v).transpose(1, 2).reshape(q.shape[0], q.shape[2], -1) @ q[0, 0].new_ones(16, 3)
+
+
+def made_contiguous(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return all_true(q, k, v).transpose(1, 2).contiguous().view(q.shape[0], q.shape[2], -1) * 2
+
+
+def heads_viewed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return causal(q, k, v).view(-1, q.shape[2], q.shape[3]).contiguous()
+
+
+def joined_and_written(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    joined = causal(q, k, v).transpose(1, 2).reshape(q.shape[0], q.shape[2], -1)
+    return joined.add_(1) @ q[0, 0].new_ones(16, 3)
+
+
+def returned_twice(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    joined = causal(q, k, v).transpose(1, 2)
+    return joined.contiguous(), joined.reshape(q.shape[0], q.shape[2], -1)
+
+
+def read_by_arithmetic(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """A sum is laid out as its operands are."""
+    return causal(q, k, v) + 1
+
+
+@pytest.mark.parametrize(
+    ("f", "replaced"),
+    [
+        (heads_joined, True),
+        (made_contiguous, True),
+        (causal, False),
+        (heads_viewed, False),
+        (joined_and_written, False),
+        (returned_twice, False),
+        (read_by_arithmetic, False),
+    ],
+)
+def test_another_layout(
+    f: Callable[..., Any], replaced: bool, other_layout: None, rewritten: list[fx.GraphModule]
+) -> None:
+    """Whoever reads the result must be able to, and what is returned is laid out as before."""
+    arguments = [x.detach() for x in inputs()]
+    torch.testing.assert_close(
+        torch.compile(f, backend="akg", options={"gate": "correct"})(*arguments), f(*arguments), rtol=1e-5, atol=1e-5
+    )
+    ((left,),) = map(attentions, rewritten)
+    assert left[0] is not replaced
