@@ -57,15 +57,17 @@ class AkgBackend:
 
 
 def _foresee() -> None:
-    """Starts the judge of kernels for a GPU while the model is still traced: its processes take a second or two.
+    """Starts what builds and judges kernels for a GPU while the model is still traced: it takes a second or two.
 
-    On a CPU they would take a core that tracing needs. Contexts on the device wait until there is something to judge.
+    On a CPU it would take a core that tracing needs. Contexts on the device wait until there is something to judge.
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own
+        from akg_dynamo.agents.coder import builders
         from akg_dynamo.agents.verifier import foresee
 
         with contextlib.suppress(OSError):  # raised again when there is something to judge, and reported then
             foresee()
+            builders.start()
 
 
 akg = AkgBackend()

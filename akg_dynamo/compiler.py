@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from akg_dynamo import tuning
-from akg_dynamo.agents.coder import by_rules
+from akg_dynamo.agents.coder import builders, by_rules
 from akg_dynamo.cache import signature
 from akg_dynamo.cache.entry import Entry, Provenance, Right, Worth, refused
 from akg_dynamo.cache.store import Claim, Store
@@ -146,6 +146,8 @@ def solve(subgraphs: Iterable[Subgraph], options: Options) -> dict[str, Solution
         judge = warm_judge()
         for device in {work.target.backend for work in misses}:
             judge.warm(device)
+        if any(work.target.dsl == "triton_cuda" for work in misses):
+            builders.start()
         run = _Run(options, store, judge, torch.get_num_threads(), time.monotonic())
         solutions.update(_generate(misses, run))
     return solutions
@@ -320,7 +322,7 @@ def _designs(sub: Subgraph, target: Target, numerics: str) -> Iterable[Design] |
 
 
 def _build(candidate: Candidate, target: Target, objects: Path) -> None:
-    by_rules.built(candidate, target, objects)
+    by_rules.build(candidate, target, objects)
 
 
 def _then(built: Future[None], start: Callable[[], Future[Verdict]]) -> Future[Verdict]:

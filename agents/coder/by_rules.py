@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from akg_dynamo.agents.coder import builders
 from akg_dynamo.core.errors import ToolchainError
 from akg_dynamo.core.types import Candidate, Design, Subgraph, Target
 
@@ -67,17 +68,21 @@ def _build_triton(module: types.ModuleType, target: Target) -> None:
 
 @dataclass(frozen=True)
 class _Dsl:
-    """How kernels of one DSL are written, executed as modules and compiled, and the version of what compiles them."""
+    """How kernels of one DSL are written, executed as modules and compiled, and the version of what compiles them.
+
+    compiles_here: the compiler is Python, and no program of its own.
+    """
 
     write: Callable[[Subgraph, Design, str, str], Candidate]
     load: Callable[[Candidate, Path], types.ModuleType]
     build: Callable[[types.ModuleType, Target], None]
     version: Callable[[], str]
+    compiles_here: bool = False
 
 
 _DSLS: Mapping[str, _Dsl] = {
     "cpp": _Dsl(_cpp, _load_cpp, _build_cpp, _cpp_version),
-    "triton_cuda": _Dsl(_triton_cuda, _load_triton, _build_triton, _triton_version),
+    "triton_cuda": _Dsl(_triton_cuda, _load_triton, _build_triton, _triton_version, compiles_here=True),
 }
 
 
@@ -103,6 +108,16 @@ def built(candidate: Candidate, target: Target, build_dir: Path) -> types.Module
     except OSError as error:
         raise ToolchainError(f"cannot build in {build_dir}: {error}") from error
     return module
+
+
+def build(candidate: Candidate, target: Target, build_dir: Path) -> None:
+    """Compile it, in another process if this one would be kept from its own work: then it is not loaded here.
+
+    Raises:
+        ToolchainError: as `built`.
+    """
+    if not (_DSLS[candidate.dsl].compiles_here and builders.build(candidate, target, build_dir)):
+        built(candidate, target, build_dir)
 
 
 def toolchain_version(target: Target) -> str:

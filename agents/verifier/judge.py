@@ -86,6 +86,12 @@ class _Process:
         with contextlib.suppress(ChannelClosed), self.sending:  # its end is noticed by what is submitted next
             self.channel.send({"warm": ordinal})
 
+    def foresee(self) -> None:
+        if not self.on_device:
+            self.on_device = True
+            with contextlib.suppress(ChannelClosed), self.sending:
+                self.channel.send({"foreseen": True})
+
     def submit(self, job: Job) -> Future[Verdict]:
         return self._ask({}, pickle.dumps(job), job.device)
 
@@ -204,8 +210,10 @@ def _acquire() -> _Process:
 
 
 def foresee() -> None:
-    """Start the processes for jobs that may come soon: loading torch takes a second or two. They end if none comes."""
-    _acquire().on_device = True
+    """Start the processes for jobs on a device that may come soon: loading torch takes a second or two. They end if
+    none comes, and have no contexts yet.
+    """
+    _acquire().foresee()
 
 
 def shut_down() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from akg_dynamo.agents.profiler.roofline import Ceiling, DeviceCeiling, HostCeiling
-from akg_dynamo.agents.verifier import cuda_memory, plan, reading, reproduce, sanitizer
+from akg_dynamo.agents.verifier import cuda_memory, decomposed, plan, reading, reproduce, sanitizer
 from akg_dynamo.agents.verifier.answers import trick_of_error
 from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
@@ -488,6 +488,9 @@ def main(parent: Channel, zygote: Channel, folder: str, shared: str) -> None:
             message, blob = parent.receive()
         except ChannelClosed:
             return
+        if "foreseen" in message:
+            decomposed.warm_up()
+            continue
         if "warm" in message:
             referee.warm_up_device(message["warm"])
             continue
