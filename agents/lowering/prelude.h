@@ -33,9 +33,12 @@ template <int BYTES> struct Held { typedef double type; };
 template <> struct Held<1> { typedef float type; };
 template <> struct Held<2> { typedef float type; };
 //@ lanes
+// (Of a table in a template, the objects of a process share one, even with different W: not if its arguments are local.)
+namespace {
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
 template <int I> struct Int { constexpr operator int() const { return I; } };
+}  // namespace
 // Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
 template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
   int64_t j = j0;
@@ -137,7 +140,9 @@ template <class T, class F> INLINE inline V<T> lane_table() {
   return v;
 }
 //@ iota
+namespace {
 struct Iota { static constexpr int at(int l) { return l; } };
+}  // namespace
 template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 //@ lane_of
 // Where x is among the consecutive numbers that a vector's lanes hold, in all lanes: -1 before the first, W behind them.

@@ -549,7 +549,9 @@ template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
 }
 //@ swapped
 // Each lane gets the one H lanes away.
+namespace {
 template <int H> struct Swapped { static constexpr int at(int l) { return l ^ H; } };
+}  // namespace
 template <int H, class X> INLINE inline X swapped(X v) {
   return __builtin_shuffle(v, lane_table<typename Sized<sizeof(v[0])>::type, Swapped<H>>());
 }

@@ -32,9 +32,12 @@ template <int BYTES> struct Sized { typedef int64_t type; };
 template <> struct Sized<1> { typedef int8_t type; };
 template <> struct Sized<2> { typedef int16_t type; };
 template <> struct Sized<4> { typedef int32_t type; };
+// (Of a table in a template, the objects of a process share one, even with different W: not if its arguments are local.)
+namespace {
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
 template <int I> struct Int { constexpr operator int() const { return I; } };
+}  // namespace
 // Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
 template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
   int64_t j = j0;
@@ -76,7 +79,9 @@ template <class T, class F> INLINE inline V<T> lane_table() {
   __builtin_memcpy(&v, made.a, sizeof v);
   return v;
 }
+namespace {
 struct Iota { static constexpr int at(int l) { return l; } };
+}  // namespace
 template <class T> INLINE inline V<T> iota() { return lane_table<T, Iota>(); }
 #if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_loaddqusi512_mask) && __has_builtin(__builtin_ia32_loaddquqi512_mask)
@@ -151,7 +156,9 @@ template <class X, class F> INLINE inline X scan_lanes(X v, F f) {
   return v;
 }
 // Each lane gets the one H lanes away.
+namespace {
 template <int H> struct Swapped { static constexpr int at(int l) { return l ^ H; } };
+}  // namespace
 template <int H, class X> INLINE inline X swapped(X v) {
   return __builtin_shuffle(v, lane_table<typename Sized<sizeof(v[0])>::type, Swapped<H>>());
 }

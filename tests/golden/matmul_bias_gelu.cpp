@@ -28,9 +28,12 @@ typedef V<int64_t> i64v;
 typedef V<uint64_t> u64v;
 template <class X> INLINE inline constexpr X min2(X a, X b) { return a < b ? a : b; }
 template <class X> INLINE inline constexpr X max2(X a, X b) { return a > b ? a : b; }
+// (Of a table in a template, the objects of a process share one, even with different W: not if its arguments are local.)
+namespace {
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
 template <int I> struct Int { constexpr operator int() const { return I; } };
+}  // namespace
 // Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
 template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
   int64_t j = j0;

@@ -32,9 +32,12 @@ template <int BYTES> struct Sized { typedef int64_t type; };
 template <> struct Sized<1> { typedef int8_t type; };
 template <> struct Sized<2> { typedef int16_t type; };
 template <> struct Sized<4> { typedef int32_t type; };
+// (Of a table in a template, the objects of a process share one, even with different W: not if its arguments are local.)
+namespace {
 struct Full { static constexpr int64_t n = W; };  // all lanes of a vector are live
 struct Tail { int64_t n; };                       // only the first n are
 template <int I> struct Int { constexpr operator int() const { return I; } };
+}  // namespace
 // Calls f(j, Full or Tail, Int<which of U accumulators>) for the vectors of [j0, j1).
 template <int U, class F> INLINE inline void lanes(int64_t j0, int64_t j1, F f) {
   int64_t j = j0;

@@ -29,8 +29,8 @@ def _folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="akg-lowering-tests-"))
 
 
-def build(kernel: CppKernel) -> Any:
-    """The compiled entry."""
+def library(kernel: CppKernel) -> str:
+    """Where its object is, compiled."""
     path = _folder() / hashlib.sha256(kernel.source.encode()).hexdigest()[:24]
     if not path.with_suffix(".so").exists():
         path.with_suffix(".cpp").write_text(kernel.source)
@@ -46,7 +46,12 @@ def build(kernel: CppKernel) -> Any:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stderr[:3000]}\n{kernel.source}"
-    return getattr(ctypes.CDLL(str(path.with_suffix(".so"))), kernel.entry)
+    return str(path.with_suffix(".so"))
+
+
+def build(kernel: CppKernel) -> Any:
+    """The compiled entry."""
+    return getattr(ctypes.CDLL(library(kernel)), kernel.entry)
 
 
 def same_strides(array: Array) -> Array:

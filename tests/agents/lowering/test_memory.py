@@ -6,12 +6,14 @@ import ctypes
 import itertools
 import mmap
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lowered import Array, compare, execute
+from lowered import Array, compare, execute, library
 
+from akg_dynamo.agents.lowering.cpp import lower
 from akg_dynamo.agents.sketch import parse
 from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.agents.sketch.numerics import numpy_dtype
@@ -58,6 +60,69 @@ def test_strided_loads(dtype: DType) -> None:
         execute(sketch, arrays, {"N": size})
         for s in strides:
             np.testing.assert_array_equal(arrays[f"y{s}"], memory[s][::s], err_msg=f"stride {s}, {size} lanes")
+
+
+@pytest.mark.parametrize("dtype", DType, ids=lambda d: d.value)
+def test_strided_loads_over_the_edges(dtype: DType) -> None:
+    strides = (2, 3, 8, 9)
+    name, other = dtype.value, {"bool": "True"}.get(dtype.value, "7.0" if dtype.is_float else "7")
+    inputs = ", ".join(f"x{s}[M]: {name} in strides({s})" for s in strides)
+    outputs = ", ".join(f"y{s}[N]: {name} out" for s in strides)
+    body = "\n    ".join(f"store(load(x{s}[j-3:j-3+256], other={other}) -> y{s}[j:j+256])" for s in strides)
+    sketch = parse(f"""sketch over {{
+  symbols: M, N
+  tensors: {inputs}, {outputs}
+  for j in range(0, N, 256):
+    {body}
+}}""")
+    for size, at_end in itertools.product((1, 7, 60, 64, 300), (True, False)):
+        memory = {s: fenced(filled(dtype, s * (size - 1) + 1), at_end=at_end) for s in strides}
+        n = size + 24
+        arrays = {f"x{s}": memory[s][::s] for s in strides} | {f"y{s}": filled(dtype, n) for s in strides}
+        execute(sketch, arrays, {"M": size, "N": n})
+        for s in strides:
+            want = np.full(n, 7).astype(arrays[f"y{s}"].dtype)
+            want[3 : 3 + size] = memory[s][::s]
+            np.testing.assert_array_equal(arrays[f"y{s}"], want, err_msg=f"stride {s}, {size} lanes")
+
+
+def test_kernels_of_two_widths_in_one_process() -> None:
+    """Each has its own tables of lanes: those of one object are no good to another whose vectors are longer."""
+    text = """sketch {0} {{
+  symbols: N
+  tensors: x[N]: f32 in strides(2), s[N]: f32 out, t[1]: f32 out{1}
+  m = alloc([], f32, init=0.0)
+  for j in range(0, N, 256):
+    v = load(x[j:j+256])
+    m = m + reduce_sum(v, j)
+    store(v -> s[j:j+256]){2}
+  store(m -> t[0])
+}}"""
+    wide = ", z[N]: f64 out", "\n    store(cast(v, f64) -> z[j:j+256])"
+    for name, more in (("wide", wide), ("narrow", ("", "")), ("again", wide)):
+        x = filled(DType.F32, 200)
+        arrays = {"x": x[::2], "s": np.zeros(100, np.float32), "t": np.zeros(1, np.float32), "z": np.zeros(100)}
+        execute(parse(text.format(name, *more)), arrays, {"N": 100})
+        np.testing.assert_array_equal(arrays["s"], x[::2], err_msg=name)
+        np.testing.assert_allclose(arrays["t"], x[::2].sum(), err_msg=name)
+
+
+def test_an_object_shares_nothing_with_others() -> None:
+    """Whatever a dynamic linker would make one of in a process, even where libraries are loaded apart."""
+    kernel = lower(
+        parse("""sketch own {
+  symbols: M, N
+  tensors: x[M]: f32 in strides(2), y[N]: f32 out, t[1]: i64 out
+  for j in range(0, N, 256):
+    store(load(x[j-3:j-3+256]) -> y[j:j+256])
+  axis k = range(0, N, 256)
+  store(reduce_argmax(load(y[k:k+256]) + cast(lanes(k), f32), k) -> t[0])
+}""")
+    )
+    found = subprocess.run(
+        ["nm", "-D", "--defined-only", library(kernel)], capture_output=True, text=True, check=True
+    ).stdout
+    assert [line.split()[-2:] for line in found.splitlines()] == [["T", "own"]]
 
 
 @pytest.mark.parametrize("dtype", DType, ids=lambda d: d.value)
