@@ -11,6 +11,7 @@ and worth it gets a `SplitReason`, and stays with torch.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import logging
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,9 @@ _Building = tuple[Candidate, "Future[None]"]
 
 _MOST_VARIANTS = 6
 _TUNING_S = 2.0  # for all kernels of a graph together: enough for one by itself, and little of a model's first call
+_LIKELY = (
+    0.05  # of the bytes that a graph's kernels move: variants are built before it is known whether they are wanted
+)
 _TUNERS = 2  # kernels that are tuned at the same time: the judge takes turns, and never waits
 _FAULTS = (  # of a kernel, not of its task
     Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.REJECTED,
@@ -237,12 +241,13 @@ class _Run:
 def _generate(works: Sequence[_Work], run: _Run) -> dict[str, Solution]:
     """Designs, builds and judges what the cache did not have."""
     solutions: dict[str, Solution] = {}
+    pool = ThreadPoolExecutor(max_workers=_jobs(), thread_name_prefix="akg-build")
     try:
-        with ThreadPoolExecutor(max_workers=_jobs(), thread_name_prefix="akg-build") as pool:
-            judged = _judged(works, run, pool, solutions)
-            for work, verdict in _measured(judged, run, pool):
-                solutions[work.sub.digest] = _file(work, verdict, run)
+        judged = _judged(works, run, pool, solutions)
+        for work, verdict in _measured(judged, run, pool):
+            solutions[work.sub.digest] = _file(work, verdict, run)
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # of variants that nobody waits for
         for work in works:
             if work.claim is not None:
                 work.claim.release()
@@ -271,6 +276,11 @@ def _judged(
         built = pool.submit(_build, work.candidate, work.target, run.store.objects)
         work.right = _then(built, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
         pending.append(work)
+    if run.options.gate == "profit" and builders.ready():  # other cores have nothing to do while values are judged
+        shares = tuning.Shares((work.sub, work.target, work.uses) for work in pending)
+        for work in sorted(pending, key=lambda work: -shares.of(work.sub)):
+            if shares.of(work.sub) >= _LIKELY:
+                work.spare = pool.submit(_start_building, work, pool, run.store.objects)
     return [(work, _settle(work)) for work in pending]
 
 
@@ -375,19 +385,23 @@ def _measured(judged: Sequence[tuple[_Work, Verdict]], run: _Run, pool: Executor
     shares = tuning.Shares((work.sub, work.target, work.uses) for work, _ in ordered)
     asked = [_ask(work, run, timing=True) if verdict.outcome is Outcome.RIGHT else None for work, verdict in ordered]
     timed: list[tuple[_Work, Verdict]] = []
+    hopeful: dict[str, bool] = {}
     for (work, verdict), timing in zip(ordered, asked, strict=True):
         timed.append((work, _with_timing(verdict, timing) if timing is not None else verdict))
         found = timed[-1][1].timing
         if found is None:
             continue
         shares.add(work.sub, found)
-        if not run.is_late and shares.worth_tuning(work.sub, work.target, found):
+        hopeful[work.key] = shares.worth_tuning(work.sub, work.target, found)
+        if hopeful[work.key] and work.spare is None and not run.is_late:
             work.spare = pool.submit(_start_building, work, pool, run.store.objects)
     deadline = time.monotonic() + _TUNING_S
 
     def tuned(work: _Work, verdict: Verdict) -> Verdict:
-        too_late = time.monotonic() > deadline or run.is_late
-        return verdict if work.spare is None or too_late else _best_variant(work, verdict, run, shares)
+        if not hopeful.get(work.key) or run.is_late:
+            return verdict
+        rivals = [c for c in _built(work, deadline) if c != work.candidate]
+        return _best_variant(work, verdict, rivals, run, shares) if rivals else verdict
 
     with ThreadPoolExecutor(max_workers=_TUNERS, thread_name_prefix="akg-tune") as tuners:
         yield from zip((work for work, _ in timed), tuners.map(lambda pair: tuned(*pair), timed), strict=True)
@@ -398,15 +412,31 @@ def _start_building(work: _Work, pool: Executor, objects: Path) -> list[_Buildin
     return [(c, pool.submit(_build, c, work.target, objects)) for c in _variants(work)]
 
 
-def _best_variant(work: _Work, verdict: Verdict, run: _Run, shares: tuning.Shares) -> Verdict:
+def _built(work: _Work, deadline: float | None = None) -> list[Candidate]:
+    """The variants that have been built, by then."""
+    if work.spare is None:
+        return []
+
+    def left_s() -> float | None:
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    if not wait([work.spare], left_s()).done:
+        return []
+    building = work.spare.result()
+    wait([built for _, built in building], left_s())
+    return [candidate for candidate, built in building if built.done() and built.exception() is None]
+
+
+def _best_variant(
+    work: _Work, verdict: Verdict, rivals: Sequence[Candidate], run: _Run, shares: tuning.Shares
+) -> Verdict:
     """Puts the fastest variant that is right in the place of the first guess, which is right; its verdict."""
     first = work.candidate
     assert first is not None
-    assert work.spare is not None
 
     def race(rivals: Sequence[Candidate]) -> Sequence[float]:
         try:
-            return run.judge.race(run.job(work), rivals).result() if rivals else ()
+            return run.judge.race(run.job(work), rivals).result()
         except AkgError as error:
             log.warning("the variants of %s could not be timed: %s", first.name, error)
             return ()
@@ -418,7 +448,7 @@ def _best_variant(work: _Work, verdict: Verdict, run: _Run, shares: tuning.Share
     work.candidate, found = tuning.fastest(
         first,
         verdict,
-        [candidate for candidate, built in work.spare.result() if built.exception() is None],
+        rivals,
         race=race,
         judge=judge,
         share=shares.of(work.sub),
@@ -429,20 +459,25 @@ def _best_variant(work: _Work, verdict: Verdict, run: _Run, shares: tuning.Share
 def _another(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
     """The verdict on the first of the other variants that is right, if one is."""
     first = work.candidate
-    for candidate in _variants(work):
+    for candidate in _others(work, run):
         if run.is_late:
             break
         work.candidate = candidate
-        try:
-            _build(candidate, work.target, run.store.objects)
-        except ToolchainError:
-            continue
         found = _asked(work, run)
         if found.outcome is Outcome.RIGHT:
             log.warning("of %s one variant is not right, another is: %s", candidate.name, verdict.detail)
             return found
     work.candidate = first
     return verdict
+
+
+def _others(work: _Work, run: _Run) -> Iterator[Candidate]:
+    """Its other variants, built."""
+    yield from _built(work)
+    for candidate in _variants(work):
+        with contextlib.suppress(ToolchainError):
+            _build(candidate, work.target, run.store.objects)
+            yield candidate
 
 
 def _ask(work: _Work, run: _Run, *, timing: bool = False) -> Future[Verdict]:

@@ -135,14 +135,23 @@ def stop() -> None:
         builders.stop()
 
 
+def ready() -> bool:
+    """Whether they can be asked."""
+    return _usable() is not None
+
+
+def _usable() -> _Builders | None:
+    with _lock:
+        return next((b for b in _running if b.usable), None)
+
+
 def build(candidate: Candidate, target: Target, build_dir: Path) -> bool:
     """Whether another process has built it.
 
     Raises:
         ToolchainError: it does not build.
     """
-    with _lock:
-        builders = next((b for b in _running if b.usable), None)
+    builders = _usable()
     if builders is None:
         return False
     try:
@@ -170,7 +179,8 @@ def _one(candidate: Candidate, target: Target, build_dir: Path) -> str:
     return ""
 
 
-def _die_with_parent() -> None:
+def _begin() -> None:
+    os.nice(5)  # what is timed meanwhile comes first
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -185,7 +195,7 @@ def _serve(connection: Connection, jobs: int) -> None:
             connection.send((number, None if done.exception() else done.result()))
 
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(jobs, mp_context=fork, initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=fork, initializer=_begin) as pool:
         pool.submit(int).result()  # which forks them all, while this process has one thread
         with sending:
             connection.send((None, ""))

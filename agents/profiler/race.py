@@ -15,7 +15,7 @@ from collections.abc import Callable
 Cost = Callable[[int, int], float]
 """`cost(who, data_set)`: seconds of one call of that variant."""
 
-_ROUNDS = 12
+_ROUNDS = 8
 _FEWEST = 4
 _BEHIND = 1.1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -305,6 +306,49 @@ def test_variants_are_not_even_written_where_nothing_can_be_gained(
     monkeypatch.setattr(tuning, "has_nothing_to_gain", lambda sub, target, timing: True)
     solve(ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2}))
     assert len(written) == 1
+
+
+@pytest.fixture
+def idle_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants are built before it is known whether they are wanted."""
+    monkeypatch.setattr(compiler.builders, "ready", lambda: True)
+
+
+def test_variants_that_were_built_in_advance_are_raced(idle_cores: None, solve: Solve) -> None:
+    judge = ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2})
+    assert tile_of(solve(judge)) == 512
+    assert [tile for tile, what in judge.asked if what == "race"] == [256, 512, 1024]
+
+
+def test_variants_that_were_built_in_vain_are_not(
+    idle_cores: None, solve: Solve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "has_nothing_to_gain", lambda sub, target, timing: True)
+    judge = ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2})
+    assert tile_of(solve(judge)) == 256
+    assert judge.asked == [(256, "values"), (256, "speed")]
+
+
+def test_a_wrong_first_guess_is_replaced_by_one_that_was_built_in_advance(idle_cores: None, solve: Solve) -> None:
+    judge = ScriptedJudge({256: 3.0, 512: 2.0, 1024: 1.8}, wrong=(256,))
+    assert tile_of(solve(judge)) == 512
+    assert [tile for tile, what in judge.asked if what == "race"] == [512, 1024], "the wrong one is out"
+
+
+def test_what_is_not_built_in_time_is_left_out(idle_cores: None, solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, wanted = compiler._build, threading.Event()
+
+    def slow(candidate: Candidate, target: Target, objects: Path) -> None:
+        if tile_in(candidate) == 512:
+            wanted.wait(60)
+        build(candidate, target, objects)
+
+    monkeypatch.setattr(compiler, "_build", slow)
+    judge = ScriptedJudge({256: 1.5, 512: 9.0, 1024: 1.7})
+    try:
+        assert tile_of(solve(judge)) == 1024
+    finally:
+        wanted.set()
 
 
 def test_one_measurement_where_it_is_enough(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
