@@ -156,7 +156,9 @@ class Values:
     def draw(self, i: int, group: plan.Group, rng: random.Random, device: torch.device) -> torch.Tensor:
         """That input's flat storage, drawn once more."""
         span = self._ranges(group.sizes).get(i)
-        spec = replace(self.sub.inputs[i], stride=group.strides(i, self.sub.inputs[i]))
+        spec = self.sub.inputs[i]
+        if group.layout is not None:
+            spec = replace(spec, stride=group.strides(i, spec))
         return self.drawer.draw(spec, group.sizes, group.kind, rng, span, device=device)
 
     def fill(self, cases: list[Case]) -> dict[str, Any]:
