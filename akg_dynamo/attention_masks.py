@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from akg_dynamo.attention_layout import readable
+from akg_dynamo.attention_layout import Layouts
 from akg_dynamo.closed_form import Form, closed_forms
 from akg_dynamo.formulas import Choice, Conditions, along, negated
 from akg_dynamo.fusion.symbols import expression
-from akg_dynamo.writes import may_be_written
+from akg_dynamo.writes import memory, suspected
 
 _PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _DEFAULTS: Mapping[str, object] = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False}
@@ -36,7 +36,8 @@ def simplify_attention_masks(gm: fx.GraphModule) -> tuple[str, ...]:
     masked = [n for n in gm.graph.nodes if n.target is F.scaled_dot_product_attention and _mask(n) is not None]
     if not masked:
         return ()
-    forms = closed_forms(gm.graph)
+    forms, written = closed_forms(gm.graph), suspected(gm.graph)
+    layouts = Layouts(gm.graph, written)
     everything, causal = 0, 0
     replaced: set[fx.Node] = set()
     for node in masked:
@@ -50,7 +51,7 @@ def simplify_attention_masks(gm: fx.GraphModule) -> tuple[str, ...]:
             continue
         made_of = _made_of(mask, forms)
         args, kwargs = _without_mask(node, is_causal=bool(kept))
-        if may_be_written(made_of, gm.graph) or not readable(node, args, kwargs):
+        if any(not written.isdisjoint(memory(n)) for n in made_of) or not layouts.allow(node, args, kwargs):
             continue
         node.args, node.kwargs = args, kwargs
         causal, everything = causal + bool(kept), everything + (not kept)

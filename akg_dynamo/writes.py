@@ -7,7 +7,6 @@ knows. So only what is known to read alone is not suspected.
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +31,10 @@ _READERS = frozenset(
 )
 
 
-def may_be_written(tensors: Collection[fx.Node], graph: fx.Graph) -> bool:
-    """Whether an operator may write to the memory of one of the tensors, before or after it is made."""
-    suspected = {address for node in tensors for address in memory(node)}
-    return any(
-        not suspected.isdisjoint(memory(operand))
-        for node in graph.nodes
-        if node.op != "output" and not _reads(node)
-        for operand in node.all_input_nodes
-    )
+def suspected(graph: fx.Graph) -> set[int]:
+    """The memory that an operator of the graph may write to."""
+    suspects = (node for node in graph.nodes if node.op != "output" and not _reads(node))
+    return {address for node in suspects for operand in node.all_input_nodes for address in memory(operand)}
 
 
 def memory(node: fx.Node) -> set[int]:

@@ -265,6 +265,18 @@ def test_every_size_of_a_dynamic_graph(rewritten: list[fx.GraphModule]) -> None:
     assert [attentions(gm) for gm in rewritten] == [[CAUSAL], [NONE], [(True, False)]], "or a size compiled again"
 
 
+def test_a_scale_that_is_a_size(rewritten: list[fx.GraphModule]) -> None:
+    def f(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = ramp(k) <= ramp(q)[:, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1 / q.shape[2])
+
+    compiled = torch.compile(f, backend="akg", dynamic=True, options={"gate": "correct"})
+    for length in (5, 9):
+        arguments = inputs(heads=4, length=length)
+        torch.testing.assert_close(compiled(*arguments), f(*arguments), rtol=1e-5, atol=1e-5)
+    assert {True for gm in rewritten if attentions(gm) == [CAUSAL]}
+
+
 def test_equal_by_chance_is_not_equal(rewritten: list[fx.GraphModule]) -> None:
     """A graph for as many rows as columns is causal; one that is for any number of both is left its mask."""
     compiled = torch.compile(causal, backend="akg", dynamic=True, options={"gate": "correct"})
