@@ -9,7 +9,7 @@ because `tanh_backward` reads it by way of a detach.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,8 @@ from torch import fx
 from torch._functorch import partitioners
 
 from akg_dynamo.dedupe import storage_of, storages_returned
+from akg_dynamo.fusion.ops import main_device
+from akg_dynamo.stacked import compute_stacked, stack_gradients, stack_saved
 
 _lock = threading.Lock()
 
@@ -39,9 +41,31 @@ _ROWS = """
 def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The forward and the backward graph of a joint graph."""
     _drop_clones(joint.graph)
+    stack_gradients(joint.graph)
+    stacks = stack_saved(joint.graph, main_device(joint.graph))
+    compute_stacked(joint.graph)
+    count = options["num_fwd_outputs"]
+    # What only the backward pass reads it would compute, from what that is made of: so the forward pass returns it.
+    _splice_outputs(joint, count, 0, stacks)
     with _composites_listed():
-        forward, backward = partitioners.min_cut_rematerialization_partition(joint, inputs, **options)
+        forward, backward = partitioners.min_cut_rematerialization_partition(
+            joint, inputs, **{**options, "num_fwd_outputs": count + len(stacks)}
+        )
+    _splice_outputs(forward, count, len(stacks), [])
     return forward, backward
+
+
+def _splice_outputs(gm: fx.GraphModule, at: int, drop: int, instead: Sequence[fx.Node]) -> None:
+    """Returns `instead` where a graph returned `drop` values from the one at `at` on."""
+    output = next(n for n in reversed(gm.graph.nodes) if n.op == "output")
+    outputs = list(output.args[0])
+    descriptions = list(output.meta.get("desc", [None] * len(outputs)))
+    outputs[at : at + drop] = instead
+    descriptions[at : at + drop] = [None] * len(instead)
+    output.args = (tuple(outputs),)
+    if "desc" in output.meta:
+        output.meta["desc"] = descriptions
+    gm.recompile()
 
 
 def _drop_clones(graph: fx.Graph) -> None:

@@ -311,7 +311,13 @@ class _Grower:
         self._add(region, node, facts)
 
     def _into_loop(self, node: fx.Node, kind: OpKind) -> None:
-        """A loop is one region, with the views that only it reads. Nothing waits for it before its end."""
+        """A loop is one region, with the views that it reads. Nothing waits for it before its end."""
+        if kind is OpKind.VIEW:
+            if not self._transparent(node, kind):
+                self.root[node] = None  # of a value from outside: made inside, as a constant is
+            self.reason[node] = SplitReason(SplitReasonType.VIEW, str(node.target))
+            self._note_needs(node)
+            return
         facts = self.facts[node] = facts_of(node, kind)
         producers = self._producers(node)
         region = self.region_of_loop.get(self.loop_of[node])

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -71,39 +71,52 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """Value number `value`: a chain's values, stacked along `dim`."""
+
+    chain: int
+    value: int
+    dim: int
+
+
+@dataclass(frozen=True)
 class Loop:
-    """A loop that stacks one chain's values along `dim`, as value number `stacked`. Chains: in the order of a trip."""
+    """A loop that stacks values of its trips. Chains: in the order of a trip."""
 
     trips: int
     chains: tuple[Chain, ...]
-    out: int
-    stacked: int
-    dim: int
+    outs: tuple[Stacked, ...]
 
     @property
     def values(self) -> frozenset[int]:
         """Every value that the loop computes."""
-        return frozenset(v for chain in self.chains for v in chain.values) | {self.stacked}
+        return frozenset(v for c in self.chains for v in c.values) | {out.value for out in self.outs}
 
 
 def find_loop(ops: Sequence[OpNode | None]) -> Loop | None:
-    """The loop that carries something from trip to trip, of which the last `aten.stack` is the end, if there is one.
+    """The largest loop that carries something from trip to trip and ends in an `aten.stack`, if there is one.
 
     ops: the operation that gives each value; None for an input.
     """
-    for number in reversed(range(len(ops))):
-        op = ops[number]
-        if op is not None and op.target == "aten.stack.default":
-            return _loop_before(ops, number)
-    return None
+    return max(_loops(ops), key=lambda loop: len(loop.values), default=None)
 
 
-def _loop_before(ops: Sequence[OpNode | None], stacked: int) -> Loop | None:
-    op = ops[stacked]
-    assert op is not None
-    outs = [a.index for a in _flat(op.args[0]) if isinstance(a, Ref)]
-    if len(outs) < LEAST_TRIPS or len(set(outs)) != len(outs):
-        return None
+def _loops(ops: Sequence[OpNode | None]) -> list[Loop]:
+    """The loop behind each stack, with the other stacks of its values."""
+    stacks = {v: refs for v, op in enumerate(ops) if op is not None and (refs := _stacked(op))}
+    found = (_loop_before(ops, value, refs) for value, refs in stacks.items())
+    return [_with_others(ops, loop, stacks) for loop in found if loop is not None]
+
+
+def _stacked(op: OpNode) -> list[int]:
+    """What a stack of many different values has for operands."""
+    if op.target != "aten.stack.default":
+        return []
+    values = [a.index for a in _flat(op.args[0]) if isinstance(a, Ref)]
+    return values if len(values) >= LEAST_TRIPS and len(set(values)) == len(values) else []
+
+
+def _loop_before(ops: Sequence[OpNode | None], stacked: int, outs: Sequence[int]) -> Loop | None:
     rows = _chains(ops, outs)
     if rows is None:
         return None
@@ -119,11 +132,23 @@ def _loop_before(ops: Sequence[OpNode | None], stacked: int) -> Loop | None:
     if not reader.initial:
         return None  # its trips do not depend on one another
     chains = tuple(Chain(tuple(row), *read[c], reader.initial.get(c)) for c, row in enumerate(rows))
-    spec = op.out
-    assert isinstance(spec, TensorSpec)
-    dim = op.args[1] if len(op.args) > 1 else dict(op.kwargs).get("dim", 0)
+    return Loop(len(outs), chains, (Stacked(place[outs[0]][0], stacked, _dim(ops[stacked])),))
+
+
+def _with_others(ops: Sequence[OpNode | None], loop: Loop, stacks: Mapping[int, Sequence[int]]) -> Loop:
+    number = {chain.values: c for c, chain in enumerate(loop.chains)}
+    outs = (
+        Stacked(number[tuple(refs)], value, _dim(ops[value])) for value, refs in stacks.items() if tuple(refs) in number
+    )
+    return replace(loop, outs=tuple(outs))
+
+
+def _dim(stack: OpNode | None) -> int:
+    assert stack is not None
+    assert isinstance(stack.out, TensorSpec)
+    dim = stack.args[1] if len(stack.args) > 1 else dict(stack.kwargs).get("dim", 0)
     assert isinstance(dim, int)
-    return Loop(len(outs), chains, place[outs[0]][0], stacked, dim % len(spec.shape))
+    return dim % len(stack.out.shape)
 
 
 def _chains(ops: Sequence[OpNode | None], outs: Sequence[int]) -> list[list[int]] | None:
@@ -244,39 +269,67 @@ class _Reader:
 # In a graph
 
 
+@dataclass(frozen=True)
+class GraphLoop:
+    """A loop in a graph: `nodes` by value number."""
+
+    loop: Loop
+    nodes: Sequence[fx.Node]
+
+    @property
+    def inside(self) -> set[fx.Node]:
+        """What the loop computes."""
+        return {self.nodes[v] for v in self.loop.values}
+
+
+def graph_loops(graph: fx.Graph) -> list[GraphLoop]:
+    """The loops of a graph: of those that share nodes the largest."""
+    nodes = list(graph.nodes)
+    if not any(n.target is torch.ops.aten.stack.default and len(n.args[0]) >= LEAST_TRIPS for n in nodes):
+        return []
+    number = {node: i for i, node in enumerate(nodes)}
+    found: list[GraphLoop] = []
+    taken: set[int] = set()
+    for loop in sorted(_loops([_as_op(node, number) for node in nodes]), key=lambda loop: -len(loop.values)):
+        if taken.isdisjoint(loop.values):
+            taken |= loop.values
+            found.append(GraphLoop(loop, nodes))
+    return found
+
+
 def unrolled_loops(graph: fx.Graph, device: str) -> list[frozenset[fx.Node]]:
     """The nodes of each loop that one kernel can compute, with what only they read and elementwise kernels compute.
 
-    Nothing else reads a value of the loop but the stack, and what it carries after the last trip.
+    Nothing else reads what the loop computes but the stacks, and what it carries after the last trip.
     """
-    nodes = list(graph.nodes)
-    ends = [n for n in nodes if n.target is torch.ops.aten.stack.default and len(n.args[0]) >= LEAST_TRIPS]
-    if not ends:
-        return []
-    number = {node: i for i, node in enumerate(nodes)}
-    ops = [_as_op(node, number) for node in nodes]
     found: list[frozenset[fx.Node]] = []
-    for end in ends:
-        loop = _loop_before(ops, number[end])
-        if loop is None:
-            continue
-        inside = {nodes[v] for v in loop.values}
-        last = {nodes[c.values[-1]] for c in loop.chains if c.initial is not None}
-        alone = all(node in last or node is end or inside.issuperset(node.users) for node in inside)
-        if alone and all(_computable(node, device) for node in inside):
-            found.append(frozenset(_with_operands(nodes, inside, device)))
+    for each in graph_loops(graph):
+        inside = each.inside
+        last = {each.nodes[c.values[-1]] for c in each.loop.chains if c.initial is not None}
+        last |= {each.nodes[out.value] for out in each.loop.outs}
+        alone = all(node in last or inside.issuperset(node.users) or _shows(node, inside) for node in inside)
+        if alone and all(computable(node, device) for node in inside):
+            found.append(frozenset(_with_operands(each.nodes, inside, device)))
     return found
+
+
+def _shows(node: fx.Node, inside: set[fx.Node]) -> bool:
+    """Whether it is a view of what the loop has not computed: that costs nothing to make twice."""
+    while node in inside and classify(node) is OpKind.VIEW:
+        node = node.all_input_nodes[0]
+    return node not in inside
 
 
 def _with_operands(nodes: Sequence[fx.Node], inside: set[fx.Node], device: str) -> set[fx.Node]:
     for node in reversed(nodes):
-        follows = classify(node) in (OpKind.POINTWISE, OpKind.CAST, OpKind.VIEW) and _computable(node, device)
+        follows = classify(node) in (OpKind.POINTWISE, OpKind.CAST, OpKind.VIEW) and computable(node, device)
         if follows and node.users and inside.issuperset(node.users):
             inside.add(node)
     return inside
 
 
-def _computable(node: fx.Node, device: str) -> bool:
+def computable(node: fx.Node, device: str) -> bool:
+    """Whether a kernel may compute the node, or it is a view that it can follow."""
     kind = classify(node)
     if kind is OpKind.VIEW:
         return follows_view(node) and isinstance(node.meta.get("val"), torch.Tensor)

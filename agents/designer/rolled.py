@@ -34,7 +34,7 @@ _TRIP = "trip"  # the symbol: no subgraph has one of this name
 
 @dataclass(frozen=True)
 class _Trip:
-    """One trip. `body` reads what is carried after the inputs of the whole, and gives what it carries on, then `out`.
+    """One trip. `body` reads what is carried after the inputs of the whole, and gives what it carries on, then `outs`.
 
     initial: what is carried into the first trip; None: the body sees to it. final: which output of the whole it is in
     the end.
@@ -51,12 +51,14 @@ def loop_of(sub: Subgraph) -> Loop | None:
     loop = find_loop([None] * len(sub.inputs) + list(sub.nodes))
     if loop is None:
         return None
-    known = {c.values[-1] for c in loop.chains if c.initial is not None} | {loop.stacked}
+    known = {c.values[-1] for c in loop.chains if c.initial is not None} | {out.value for out in loop.outs}
     after = set(loop.values)
     for number, node in enumerate(sub.nodes, len(sub.inputs)):
         if number not in loop.values and not after.isdisjoint(_refs(node.args)):
             return None
-    return loop if known.issuperset(sub.outputs) else None
+    if not known.issuperset(sub.outputs):
+        return None
+    return replace(loop, outs=tuple(out for out in loop.outs if out.value in sub.outputs))
 
 
 def schedule_loop(sub: Subgraph, loop: Loop, device: Device, numerics: str) -> Schedule | str:
@@ -71,9 +73,12 @@ def schedule_loop(sub: Subgraph, loop: Loop, device: Device, numerics: str) -> S
         strides = storage_of(sub.output_specs[final], "out", final).strides if final is not None else None
         stored = storage_of(spec, "out", len(sub.outputs) + k)
         targets.append(replace(stored, strides=strides or stored.strides))
-    whole = storage_of(sub.output_specs[sub.outputs.index(loop.stacked)], "out", sub.outputs.index(loop.stacked))
-    row = replace(whole, shape=_without(whole.shape, loop.dim), strides=_without(whole.strides, loop.dim))
-    outputs = [(prim, target) for (prim, _), target in zip(values, [*targets, row], strict=True)]
+    wholes = [storage_of(sub.output_specs[k], "out", k) for k in (sub.outputs.index(o.value) for o in loop.outs)]
+    rows = [
+        replace(w, shape=_without(w.shape, o.dim), strides=_without(w.strides, o.dim))
+        for w, o in zip(wholes, loop.outs, strict=True)
+    ]
+    outputs = [(prim, target) for (prim, _), target in zip(values, [*targets, *rows], strict=True)]
     schedule = CudaScheduler(facts, device).schedule(outputs)
     if len(schedule.nests) != 1 or schedule.scratch:
         return "a trip of the loop is more than one phase"
@@ -90,9 +95,10 @@ def schedule_loop(sub: Subgraph, loop: Loop, device: Device, numerics: str) -> S
         final = trip.final[k]
         end = None if final is None else storage_of(sub.output_specs[final], "out", final)
         nest.trips.carried.append(Carried(source, target, trip.initial[k] or 0.0, member, end))
-    member = _storing(nest, row)
-    member.sink.target = whole
-    member.at = (*member.at[: loop.dim], Index(((nest.trips.axis, 1),)), *member.at[loop.dim :])
+    for whole, row, out in zip(wholes, rows, loop.outs, strict=True):
+        member = _storing(nest, row)
+        member.sink.target = whole
+        member.at = (*member.at[: out.dim], Index(((nest.trips.axis, 1),)), *member.at[out.dim :])
     return schedule
 
 
@@ -165,9 +171,9 @@ def _one_trip(sub: Subgraph, loop: Loop) -> _Trip:
         args = tuple(arg(p) for p in chain.args)
         kwargs = tuple((name, arg(p)) for name, p in chain.kwargs)
         now[k] = add(OpNode(node.target, args, kwargs, node.out))
-    outputs = tuple(now[number_of[id(c)]].index for c in carried)
+    outputs = [*(number_of[id(c)] for c in carried), *(out.chain for out in loop.outs)]
     symbols = (*sub.symbols, Symbol(_TRIP, 0, loop.trips - 1, loop.trips // 2))
-    body = Subgraph((*sub.inputs, *specs), symbols, tuple(nodes), (*outputs, now[loop.out].index))
+    body = Subgraph((*sub.inputs, *specs), symbols, tuple(nodes), tuple(now[k].index for k in outputs))
     final = tuple(sub.outputs.index(c.values[-1]) if c.values[-1] in sub.outputs else None for c in carried)
     return _Trip(body, carried, tuple(initial), final)
 

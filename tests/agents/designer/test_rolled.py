@@ -90,6 +90,16 @@ def a_state_of_rows(x: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
+def with_its_states(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """As a training step has it."""
+    state, rows, states = torch.zeros_like(x[0]), [], []
+    for i in range(TRIPS):
+        state = state * torch.sigmoid(x[i]) + y[i]
+        states.append(state)
+        rows.append((state * y[i]).sum(-1))
+    return torch.stack(rows, -1), torch.stack(states)
+
+
 def slices(x: Tensor) -> Tensor:
     state, rows = torch.zeros_like(x[:, :2]), []
     for i in range(TRIPS):
@@ -122,6 +132,7 @@ LOOPS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "two states": (two_states, (r(TRIPS, 100),)),
     "delta rule": (delta_rule, (r(3, TRIPS, 8), r(3, TRIPS, 20))),
     "a state of rows": (a_state_of_rows, (r(50, TRIPS, 7),)),
+    "with its states": (with_its_states, (r(TRIPS, 40, 9), r(TRIPS, 40, 9))),
     "slices": (slices, (r(30, 2 * TRIPS),)),
 }
 
