@@ -9,12 +9,10 @@ first named. It must not be registered a second way: torch refuses duplicate nam
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from akg_dynamo import foresight
 from akg_dynamo.options import parse
 
 if TYPE_CHECKING:
@@ -40,11 +38,12 @@ class AkgBackend:
             OptionError: an unknown mode, option or value.
         """
         chosen = parse(options, mode)
-        if chosen.generation != "cached":
-            _foresee()
+        graph = foresight.graph_seen(gm, example_inputs, chosen)
         from akg_dynamo.capture import compile_dynamo_graph  # naming the backend should not cost the whole compiler
 
-        return compile_dynamo_graph(gm, example_inputs, chosen)
+        compiled = compile_dynamo_graph(gm, example_inputs, chosen)
+        foresight.graph_compiled(graph, chosen)
+        return compiled
 
     def reset(self) -> None:
         """Called by torch._dynamo.reset()."""
@@ -56,19 +55,5 @@ class AkgBackend:
             reset()
 
 
-def _foresee() -> None:
-    """Starts what builds and judges kernels for a GPU while the model is still traced: it takes a second or two.
-
-    On a CPU it would take a core that tracing needs. Contexts on the device wait until there is something to judge.
-    """
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own
-        from akg_dynamo.agents.coder import builders
-        from akg_dynamo.agents.verifier import foresee
-
-        with contextlib.suppress(OSError):  # raised again when there is something to judge, and reported then
-            foresee()
-            builders.start()
-
-
 akg = AkgBackend()
-_foresee()
+foresight.backend_named()

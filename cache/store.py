@@ -2,6 +2,7 @@
 
     <folder>/v1/db/        diskcache: one row of text per key (see entry.py); never pickle, reading or writing
     <folder>/v1/objects/   built shared objects, named by the hash of their source
+    <folder>/v1/graphs/    one empty file per graph whose kernels have all been asked for
     <folder>/v1/locks/     one lock file per key being generated
     <folder>/v1/flights/   one file per living process: the kernels it is launching for the first time
 
@@ -43,6 +44,7 @@ _T = TypeVar("_T")
 
 OBJECTS = "objects"
 """The folder of what is built, in a store's."""
+GRAPHS = "graphs"
 SIZE_LIMIT_BYTES = 1 << 30
 _BUSY_S = 5.0
 
@@ -90,7 +92,7 @@ class Store:
                 if self.trouble:
                     raise CacheError(self.trouble)
                 _make_private(self.root)
-                for name in (OBJECTS, "locks", "flights"):
+                for name in (OBJECTS, GRAPHS, "locks", "flights"):
                     _make_private(self.root / name)
                 db = _open_database(self.root / "db")
                 flights = Flights(self.root / "flights")
@@ -139,6 +141,19 @@ class Store:
         return Path(self._spare_objects.name)
 
     # -------------------------------------------------------------------------------- entries
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody has kept anything in this folder yet."""
+        return not (self.root / "db").exists()
+
+    def has_graph(self, name: str) -> bool:
+        """Whether `add_graph` has been told of it."""
+        return (self.root / GRAPHS / name).exists()
+
+    def add_graph(self, name: str) -> None:
+        """Remembers that every kernel of that graph has been asked for."""
+        self._on_disk(lambda _: (self.root / GRAPHS / name).touch(), None)
 
     def get(self, key: str) -> Entry | None:
         """The entry under `key`, unless it expired. A damaged entry is dropped, and so made again."""

@@ -17,7 +17,6 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import akg_dynamo
 from akg_dynamo import capture
-from akg_dynamo.agents import verifier
 from akg_dynamo.backend import akg
 from akg_dynamo.core.errors import OptionError, ToolchainError
 from akg_dynamo.core.types import Target
@@ -73,30 +72,6 @@ def test_the_entry_point_is_the_only_registration() -> None:
 def test_what_is_not_known_is_refused(options: dict[str, object], mode: str | None, said: str) -> None:
     with pytest.raises(OptionError, match=said):
         parse(options, mode)
-
-
-@pytest.mark.parametrize(
-    ("on_device", "generation", "times"), [(True, "blocking", 1), (True, "cached", 0), (False, "blocking", 0)]
-)
-def test_on_a_device_the_judge_starts_while_the_model_is_traced(
-    monkeypatch: pytest.MonkeyPatch, on_device: bool, generation: str, times: int
-) -> None:
-    started: list[str] = []
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: on_device)
-    monkeypatch.setattr(verifier, "foresee", lambda: started.append("judge"))
-    monkeypatch.setattr(capture, "compile_dynamo_graph", lambda *_: started.append("traced"))
-    akg(torch.fx.GraphModule({}, torch.fx.Graph()), [], options={"generation": generation})
-    assert started == ["judge"] * times + ["traced"]
-
-
-def test_a_judge_that_cannot_be_started_early_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_process() -> None:
-        raise OSError("no more processes")
-
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(verifier, "foresee", no_process)
-    monkeypatch.setattr(capture, "compile_dynamo_graph", lambda *_: len)
-    assert akg(torch.fx.GraphModule({}, torch.fx.Graph()), []) is len
 
 
 def test_options_reach_the_user_as_an_error(solver: ReferenceSolver) -> None:
