@@ -75,8 +75,10 @@ class Shares:
         if has_nothing_to_gain(sub, target, timing):
             return False
         taken_us = timing.kernel_device_us or timing.kernel_us
-        left_us = taken_us - _least_us(sub, target) - _LAUNCH_US if timing.kernel_device_us else taken_us
-        return self.of(sub) * left_us / taken_us >= _WORTH_TUNING
+        least_us = _least_us(sub, target) + _LAUNCH_US if timing.kernel_device_us else 0.0
+        if _least_us(sub, target) > _IMPOSSIBLE * taken_us:
+            least_us = _LAUNCH_US
+        return self.of(sub) * (taken_us - least_us) / taken_us >= _WORTH_TUNING
 
 
 def _least_us(sub: Subgraph, target: Target) -> float:

@@ -251,6 +251,12 @@ def test_a_launch_takes_its_time_however_little_it_does() -> None:
     assert not shares.worth_tuning(SMALL, H200, timing(1.5))
 
 
+def test_what_is_faster_than_memory_does_not_read_all_and_may_gain() -> None:
+    shares = tuning.Shares([(LARGE, H200, 1)])
+    shares.add(LARGE, timing(40.0))
+    assert shares.worth_tuning(LARGE, H200, timing(40.0))
+
+
 def test_kernels_that_are_not_timed_yet_count_with_their_bytes() -> None:
     shares = tuning.Shares([(LARGE, H200, 1), (SMALL, H200, 1)])
     shares.add(SMALL, timing(5.0))
