@@ -57,9 +57,8 @@ _Building = tuple[Candidate, "Future[None]"]
 
 _MOST_VARIANTS = 6
 _TUNING_S = 2.0  # for all kernels of a graph together: enough for one by itself, and little of a model's first call
-_LIKELY = (
-    0.05  # of the bytes that a graph's kernels move: variants are built before it is known whether they are wanted
-)
+_BUILDING_S = 5.0  # from its beginning: variants that have not been built by then are left out
+_LIKELY = 0.05  # of the bytes of a graph: variants of so large a kernel are built before they are known to be wanted
 _TUNERS = 2  # kernels that are tuned at the same time: the judge takes turns, and never waits
 _FAULTS = (  # of a kernel, not of its task
     Outcome.WRONG, Outcome.BUILD_FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.REJECTED,
@@ -395,12 +394,12 @@ def _measured(judged: Sequence[tuple[_Work, Verdict]], run: _Run, pool: Executor
         hopeful[work.key] = shares.worth_tuning(work.sub, work.target, found)
         if hopeful[work.key] and work.spare is None and not run.is_late:
             work.spare = pool.submit(_start_building, work, pool, run.store.objects)
-    deadline = time.monotonic() + _TUNING_S
+    began = time.monotonic()
 
     def tuned(work: _Work, verdict: Verdict) -> Verdict:
-        if not hopeful.get(work.key) or run.is_late:
+        if not hopeful.get(work.key) or run.is_late or time.monotonic() > began + _TUNING_S:
             return verdict
-        rivals = [c for c in _built(work, deadline) if c != work.candidate]
+        rivals = [c for c in _built(work, began + _BUILDING_S) if c != work.candidate]
         return _best_variant(work, verdict, rivals, run, shares) if rivals else verdict
 
     with ThreadPoolExecutor(max_workers=_TUNERS, thread_name_prefix="akg-tune") as tuners:

@@ -350,6 +350,7 @@ def test_what_is_not_built_in_time_is_left_out(idle_cores: None, solve: Solve, m
         build(candidate, target, objects)
 
     monkeypatch.setattr(compiler, "_build", slow)
+    monkeypatch.setattr(compiler, "_BUILDING_S", 4.0)
     judge = ScriptedJudge({256: 1.5, 512: 9.0, 1024: 1.7})
     try:
         assert tile_of(solve(judge)) == 1024
