@@ -65,6 +65,11 @@ class Behaviour:
             if self.job.candidate.dsl.startswith("triton") and self.job.device != "cpu":
                 self._interpreted()
 
+    def check_backward(self) -> None:
+        """The same of gradients, as far as they do not follow from what is seen of `forward`."""
+        if self.job.candidate.dsl.startswith(_OWN_KERNELS):
+            self._sealed()
+
     def _libraries(self) -> None:
         """What it has compiled calls nothing that a kernel has no use for."""
         worker = self.values.worker

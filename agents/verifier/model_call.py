@@ -90,7 +90,8 @@ class Bound(types.ModuleType):
             self._leaf(i) if i is not None else sizes[value.expr] if isinstance(value, SymInt) else value
             for i, value in self.call.arguments
         ]
-        return [self._with(state), *given]
+        upstream = [tensors[i] for _, i in self.call.gradients.upstream] if self.call.gradients is not None else []
+        return [self._with(state), *given, *upstream]
 
     def _leaf(self, i: int) -> Any:
         gradients = self.call.gradients
@@ -115,10 +116,11 @@ class Bound(types.ModuleType):
         return list(returned) if isinstance(returned, list | tuple) else [returned, None]  # no tensors, or too many
 
     def _back(self, asked: Gradients, model: torch.nn.Module, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        given, upstream = arguments[: len(self.call.arguments)], arguments[len(self.call.arguments) :]
         with torch.enable_grad():
-            outputs = self._listed(model(*arguments))
+            outputs = self._listed(model(*given))
         parameters = dict(model.named_parameters())
-        leaves = {i: a for (i, _), a in zip(self.call.arguments, arguments, strict=True) if i is not None}
+        leaves = {i: a for (i, _), a in zip(self.call.arguments, given, strict=True) if i is not None}
         names = {i: name for name, i in self.call.state}
         for i in asked.wanted:
             if i in names and names[i] not in parameters:
@@ -130,7 +132,6 @@ class Bound(types.ModuleType):
             if not isinstance(out, torch.Tensor) or not out.requires_grad:
                 raise BadModel(f"output {number} has no gradients: it is detached from what it was made of")
             found.append(out)
-        upstream = [self.tensors[i] for _, i in asked.upstream]
         gradients = torch.autograd.grad(found, wanted, upstream, allow_unused=True)
         for i, gradient in zip(asked.wanted, gradients, strict=True):
             if gradient is None:

@@ -296,7 +296,16 @@ class Referee:
         if "running" not in job.screens or too_large:
             values.check()
             return
+        behaviour = self._behaviour(job, values, means)
+        try:
+            values.check()
+        except Failed as failed:
+            if failed.outcome is Outcome.WRONG and not failed.tricks:
+                failed.tricks = behaviour.name(failed)
+            raise
+        behaviour.check()
 
+    def _behaviour(self, job: Job, values: Values, means: plan.Means) -> Behaviour:
         def start(watch: tuple[str, int] | None) -> tuple[Worker, Values]:
             worker = self._fresh(job)
             self._load(worker, job, means, watch)
@@ -309,14 +318,7 @@ class Referee:
             self._load(worker, there, room)
             return worker, Values(self.drawer, worker, there, room, [], kind=values.kind, remembered=self.remembered)
 
-        behaviour = Behaviour(job, values, start, interpret)
-        try:
-            values.check()
-        except Failed as failed:
-            if failed.outcome is Outcome.WRONG and not failed.tricks:
-                failed.tricks = behaviour.name(failed)
-            raise
-        behaviour.check()
+        return Behaviour(job, values, start, interpret)
 
     def _judge_relatives(self, job: Job, worker: Worker, means: plan.Means, judgement: _Judgement) -> str:
         """Inputs of every kind on the smaller subgraphs; which kind is the ordinary one."""
@@ -346,6 +348,8 @@ class Referee:
             values = judgement.values = Values(self.drawer, worker, asked, means, checked, remembered=self.remembered)
             try:
                 values.check(_WITH_GRADIENTS)
+                if "running" in job.screens:
+                    self._behaviour(asked, values, means).check_backward()
             except Failed as failed:
                 if failed.outcome is Outcome.WRONG:
                     failed.detail = f"forward and backward: {failed.detail}"

@@ -28,6 +28,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.autograd import graph
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -54,6 +55,7 @@ _SYSTEM = (
     os.path.realpath(sys.prefix),
     os.path.realpath(sys.base_prefix),
 )
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 _MOST_BYTES = 1 << 26  # of what is in clear: what changed in a launch is found by comparing
 
 
@@ -231,7 +233,8 @@ class _Outside(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         name = func._schema.name.partition("::")[2]
         if _is_view(func) or name in _DESCRIBES:
             return func(*args, **kwargs)
-        if name in _MOVES and not _casts(given, kwargs, func):
+        moves = name in _MOVES and not _casts(given, kwargs, func)
+        if moves or (name in ("add", "add_") and _adds_up_gradients()):
             with watch.opened():
                 result = func(*args, **kwargs)
                 written = [a for a, s in zip(args, func._schema.arguments, strict=False) if s.is_write]
@@ -245,6 +248,18 @@ class _Outside(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             watch.clear.pop(storage._cdata, None)
             watch.sealed[storage._cdata] = storage
         return result
+
+
+def _adds_up_gradients() -> bool:
+    """Whether autograd itself calls, as it does to add what reaches a tensor from several sides: no Python of anybody
+    else is between its engine (or the bottom of its own thread) and here.
+    """
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code is not graph._engine_run_backward.__code__:
+        if not frame.f_code.co_filename.startswith(_TORCH):
+            return False
+        frame = frame.f_back
+    return True
 
 
 class _Inside(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own

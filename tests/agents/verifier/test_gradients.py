@@ -230,3 +230,53 @@ def test_a_reproduction_of_a_wrong_layout_runs_on_its_own(judge: Judge, tmp_path
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "WRONG: output 0" in done.stdout
+
+
+BRANCHES = """
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def times(x, y, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(x + i, mask=i < n) * tl.load(y + i, mask=i < n), mask=i < n)
+
+
+def launch(x, y):
+    x, y = x.contiguous(), y.contiguous()
+    out = torch.empty_like(x)
+    times[(triton.cdiv(out.numel(), 64),)](x, y, out, out.numel(), BLOCK=64)
+    return out
+
+
+class Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y):
+        ctx.save_for_backward(x, y)
+        return launch(x, y)
+
+    @staticmethod
+    def backward(ctx, above):
+        x, y = ctx.saved_tensors
+        return launch(above, y), launch(above, x)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        square = Times.apply(x, x)
+        return square, Times.apply(square, x)
+"""
+
+
+def test_autograd_itself_may_add_up_what_reaches_a_tensor_from_several_sides(judge: Judge) -> None:
+    t = simple("(x * x, x * x * x)")
+    found = judged(judge, t, BRANCHES, dsl="triton", screens=kernelbench.SCREENS)
+    assert found.outcome is Outcome.RIGHT, found.detail
+    assert "gradients: " in found.checked[-1]
+    assert found.checked[-1].endswith("all of its arithmetic is in its kernels")
+    added = BRANCHES.replace("launch(above, y), launch(above, x)", "launch(above, y) + 0 * x, launch(above, x)")
+    found = judged(judge, t, added, dsl="triton", screens=frozenset({"running"}))
+    assert found.outcome is Outcome.REJECTED, found
+    assert found.tricks == (Trick.CALLS_TORCH,)
