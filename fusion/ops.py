@@ -387,7 +387,16 @@ def _unhandled_form(node: fx.Node) -> SplitReason | None:
     return None
 
 
-_LARGEST_WINDOW = 16  # elements that are combined one by one
+LARGEST_WINDOW = 64
+"""How many elements a window may have: a kernel reads and combines them one by one."""
+
+
+def window_size(node: fx.Node) -> int:
+    """How many elements the windows of a pooling have."""
+    rank = int(base_name(node.target).partition("pool")[2][0])
+    sizes = node.args[1]
+    assert isinstance(sizes, list | tuple)
+    return math.prod(s for s in (sizes * rank if len(sizes) == 1 else sizes) if isinstance(s, int))
 
 
 def _unhandled_window(node: fx.Node) -> SplitReason | None:
@@ -397,12 +406,8 @@ def _unhandled_window(node: fx.Node) -> SplitReason | None:
         return SplitReason(SplitReasonType.UNSUPPORTED, f"{node.target}: {detail}")
 
     value = next(tensors_of(node.meta["val"]))
-    rank = int(base_name(node.target).partition("pool")[2][0])
-    sizes = node.args[1]
-    assert isinstance(sizes, list | tuple)
-    count = math.prod(sizes * rank if len(sizes) == 1 else sizes)
-    if count > _LARGEST_WINDOW:
-        return no(f"a window of {count} elements")
+    if window_size(node) > LARGEST_WINDOW:
+        return no(f"a window of {window_size(node)} elements")
     if not value.is_floating_point() and base_name(node.target).startswith("avg"):
         return no("a mean of integers")
     if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users if _has_several(node)):

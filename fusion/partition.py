@@ -29,6 +29,7 @@ from akg_dynamo.fusion.ops import (
     fusible,
     is_host_scalar,
     tensors_of,
+    window_size,
 )
 from akg_dynamo.fusion.plan import FusionPlan, cyclic_tags, without
 from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hint, symbol_sources
@@ -39,6 +40,7 @@ _MAX_INPUTS = 24
 _MAX_OPEN = 24  # values that something outside may still read
 _MAX_OPEN_LARGEST = 8  # and all together no more than so many of the largest: they are all held until they are read
 _MAX_PATTERNS = 4
+_MOST_REPEATS = 12  # of what windows slide over, on average
 _LIFT_BUDGET = 96
 
 
@@ -366,9 +368,7 @@ class _Grower:
             assert isinstance(table, fx.Node)
             if (self.root.get(table) or table) in values:
                 return False  # the table's every element would be computed, or some many times
-        if kind is OpKind.WINDOW and (g.expensive or g.patterns or any(len(v.users) > 1 for v in values)):
-            return False  # each element is computed once for every window it lies in
-        if kind is OpKind.WINDOW and any(self.kind[m] is OpKind.WINDOW for m in g.members):
+        if kind is OpKind.WINDOW and not self._worth_repeating(g, node, facts, values):
             return False
         if len(g.patterns | facts.patterns) > _MAX_PATTERNS:
             return False
@@ -378,6 +378,14 @@ class _Grower:
             # the region's values are broadcast: recomputed for every element, unless it is only placed somewhere
             return not g.patterns and (not g.expensive or kind is OpKind.MOVE)
         return True
+
+    def _worth_repeating(self, g: _Group, node: fx.Node, facts: Facts, values: list[fx.Node]) -> bool:
+        """Whether to compute what windows slide over once for every window that an element lies in, unless it is there
+        to be read anyway."""
+        slides = any(self.kind[m] is OpKind.WINDOW for m in g.members)
+        if slides or g.expensive or g.patterns or any(len(v.users) > 1 for v in values):
+            return False
+        return window_size(node) * facts.domain <= _MOST_REPEATS * g.domain
 
     def _fits(self, g: _Group, node: fx.Node) -> bool:
         return (

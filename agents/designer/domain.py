@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from akg_dynamo.agents.designer.prims import STILL, WINDOW, Number, Prim, Shape, Storage
+from akg_dynamo.agents.designer.prims import STILL, Number, Prim, Shape, Storage
 from akg_dynamo.agents.designer.sizes import Size, SizeFacts, exact_div, floor_div, product
 from akg_dynamo.agents.sketch.ast import DType
+from akg_dynamo.fusion.ops import LARGEST_WINDOW
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +246,7 @@ class Tracer:
                 axes = frozenset().union(*(i.axes for i in at))
                 return self.tiles.make("red", prim.dtype, (), RedRef(prim, at), axes)
             if prim.kind in ("op", "cast") and prim.depth > 2:
-                visit = 1 if self._windows != 1 else 1 / WINDOW
+                visit = 1 if self._windows != 1 else 1 / LARGEST_WINDOW
                 visits = self._visits[prim] = self._visits.get(prim, 0) + visit
                 if visits > self.MAX_PLACES:
                     raise TooMuch(prim)

@@ -57,8 +57,6 @@ class Slide:
     above: bool
 
 
-WINDOW = 16
-"""How many places a window may have whose elements are combined one by one."""
 STILL = Slide(1, 0, below=False, above=False)
 """Along the dims that a window does not slide over."""
 

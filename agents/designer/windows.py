@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from functools import reduce
 
 from akg_dynamo.agents.designer.calls import Call, NoRule, Result, rule
-from akg_dynamo.agents.designer.prims import STILL, WINDOW, Slide
+from akg_dynamo.agents.designer.prims import STILL, Slide
 from akg_dynamo.agents.designer.sizes import Size
 from akg_dynamo.agents.designer.values import V, iota, maximum, minimum, number, tap
 from akg_dynamo.agents.designer.writer import identity
+from akg_dynamo.fusion.ops import LARGEST_WINDOW
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _sides(c: Call, x: V) -> list[_Side]:
         if not isinstance(past, int):  # rounding up, the last window may begin at the last element, or padding
             past = padding + (stride - 1 if c["ceil_mode"] else 0)
         sides.append(_Side(length, size, stride, padding, apart, past))
-    if math.prod(s.size for s in sides) > WINDOW:
+    if math.prod(s.size for s in sides) > LARGEST_WINDOW:
         raise NoRule(f"{c.node.target}: a window of {'x'.join(str(s.size) for s in sides)}")
     return sides
 

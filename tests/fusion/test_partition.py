@@ -112,8 +112,9 @@ def test_a_window_is_fused_with_its_neighbours() -> None:
         lambda x: (y := x.relu() * 2, F.max_pool2d(y, 3, 2)),  # there to be read
         lambda x: F.max_pool2d(F.max_pool2d(x, 3, 1, 1), 3, 1, 1),  # 81 places
         lambda x: F.max_pool2d(torch.softmax(x, 1), 3, 2),
+        lambda x: F.max_pool2d(x.relu() * 2, 5, 1, 2),  # each element 25 times
     ],
-    ids=["expensive", "read elsewhere", "a window", "a reduction"],
+    ids=["expensive", "read elsewhere", "a window", "a reduction", "many times"],
 )
 def test_what_a_window_does_not_compute_at_every_place(f: Callable[..., Any]) -> None:
     _, _, cuts = only(f, torch.randn(2, 3, 8, 8))
