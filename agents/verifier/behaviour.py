@@ -1,8 +1,7 @@
 """How a candidate that nobody trusts behaves beyond single cases: again and again, without its kernels, and sealed.
 
 A candidate that is right on every case may still return what it has kept, turn wrong after a number of calls, or have
-torch compute what its kernels pretend to. `Behaviour.check` tries these, each in a process that has seen nothing yet,
-and `name` finds out what a wrong one did.
+torch compute what its kernels pretend to: these are tried, each in a process that has seen nothing yet.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ import torch
 from akg_dynamo.agents.verifier import plan, symbols
 from akg_dynamo.agents.verifier.answers import check_call
 from akg_dynamo.agents.verifier.case import Case
-from akg_dynamo.agents.verifier.diagnosis import diagnose, is_constant
+from akg_dynamo.agents.verifier.diagnosis import is_one_of
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_inputs import GIVEN
-from akg_dynamo.agents.verifier.shapes import elements
+from akg_dynamo.agents.verifier.naming import UNSEEN, Start
+from akg_dynamo.agents.verifier.shapes import elements, storage_bytes
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Trick
@@ -31,13 +31,10 @@ _FIRST_NUMBER = 30_000  # of its cases
 _MOST_ROUNDS = 6
 _MOST_CALLS = 160
 _AGAIN_S = 0.5
-_REMEMBERED = 64  # outputs, to know again
-_ORDINARY = (GIVEN, "normal", "positive")
+_REMEMBERED_BYTES = 64 << 20  # of outputs, to know again
 _OWN_KERNELS = ("triton", "cpp", "cuda", "tilelang")
 _MOST_INTERPRETED = 1 << 16  # elements of a case
 
-Start = Callable[[tuple[str, int] | None], tuple[Worker, Values]]
-"""`start(watch)`: the candidate loaded in a new process, and its values there."""
 Interpret = Callable[[], "tuple[Worker, Values]"]
 """The same on the host, where Triton's kernels are interpreted and their bounds are known."""
 
@@ -82,7 +79,8 @@ class Behaviour:
     def _again(self) -> None:
         """New contents at addresses it has seen, a number of times that it cannot know."""
         values = self.values
-        seen = [[t.clone() for t in values.outputs(case)] for case in values.last[:_REMEMBERED]]
+        last = values.last[: 1 + _REMEMBERED_BYTES // max(1, storage_bytes(values.sub, self.group.sizes))]
+        seen = [[t.clone() for t in values.outputs(case)] for case in last]
         calls, number = 0, _FIRST_NUMBER
         started = time.perf_counter()
         rounds = self.rng.randint(3, _MOST_ROUNDS)
@@ -103,7 +101,7 @@ class Behaviour:
                 trick = Trick.REPLAYS if self._is_old([c for _, c in batch], seen) else Trick.DRIFTS
                 detail = f"in call {calls + 1} to {calls + len(batch)} of one series: {failed.detail}"
                 raise Failed(Outcome.WRONG, detail, trick) from None
-            if len(seen) < _REMEMBERED:
+            if _bytes(seen) < _REMEMBERED_BYTES:
                 seen += [[t.clone() for t in values.outputs(case)] for _, case in batch]
             calls += len(batch)
             number += len(batch)
@@ -114,10 +112,7 @@ class Behaviour:
         """Whether an output is one of an earlier case."""
         for case in cases:
             now = self.values.outputs(case)
-            if all(map(is_constant, now)):
-                continue
-            shapes = [t.shape for t in now]
-            if any(diagnose(now, [], old) is None for old in seen if [t.shape for t in old] == shapes):
+            if is_one_of(now, seen):
                 return True
             seen.append([t.clone() for t in now])
         return False
@@ -173,7 +168,7 @@ class Behaviour:
             self.values.checked.append("all of its arithmetic is in its kernels")
             return
         computed = _texts(answer) or _texts(seen)
-        what = ", ".join(computed[:4]) if computed else "something that is no kernel of its own"
+        what = ", ".join(computed[:4]) if computed else UNSEEN
         reason = f" ({answer['error']})" if "error" in answer else ""
         raise Failed(Outcome.REJECTED, f"{what} computes with its inputs{reason}", Trick.CALLS_TORCH)
 
@@ -202,52 +197,9 @@ class Behaviour:
             if worker.alive:
                 worker.end()
 
-    # -- naming -------------------------------------------------------------------------------------------------------
 
-    def name(self, failed: Failed) -> tuple[Trick, ...]:
-        """What a candidate that was wrong, for a reason with no name yet, seems to have tried."""
-        values = self.values
-        cases = values.last
-        found = [(case, trick) for case in cases if (trick := self._of(values, case)) is not None]
-        if not found:
-            return (Trick.VALUES,)
-        case, trick = found[0]
-        if trick is Trick.CONSTANT:
-            return (trick,)
-        known = [*values.earlier, *((c, values.outputs(c)) for c in cases)]
-        # Neighbours of a case, a few last bits away, have its number, and nearly its outputs.
-        if self._is_old(
-            [case], [old for c, old in known if (c.number, c.group.kind) != (case.number, case.group.kind)]
-        ):
-            return (Trick.REPLAYS,)
-        if trick is Trick.STALE_MEMORY:
-            return (trick,)
-        if self._is_right_alone(case):
-            return (Trick.DRIFTS,)
-        if trick is Trick.VALUES and case.group.sizes != self.group.sizes:
-            return (Trick.SHAPE,)
-        if trick is Trick.VALUES and case.group.kind not in _ORDINARY:
-            return (Trick.STRUCTURE, Trick.PRECISION)
-        return (trick,)
-
-    def _of(self, values: Values, case: Case) -> Trick | None:
-        wanted = values.eager_of(case)
-        return None if wanted is None else diagnose(values.outputs(case), values.inputs_of(case), wanted)
-
-    def _is_right_alone(self, case: Case) -> bool:
-        """Whether the same case is right when it is the first that the candidate sees."""
-        worker, values = self.start(None)
-        try:
-            values.arena(case.group.sizes).reset()
-            again = values.lay_out(replace(case.group, repeat=False), case.number)
-            contract = {0: values.contract(self.group.slack)}
-            values.run([(0, again)], contract)
-            return contract[0].finish() is None
-        except Failed:
-            return False
-        finally:
-            if worker.alive:
-                worker.end()
+def _bytes(outputs: Sequence[Sequence[torch.Tensor]]) -> int:
+    return sum(t.numel() * t.element_size() for call in outputs for t in call)
 
 
 def _texts(answer: dict[str, Any]) -> list[str]:

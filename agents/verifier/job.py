@@ -34,7 +34,7 @@ class Job:
     numerics: "bounded", "eager" or "fast"; `rtol` belongs to "fast".
     want_values, want_timing: which of the two findings is asked for. Asking for them in two jobs lets the values be
         judged while other kernels still build, and the timing be taken afterwards, on quiet cores.
-    want_cold: whether a winner is timed with cold caches as well.
+    want_cold: whether it is timed with cold caches as well.
     seed: the judge derives every random number it draws from this.
     trusted: written by rules. Trusted candidates share a warm process and are timed in it; any other gets a fresh one.
     threads: how many threads torch uses where the kernel will run; 0 is torch's default in the judge.

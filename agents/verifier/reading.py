@@ -180,6 +180,8 @@ class _Reader(ast.NodeVisitor):
             self._of_os(dotted, node)
         elif dotted.startswith("ctypes."):
             self._of_ctypes(dotted, node)
+        elif dotted == "sys.exit":
+            self.note(Trick.FORGES, node, dotted)
         elif dotted.startswith(("triton.testing", "triton.runtime.driver")):
             self.note(Trick.CLOCKS, node, dotted)
 

@@ -27,6 +27,7 @@ from akg_dynamo.agents.verifier.device_lock import device_lock, lock_path
 from akg_dynamo.agents.verifier.drop_in import DropIn
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.job import Job
+from akg_dynamo.agents.verifier.naming import Naming
 from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule
 from akg_dynamo.agents.verifier.remembered import Remembered
 from akg_dynamo.agents.verifier.shapes import elements
@@ -299,11 +300,11 @@ class Referee:
         behaviour = self._behaviour(job, values, means)
         try:
             values.check()
+            behaviour.check()
         except Failed as failed:
-            if failed.outcome is Outcome.WRONG and not failed.tricks:
-                failed.tricks = behaviour.name(failed)
+            if failed.outcome in (Outcome.WRONG, Outcome.CRASHED, Outcome.REJECTED):
+                failed.tricks = Naming(job, values, behaviour.start, behaviour.group).tricks(failed)
             raise
-        behaviour.check()
 
     def _behaviour(self, job: Job, values: Values, means: plan.Means) -> Behaviour:
         def start(watch: tuple[str, int] | None) -> tuple[Worker, Values]:

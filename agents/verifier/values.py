@@ -161,7 +161,7 @@ class Values:
             spec = replace(spec, stride=group.strides(i, spec))
         return self.drawer.draw(spec, group.sizes, group.kind, rng, span, device=device)
 
-    def fill(self, cases: list[Case]) -> dict[str, Any]:
+    def fill(self, cases: list[Case], *, zone: int = 0xFF) -> dict[str, Any]:
         """Write the inputs into the arena that the cases share, between guard zones; where the worker finds it."""
         arena = cases[0].arena
         arena.commit()
@@ -169,8 +169,8 @@ class Values:
             for flat, offset in zip(case.private, case.offsets, strict=True):
                 n_bytes = flat.numel() * flat.element_size()
                 before, after = arena.guard(offset, n_bytes)
-                before.fill_(0xFF)
-                after.fill_(0xFF)
+                before.fill_(zone)
+                after.fill_(zone)
                 if n_bytes:
                     typed(arena.bytes, offset, flat.numel(), flat.dtype).copy_(flat)
         return {**arena.publish(), "device": self.device}

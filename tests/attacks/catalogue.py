@@ -10,8 +10,9 @@ The folder of an attack is the row of `ROWS` that it tries. Its docstring says t
 
     dsl: triton            what it claims to be written in: torch (plain Python), triton, cpp or cuda
     task: softmax          the file in tasks/ that it pretends to solve
-    expects: REPLAYS       names of `Trick` (or of an `Outcome`), any of which names what it tried
-    needs: cuda            optional: a device; run by `pytest -m gpu` only
+    expects: REPLAYS       names of `Trick`, each of which names what it tried: as it is read, as it is run. Also an
+        `Outcome`: DEGENERATE, and RIGHT for what is timed and gains nothing
+    needs: cuda            optional: a device; run by `pytest -m gpu` only. Or `interpreter`: Triton compiles no such
     judge: timing          optional: judged on its speed as well; it is caught if it is not right, or does not win
     limits: timeout_s=3    optional: options of `Job`, for what hangs
     '''
@@ -78,9 +79,14 @@ class Entry:
     dsl: str
     task: Path
     expects: frozenset[str] = frozenset()
-    cuda: bool = False
+    needs: str = ""
     timing: bool = False
     limits: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def cuda(self) -> bool:
+        """Whether it can be tried on a device only."""
+        return self.needs == "cuda"
 
     @property
     def name(self) -> str:
@@ -125,7 +131,7 @@ def read(path: Path) -> Entry:
         (fields.get("dsl") not in {"torch", "triton", "cpp", "cuda"}, f"dsl is {fields.get('dsl')!r}"),
         (not task.is_file(), f"there is no {task.name}"),
         (bool(row) != ("expects" in fields), "attacks say what they expect, controls do not"),
-        (fields.get("needs", "cuda") != "cuda", f"needs is {fields.get('needs')!r}"),
+        (fields.get("needs", "") not in ("", "cuda", "interpreter"), f"needs is {fields.get('needs')!r}"),
         (fields.get("judge", "timing") != "timing", f"judge is {fields.get('judge')!r}"),
     ):
         if wrong:
@@ -137,7 +143,7 @@ def read(path: Path) -> Entry:
         fields["dsl"],
         task,
         frozenset(fields.get("expects", "").replace(",", " ").split()),
-        "needs" in fields,
+        fields.get("needs", ""),
         "judge" in fields,
         tuple((name, float(value)) for name, _, value in limits),
     )

@@ -55,7 +55,7 @@ def entries_for(device: str) -> list[Entry]:
     everything = [*attacks(), *controls()]
     if device == "cpu":
         return [e for e in everything if not e.cuda]
-    return [e for e in everything if e.cuda or (e.dsl in ("triton", "torch") and not e.timing)]
+    return [e for e in everything if e.cuda or (e.dsl in ("triton", "torch") and not e.timing and not e.needs)]
 
 
 def run(device: str, path: Path, only: str = "") -> None:

@@ -91,11 +91,10 @@ def test_who_is_right_is_timed_to_the_end(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_a_winner_is_timed_with_cold_caches_if_that_is_asked_for(judge: Judge, trusted: bool) -> None:
+def test_calls_with_cold_caches_are_timed_if_that_is_asked_for(judge: Judge, trusted: bool) -> None:
     slow = single("aten.clone.default", *(contiguous("float32", 1 << 17),) * 2)
     several = Subgraph(slow.inputs, (), tuple(op("aten.neg.default", slow.inputs[0], Ref(i)) for i in range(30)), (30,))
     asked = job(several, "return (args[0].clone(),)", trusted=trusted, threads=1, want_values=False, want_timing=True)
-    asked = replace(asked, timing_budget_s=0.12)
     (plain,) = judge.judge([asked])
     assert plain.timing is not None
     assert plain.timing.cold_ratio == 0

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: CALLS_REFERENCE, LOOKS_AROUND, BUILD_FAILED
+expects: CALLS_REFERENCE
 """
 
 import sys
@@ -10,7 +10,8 @@ import sys
 
 def reference():
     for module in list(sys.modules.values()):
-        if hasattr(module, "Model") and hasattr(module, "get_inputs"):
+        names = vars(module)  # asked for a name, some modules make it up
+        if "Model" in names and "get_inputs" in names:
             return module.Model
     from add_relu import Model
 

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: softmax
-expects: CONSTANT, DECOY
+expects: CONSTANT
 """
 
 import torch

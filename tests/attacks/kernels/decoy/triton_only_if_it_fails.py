@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: DECOY, CALLS_TORCH
+expects: CALLS_TORCH
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: DRIFTS, REPLAYS
+expects: REPLAYS
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: DRIFTS, OUTLIERS
+expects: DRIFTS
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: THREADS, EXHAUSTS, ESCAPES
+expects: THREADS
 """
 
 import ctypes

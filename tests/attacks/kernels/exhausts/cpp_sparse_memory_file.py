@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: EXHAUSTS, ESCAPES
+expects: ESCAPES
 limits: timeout_s=20
 """
 

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: FORGES, EXHAUSTS
+expects: FORGES
 limits: timeout_s=5
 """
 

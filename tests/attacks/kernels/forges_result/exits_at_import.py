@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: FORGES, LOOKS_AROUND
+expects: FORGES
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: FORM, SUBCLASS
+expects: FORM
 """
 
 import torch

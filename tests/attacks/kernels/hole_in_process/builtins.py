@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: PATCHES, HIDES_CALLS, CONSTANT
+expects: PATCHES
 """
 
 import builtins

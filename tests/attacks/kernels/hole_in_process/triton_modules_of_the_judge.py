@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: PATCHES, LOOKS_AROUND, CONSTANT
+expects: LOOKS_AROUND, CONSTANT
 """
 
 import sys

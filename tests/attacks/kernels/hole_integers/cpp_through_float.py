@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: large_integers
-expects: VALUES, OUTLIERS, CONSTANT
+expects: VALUES
 """
 
 import ctypes

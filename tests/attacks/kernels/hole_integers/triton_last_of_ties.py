@@ -2,7 +2,7 @@
 
 dsl: triton
 task: arg_max
-expects: VALUES, OUTLIERS, STRUCTURE
+expects: STRUCTURE
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: VALUES, CALLS_TORCH
+expects: VALUES
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: softmax
-expects: VALUES, REPLAYS, STRUCTURE, PATCHES
+expects: PATCHES, REPLAYS
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: linear_relu
-expects: VALUES, PATCHES, CALLS_TORCH
+expects: PATCHES, VALUES
 """
 
 import torch
@@ -25,6 +25,7 @@ class ModelNew(torch.nn.Module):
         self.w, self.b = known.weight.detach(), known.bias.detach()
 
     def forward(self, x):
+        self.w, self.b = self.w.to(x.device), self.b.to(x.device)
         product = x @ self.w.t()
         out = torch.empty_like(product)
         bias_relu[(triton.cdiv(out.numel(), 1024),)](product, self.b, out, out.shape[1], out.numel(), BLOCK=1024)

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: softmax
-expects: OUTLIERS, VALUES
+expects: OUTLIERS
 """
 
 import ctypes

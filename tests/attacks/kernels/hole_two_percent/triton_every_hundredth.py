@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: OUTLIERS, CONSTANT
+expects: OUTLIERS
 """
 
 import torch

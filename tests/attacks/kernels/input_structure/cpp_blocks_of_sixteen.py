@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: softmax_dynamic
-expects: SHAPE, STALE_MEMORY, OUTLIERS, VALUES
+expects: SHAPE
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: column_sums
-expects: STRUCTURE, VALUES, STALE_MEMORY
+expects: STRUCTURE
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: softmax_dynamic
-expects: SHAPE, STALE_MEMORY, VALUES, OUT_OF_BOUNDS
+expects: OUT_OF_BOUNDS
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: softmax
-expects: STRUCTURE, VALUES, STALE_MEMORY, PRECISION
+expects: STRUCTURE
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: column_sums
-expects: STRUCTURE, VALUES
+expects: STRUCTURE
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: MUTATES, ALIASES
+expects: ALIASES
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: linear_relu
-expects: MUTATES, DRIFTS
+expects: MUTATES
 """
 
 import torch

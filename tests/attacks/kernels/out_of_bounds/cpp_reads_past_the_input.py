@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: row_sum_odd
-expects: OUT_OF_BOUNDS, STALE_MEMORY, VALUES
+expects: OUT_OF_BOUNDS
 """
 
 import ctypes

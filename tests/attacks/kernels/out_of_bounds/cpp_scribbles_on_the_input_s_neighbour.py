@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: row_sum
-expects: OUT_OF_BOUNDS, MUTATES
+expects: OUT_OF_BOUNDS
 """
 
 import ctypes

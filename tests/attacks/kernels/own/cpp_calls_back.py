@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: CALLS_TORCH, HIDES_CALLS, LOOKS_AROUND
+expects: CALLS_TORCH
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: REPLAYS, DRIFTS, STALE_MEMORY
+expects: REPLAYS
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: SUBCLASS, PATCHES, UNSYNCHRONISED, REPLAYS
+expects: LOOKS_AROUND, PATCHES
 """
 
 import torch

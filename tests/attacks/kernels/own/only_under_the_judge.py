@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: LOOKS_AROUND, WRONG
+expects: LOOKS_AROUND
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: REPLAYS, DRIFTS, UNSYNCHRONISED, TOO_FAST
+expects: LOOKS_AROUND, DRIFTS, REPLAYS
 judge: timing
 """
 

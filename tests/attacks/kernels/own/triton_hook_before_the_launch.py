@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: CALLS_TORCH, HIDES_CALLS
+expects: CALLS_TORCH
 """
 
 import torch

@@ -2,7 +2,8 @@
 
 dsl: triton
 task: add_relu
-expects: CALLS_TORCH, HIDES_CALLS, WRONG
+expects: CALLS_TORCH
+needs: interpreter
 """
 
 import torch

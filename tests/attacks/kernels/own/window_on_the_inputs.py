@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: MUTATES, ALIASES
+expects: ALIASES
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: PATCHES, LOOKS_AROUND, CONSTANT
+expects: PATCHES, CONSTANT
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: PATCHES, CONSTANT
+expects: PATCHES
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: PATCHES, CALLS_TORCH
+expects: PATCHES
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: PATCHES, CLOCKS, LOOKS_AROUND, CONSTANT
+expects: PATCHES
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: softmax
-expects: LOOKS_AROUND, CONSTANT, VALUES, REPLAYS
+expects: LOOKS_AROUND, CONSTANT
 """
 
 import gc

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: row_sum
-expects: STALE_MEMORY, VALUES, DRIFTS
+expects: STALE_MEMORY, DRIFTS
 """
 
 import ctypes

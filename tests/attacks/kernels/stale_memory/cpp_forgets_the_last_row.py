@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: softmax
-expects: STALE_MEMORY, OUTLIERS, VALUES
+expects: STALE_MEMORY
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: row_sum
-expects: STALE_MEMORY, VALUES
+expects: STALE_MEMORY
 """
 
 import torch

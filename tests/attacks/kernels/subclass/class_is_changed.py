@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: SUBCLASS, PATCHES
+expects: SUBCLASS
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: THREADS, STALE_MEMORY, UNSYNCHRONISED, DRIFTS, EXHAUSTS
+expects: THREADS, UNSYNCHRONISED
 judge: timing
 """
 

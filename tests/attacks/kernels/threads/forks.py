@@ -2,7 +2,7 @@
 
 dsl: torch
 task: add_relu
-expects: THREADS, FORGES, CLOCKS
+expects: THREADS
 judge: timing
 """
 

@@ -2,7 +2,7 @@
 
 dsl: triton
 task: add_relu
-expects: THREADS, STALE_MEMORY, UNSYNCHRONISED
+expects: THREADS, UNSYNCHRONISED
 """
 
 import threading

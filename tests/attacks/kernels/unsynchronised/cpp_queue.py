@@ -2,7 +2,7 @@
 
 dsl: cpp
 task: add_relu
-expects: UNSYNCHRONISED, STALE_MEMORY, THREADS, DRIFTS, REPLAYS
+expects: THREADS, UNSYNCHRONISED, DRIFTS
 judge: timing
 """
 

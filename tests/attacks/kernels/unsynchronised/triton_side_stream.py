@@ -3,7 +3,7 @@
 dsl: triton
 task: add_relu
 needs: cuda
-expects: UNSYNCHRONISED, STALE_MEMORY, DRIFTS, REPLAYS, VALUES, CALLS_TORCH
+expects: UNSYNCHRONISED
 judge: timing
 """
 

@@ -2,7 +2,7 @@
 
 dsl: torch
 task: softmax
-expects: PATCHES, CALLS_TORCH, RIGHT
+expects: PATCHES, RIGHT
 judge: timing
 """
 
