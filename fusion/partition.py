@@ -32,7 +32,7 @@ from akg_dynamo.fusion.ops import (
     window_size,
 )
 from akg_dynamo.fusion.plan import FusionPlan, cyclic_tags, without
-from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hint, symbol_sources
+from akg_dynamo.fusion.symbols import Inexpressible, SymbolNames, expression, hint, numel_hint, symbol_sources
 from akg_dynamo.fusion.unrolled import unrolled_loops
 
 _MAX_NODES = 64
@@ -339,6 +339,8 @@ class _Grower:
             own = _find(self.group_of[node])
             values = {g: v for g, v in self._producers(node).items() if v and g is not own and g.members and not g.loop}
             for g, summed in values.items():
+                if self._is_written_anyway(g, summed):
+                    continue
                 others = {o for member in own.members for o in self._producers(member)} - {g, own}
                 room = len(g.members) + len(own.members) <= _MAX_NODES and self._holds_little(g.open | own.open)
                 same = self.facts[node].domain == g.domain and g.epoch == own.epoch == self.epoch
@@ -356,6 +358,29 @@ class _Grower:
                     merged.inputs -= set(summed)
                     break
         self.columns = []
+
+    def _is_written_anyway(self, g: _Group, summed: list[fx.Node]) -> bool:
+        """Whether to sum what others read too from memory: on a GPU, where it is less than what it is computed from.
+
+        The sums are a phase of their own there, which would read all of that again.
+        """
+        if self.device != "cuda" or g.patterns or not all(map(self._is_read_outside, summed)):
+            return False
+        large = [p for p in g.inputs if any(numel_hint(t.shape) >= g.domain for t in tensors_of(p.meta["val"]))]
+        return sum(bytes_of(p.meta["val"]) for p in large) > sum(bytes_of(v.meta["val"]) for v in summed)
+
+    def _is_read_outside(self, value: fx.Node) -> bool:
+        """Whether anything but its region and sums of columns reads it, through views too."""
+        todo, region = [value], _find(self.group_of[value])
+        while todo:
+            for user in todo.pop().users:
+                if self.root.get(user) is value:
+                    todo.append(user)
+                elif user not in self.columns and (
+                    user not in self.group_of or _find(self.group_of[user]) is not region
+                ):
+                    return True
+        return False
 
     def _lift_above(self, group: _Group, others: set[_Group]) -> bool:
         wanted = max((o.level for o in others), default=0) + 1

@@ -106,3 +106,23 @@ def test_a_call_less_pays_at_any_size(rows: int) -> None:
         assert plan(softmax, target=target, options=PROFIT).count == 1
         counter = plan(graph(lambda x: x * 2 + 1, (1,), device=device), target=target, options=PROFIT)
         assert counter.count == 0
+
+
+def test_sums_of_columns_read_what_is_written_anyway() -> None:
+    """The gradient of a bias: the sums are a phase of their own, and would read both operands again."""
+
+    def backward(grad: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        inner = torch.ops.aten.gelu_backward(grad, x)
+        return torch.mm(inner, w), inner.sum(0)
+
+    def of_one_operand(grad: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        inner = grad.tanh()
+        return torch.mm(inner, w), inner.sum(0)
+
+    def read_by_nobody_else(grad: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return torch.ops.aten.gelu_backward(grad, x).sum(0)
+
+    shapes = (256, 64), (256, 64), (64, 64)
+    for f, kernels in ((backward, 2), (of_one_operand, 1), (read_by_nobody_else, 1)):
+        assert planned(f, *shapes)[0].count == kernels
+        assert plan(graph(f, *shapes, device="cpu"), target=Target(), options=ALL).count == 1
