@@ -20,7 +20,7 @@ from torch._functorch import partitioners
 
 from akg_dynamo.dedupe import storage_of, storages_returned
 from akg_dynamo.fusion.ops import main_device
-from akg_dynamo.stacked import compute_stacked, stack_gradients, stack_saved
+from akg_dynamo.stacked import compute_slices, compute_stacked, stack_gradients, stack_saved
 
 _lock = threading.Lock()
 
@@ -52,11 +52,14 @@ def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> tuple[fx.Gr
             joint, inputs, **{**options, "num_fwd_outputs": count + len(stacks)}
         )
     _splice_outputs(forward, count, len(stacks), [])
+    compute_slices(backward.graph)
     return forward, backward
 
 
 def _splice_outputs(gm: fx.GraphModule, at: int, drop: int, instead: Sequence[fx.Node]) -> None:
     """Returns `instead` where a graph returned `drop` values from the one at `at` on."""
+    if not drop and not instead:
+        return
     output = next(n for n in reversed(gm.graph.nodes) if n.op == "output")
     outputs = list(output.args[0])
     descriptions = list(output.meta.get("desc", [None] * len(outputs)))

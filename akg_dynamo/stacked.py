@@ -159,7 +159,9 @@ def _computed_stacked(
 def _is_alike(node: fx.Node, first: fx.Node) -> bool:
     """Whether it is the same function of operands of the same sizes, and is stacked only."""
     same = node.target is first.target and not node.kwargs and len(node.args) == len(first.args)
-    return same and len(node.users) == 1 and all(_shape(a) == _shape(first) for a in node.all_input_nodes)
+    if not same or len(node.users) != 1 or node.meta["val"].dtype is not first.meta["val"].dtype:
+        return False
+    return all(_shape(a) == _shape(first) for a in node.all_input_nodes)
 
 
 def _pieces(column: Sequence[Any]) -> list[Piece]:
@@ -199,6 +201,58 @@ def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:
     node = graph.call_function(target, args)
     node.meta["val"] = target(*fx.map_arg(args, lambda n: n.meta["val"]))
     return node
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is read slice by slice
+
+
+def compute_slices(graph: fx.Graph) -> None:
+    """Rewrites `graph` in place: an elementwise value that is read in slices is computed in them, where they are read.
+
+    exp = aten.exp(x)                              …
+    mul = aten.mul(grad, aten.select(exp, 0, 0))   mul = aten.mul(grad, aten.exp(aten.select(x, 0, 0)))
+    """
+    for node in reversed(list(graph.nodes)):
+        if classify(node) is not OpKind.POINTWISE or node.kwargs or _shape(node) is None:
+            continue
+        slices = [u for u in node.users if u.target is aten.select.int]
+        places = {(u.args[1], u.args[2]) for u in slices}
+        mode = detect_fake_mode([node.meta["val"]])
+        if len(slices) < _LEAST or len(places) != len(slices) or len({d for d, _ in places}) != 1 or mode is None:
+            continue
+        for user in slices:
+            with graph.inserting_before(user), mode:
+                computed = _slice_of(graph, node, cast(int, user.args[1]), cast(int, user.args[2]))
+                alike = all(_reads_alike(reader, user, computed.meta["val"]) for reader in user.users)
+            if alike:  # otherwise what was made for it is read by nobody
+                user.replace_all_uses_with(computed)
+                graph.erase_node(user)
+        if not node.users:
+            graph.erase_node(node)
+
+
+def _reads_alike(reader: fx.Node, node: fx.Node, instead: torch.Tensor) -> bool:
+    """Whether the reader's result is laid out the same when it reads `instead`, which may be laid out otherwise."""
+    if classify(reader) not in (OpKind.POINTWISE, OpKind.CAST, OpKind.REDUCTION) or "val" not in reader.meta:
+        return False
+    args, kwargs = fx.map_arg((reader.args, reader.kwargs), lambda n: instead if n is node else n.meta["val"])
+    before, after = reader.meta["val"], cast(Any, reader.target)(*args, **kwargs)
+    return _is_static(before) and after.stride() == before.stride() and after.dtype is before.dtype
+
+
+def _slice_of(graph: fx.Graph, node: fx.Node, dim: int, index: int) -> fx.Node:
+    """A slice of an elementwise function: the function of slices."""
+    rank = node.meta["val"].dim()
+
+    def part(operand: fx.Node) -> fx.Node:
+        shape = operand.meta["val"].shape
+        along = dim % rank - (rank - len(shape))
+        if along < 0:
+            return operand
+        return _call(graph, aten.select.int, operand, along, index if shape[along] != 1 else 0)
+
+    return _call(graph, node.target, *fx.map_arg(node.args, part))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -244,7 +298,7 @@ class _Saved:
         after = all(number[u] > self.end for users in read.values() for u in users)
         if not read or mode is None or not after or not all(map(self._again, chains)):
             return
-        if not all(_is_static(n.meta["val"]) for n in read):
+        if not all(_is_static(n.meta["val"]) and n.meta["val"].is_contiguous() for n in read):
             return
         after_loop = self.nodes[self.end].next
         with self.graph.inserting_before(after_loop), mode:

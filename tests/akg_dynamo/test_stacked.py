@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from akg_dynamo.stacked import compute_stacked, stack_gradients, stack_saved
+from akg_dynamo.stacked import compute_slices, compute_stacked, stack_gradients, stack_saved
 
 aten = torch.ops.aten
 SLICES = 6
@@ -120,6 +120,47 @@ def test_other_stacks_stay(f: Callable[[Tensor], Any]) -> None:
     compute_stacked(gm.graph)
     assert targets(gm) == before
     same(gm, f, (SLICES, 4))
+
+
+def in_slices(x: Tensor, y: Tensor, grads: Tensor) -> tuple[Tensor, ...]:
+    """The product is broadcast, and read as a whole, too."""
+    product = torch.exp(x.unsqueeze(2) * y)
+    rows = [grads.select(0, i) * product.select(1, i) for i in range(SLICES)]
+    return (*rows, product.sum(0))
+
+
+IN_SLICES = ((3, SLICES, 5), (4, 1), (SLICES, 3, 4, 5))
+
+
+def test_what_is_read_in_slices_is_computed_in_slices() -> None:
+    def f(x: Tensor, y: Tensor, grads: Tensor) -> tuple[Tensor, ...]:
+        return in_slices(x, y.expand(4, 5), grads)
+
+    gm = graph(f, *IN_SLICES)
+    compute_slices(gm.graph)
+    gm.graph.eliminate_dead_code()
+    (whole,) = [n for n in gm.graph.nodes if n.target is aten.exp.default and n.meta["val"].dim() == 4]
+    assert [u.target for u in whole.users] == [aten.sum.dim_IntList]
+    assert targets(gm)[aten.exp.default] == SLICES + 1
+    same(gm, f, *IN_SLICES)
+
+
+def laid_out_by_them(x: Tensor) -> tuple[Tensor, ...]:
+    """The results are as the slices lie."""
+    product = x.exp()
+    return tuple(product.select(2, i) * 2 for i in range(SLICES))
+
+
+def test_what_would_be_laid_out_otherwise_stays() -> None:
+    shape = (4, 5, SLICES)
+    gm = graph(laid_out_by_them, shape)
+    compute_slices(gm.graph)
+    gm.graph.eliminate_dead_code()
+    inputs = [torch.randn(shape)]
+    gm.recompile()
+    for got, want in zip(gm(*inputs), laid_out_by_them(*inputs), strict=True):
+        assert torch.equal(got, want)
+        assert got.stride() == want.stride()
 
 
 def recurrence(x: Tensor, state: Tensor) -> tuple[Tensor, ...]:
