@@ -7,18 +7,29 @@ be memory that may be read), each tensor in an allocation of its own.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+_OPTIONS = {"memcheck": ("--report-api-errors", "no")}  # torch asks for what there may not be
+_SET_FLAGS, _UP = 0x8914, 0x1  # SIOCSIFFLAGS, IFF_UP
 _FOUND = 86  # an exit status that the program itself does not use
 _PLACES = ("CUDA_HOME", "CUDA_PATH")
 _MOST_LINES = 12
+_OF_OTHERS = re.compile(
+    r"at\W+(?:void )?(?:at::|c10::|cub::|thrust::|(?:\w+::)?cu(?:blas|dnn|tlass)|memset|\w*vectorized_\w*kernel)"
+)
+"""A kernel that torch has brought: what compares, not what is compared."""
 
 
 def installed() -> str:
@@ -31,12 +42,15 @@ def installed() -> str:
 def findings(path: str, program: str, timeout_s: float, tools: Sequence[str] = TOOLS) -> dict[str, str]:
     """By tool, what it found ("": nothing), or that it could not say."""
     found: dict[str, str] = {}
+    with contextlib.suppress(OSError):  # who may not, has one that is up, or has to do without
+        _loopback_up()
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "program.py"
         file.write_text(program, encoding="utf-8")
         for tool in tools:
-            command = [path, "--tool", tool, "--error-exitcode", str(_FOUND), sys.executable, str(file), "--plain"]
+            options = ["--tool", tool, *_OPTIONS.get(tool, ()), "--error-exitcode", str(_FOUND)]
+            command = [path, *options, sys.executable, str(file), "--plain"]
             try:
                 done = subprocess.run(
                     command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=folder
@@ -48,11 +62,34 @@ def findings(path: str, program: str, timeout_s: float, tools: Sequence[str] = T
     return found
 
 
+def _loopback_up() -> None:
+    """The tool talks to the program by way of this machine's own address, which a new network namespace lacks."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh14x", b"lo", _UP))
+
+
+def _findings(output: str) -> Iterator[list[str]]:
+    """What it found, one by one: a line that is not indented, and those below it."""
+    block: list[str] = []
+    for line in output.splitlines():
+        text = line.removeprefix("=========").removeprefix(" ")
+        if not line.startswith("=========") or text.startswith(("COMPUTE-SANITIZER", "ERROR SUMMARY", "RACECHECK SUM")):
+            continue
+        if text.strip() and text[0] != " " and block:
+            yield block
+            block = []
+        block += [text.strip()] if text.strip() else []
+    if block:
+        yield block
+
+
 def _said(status: int, output: str) -> str:
     lines = [line.strip("= \t") for line in output.splitlines() if line.startswith("=========")]
-    said = [line for line in lines if line and not line.startswith(("COMPUTE-SANITIZER", "ERROR SUMMARY: 0"))]
     if status == _FOUND:
-        return "; ".join(said[:_MOST_LINES]) or "an error, of which it says nothing"
+        found = list(_findings(output))
+        own = [block for block in found if not any(map(_OF_OTHERS.match, block))]
+        said = [line for block in own for line in block]
+        return "; ".join(said[:_MOST_LINES]) if said or found else "an error, of which it says nothing"
     if not any(line.startswith(("ERROR SUMMARY", "RACECHECK SUMMARY")) for line in lines):
         return f"could not say: exit status {status}; {(output.strip().splitlines() or ['no output'])[-1]}"
     return ""

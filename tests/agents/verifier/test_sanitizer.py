@@ -23,6 +23,13 @@ BROKEN = """========= COMPUTE-SANITIZER
 =========     Address 0x7f2c02000fa0 is out of bounds
 ========= ERROR SUMMARY: 1 error
 """
+OF_TORCH = """========= COMPUTE-SANITIZER
+========= Uninitialized __global__ memory read of size 4 bytes
+=========     at void at::native::reduce_kernel<(int)512, (int)1>(T3)+0x4f0
+=========     by thread (0,0,0) in block (0,0,0)
+=========
+========= ERROR SUMMARY: 1 error
+"""
 RACES = "========= COMPUTE-SANITIZER\n========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n"
 
 
@@ -33,6 +40,9 @@ RACES = "========= COMPUTE-SANITIZER\n========= RACECHECK SUMMARY: 0 hazards dis
         (1, CLEAN, ""),  # the values are wrong, which is not its business
         (0, RACES, ""),
         (86, BROKEN, "Invalid __global__ read of size 4 bytes; at add_relu+0x1b0"),
+        (86, OF_TORCH, ""),  # what compares, not what is compared
+        (86, OF_TORCH + BROKEN, "Invalid __global__ read of size 4 bytes; at add_relu+0x1b0"),
+        (86, "========= COMPUTE-SANITIZER", "an error, of which it says nothing"),
         (1, "========= COMPUTE-SANITIZER\n========= Error: Target application terminated", "could not say"),
         (255, "", "could not say: exit status 255; no output"),
     ],
@@ -49,7 +59,8 @@ def test_what_it_says_is_read(status: int, output: str, says: str, tmp_path: Pat
 def test_it_is_told_to_run_the_program_plainly(tmp_path: Path) -> None:
     tool = tmp_path / "compute-sanitizer"
     tool.write_text(
-        f'#!/bin/sh\necho "$@" "$PYTORCH_NO_CUDA_MEMORY_CACHING" >> "{tmp_path}/asked"\nshift 4\nexec "$@"\n'
+        f'#!/bin/sh\necho "$@" "$PYTORCH_NO_CUDA_MEMORY_CACHING" >> "{tmp_path}/asked"\n'
+        'while [ "$1" != 86 ]; do shift; done; shift\nexec "$@"\n'
     )
     tool.chmod(0o755)
     program = f"import sys; open({str(tmp_path / 'ran')!r}, 'a').write(sys.argv[1])"
@@ -103,7 +114,7 @@ def test_a_read_past_the_end_that_changes_nothing_is_found(judge: Judge) -> None
     ]
     good, bad = judge.judge(jobs)
     assert good.outcome is Outcome.RIGHT, good.detail
-    assert any("under compute-sanitizer (memcheck" in c for c in good.checked), good.checked
+    assert any(c.startswith("under compute-sanitizer (memcheck; ") for c in good.checked), good.checked
     assert bad.outcome is Outcome.WRONG
     assert Trick.OUT_OF_BOUNDS in bad.tricks
     assert "compute-sanitizer's memcheck" in bad.detail
