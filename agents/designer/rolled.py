@@ -19,17 +19,31 @@ from dataclasses import dataclass, replace
 from akg_dynamo.agents.designer.cuda_schedule import CudaScheduler
 from akg_dynamo.agents.designer.decompose import decompose, storage_of
 from akg_dynamo.agents.designer.device import Device
-from akg_dynamo.agents.designer.domain import Access, Axis, Index, RedRef, Tile, Tiles, leaves
+from akg_dynamo.agents.designer.domain import Access, Axis, Index, RedRef, Sink, Tile, Tiles, leaves
 from akg_dynamo.agents.designer.nests import Carried, Member, Nest, Trips
 from akg_dynamo.agents.designer.prepare import prepared
 from akg_dynamo.agents.designer.prims import Storage, compute_dtype, contiguous_strides
 from akg_dynamo.agents.designer.schedule import Schedule
-from akg_dynamo.agents.designer.sizes import Poly, Size, SizeFacts, parse_dim
+from akg_dynamo.agents.designer.sizes import Poly, Size, SizeFacts, parse_dim, product
 from akg_dynamo.agents.sketch.ast import DType
 from akg_dynamo.core.types import Arg, OpNode, Ref, Subgraph, Symbol, SymInt, TensorSpec, TorchConst
 from akg_dynamo.fusion.unrolled import Before, Chain, Counted, Loop, Pattern, Same, find_loop
 
 _TRIP = "trip"  # the symbol: no subgraph has one of this name
+
+
+HELD = 1 << 13
+"""Elements of a row that a program may carry: more do not fit into the registers of one."""
+
+
+class _TripScheduler(CudaScheduler):
+    """Everything in one phase: the next trip waits for all of it."""
+
+    def _split_reductions(self, sinks: list[Sink]) -> list[Sink]:
+        return list(sinks)
+
+    def _pays(self, nest: Nest, sink: Sink, mapping: dict[Axis, Axis]) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -79,12 +93,16 @@ def schedule_loop(sub: Subgraph, loop: Loop, device: Device, numerics: str) -> S
         for w, o in zip(wholes, loop.outs, strict=True)
     ]
     outputs = [(prim, target) for (prim, _), target in zip(values, [*targets, *rows], strict=True)]
-    schedule = CudaScheduler(facts, device).schedule(outputs)
+    schedule = _TripScheduler(facts, device).schedule(outputs)
     if len(schedule.nests) != 1 or schedule.scratch:
         return "a trip of the loop is more than one phase"
     (nest,) = schedule.nests
     if len({id(p.inner) for p in nest.passes if p.inner}) > 1:
         return "a trip of the loop goes over its rows in more than one way"
+    inner = next((p.inner for p in nest.passes if p.inner), [])
+    held = facts.most(product(a.extent for a in inner))
+    if held is None or held > HELD:
+        return "a row of what the loop carries may be too long to be held"
     _with_trips(nest, Axis(loop.trips), inputs)
     assert nest.trips is not None
     for k, target in enumerate(targets):

@@ -133,6 +133,7 @@ LOOPS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "delta rule": (delta_rule, (r(3, TRIPS, 8), r(3, TRIPS, 20))),
     "a state of rows": (a_state_of_rows, (r(50, TRIPS, 7),)),
     "with its states": (with_its_states, (r(TRIPS, 40, 9), r(TRIPS, 40, 9))),
+    "few long rows": (with_its_states, (r(TRIPS, 3, 2100), r(TRIPS, 3, 2100))),
     "slices": (slices, (r(30, 2 * TRIPS),)),
 }
 
@@ -190,6 +191,14 @@ def mixed(x: Tensor) -> Tensor:
 def test_elements_that_depend_on_others_are_refused(to_subgraph: Callable[..., Any]) -> None:
     sub, _, _ = to_subgraph(mixed, (r(TRIPS, 16),))
     assert isinstance(design(sub, H200), SplitReason)
+
+
+def test_rows_that_no_program_holds_are_refused(to_subgraph: Callable[..., Any]) -> None:
+    long = r(TRIPS, 2, 10000)
+    sub, _, _ = to_subgraph(with_its_states, (long, long))
+    assert isinstance(design(sub, H200), SplitReason)
+    sub, _, _ = to_subgraph(with_its_states, (r(TRIPS, 40, 9), r(TRIPS, 40, 9)), "symbolic")
+    assert isinstance(design(sub, H200), SplitReason), "of any length"
 
 
 def test_what_reads_a_trip_on_the_way_is_designed_as_it_stands(designed_for_cuda: Callable[..., Design]) -> None:
