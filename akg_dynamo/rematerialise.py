@@ -8,6 +8,8 @@ because `tanh_backward` reads it by way of a detach.
 
 from __future__ import annotations
 
+import math
+import operator
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,10 +39,20 @@ _ROWS = """
     native_layer_norm_backward nll_loss_backward nll_loss_forward smooth_l1_loss smooth_l1_loss_backward
 """.split()  # noqa: SIM905
 
+_POOLING = {
+    torch.ops.aten.max_pool2d_with_indices.default: 2,
+    torch.ops.aten.max_pool3d_with_indices.default: 3,
+    torch.ops.aten.adaptive_max_pool2d.default: 2,
+    torch.ops.aten.adaptive_max_pool3d.default: 3,
+}
+"""What returns places in a plane, and of how many dims that is."""
+_LEAST_BYTES = 1 << 20  # of less it is not worth two kernels
+
 
 def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The forward and the backward graph of a joint graph."""
     _drop_clones(joint.graph)
+    _narrow_positions(joint.graph)
     stack_gradients(joint.graph)
     stacks = stack_saved(joint.graph, main_device(joint.graph))
     compute_stacked(joint.graph)
@@ -84,6 +96,38 @@ def _drop_clones(graph: fx.Graph) -> None:
         if own and _layout(source) == _layout(node) is not None:
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+
+
+def _narrow_positions(graph: fx.Graph) -> None:
+    """Where pooling found its maxima is saved in as many bits as a place in a plane needs, not in 64."""
+    for node in list(graph.nodes):
+        pooling = node.args[0] if node.target is operator.getitem and node.args[1] == 1 else None
+        value = node.meta.get("val")
+        if not isinstance(pooling, fx.Node) or not isinstance(value, torch.Tensor) or value.device.type != "cuda":
+            continue
+        dims = next((n for target, n in _POOLING.items() if target is pooling.target), None)
+        if dims is None:
+            continue
+        plane = math.prod(pooling.all_input_nodes[0].meta["val"].shape[-dims:])
+        if not isinstance(plane, int) or not isinstance(value.numel(), int) or value.nbytes < _LEAST_BYTES:
+            continue
+        if plane > 2**31 or any(user.op == "output" for user in node.users):
+            continue
+        narrow = torch.int16 if plane <= 2**15 else torch.int32
+        readers = list(node.users)
+        with graph.inserting_after(node):
+            small = _cast(graph, node, narrow)
+        for reader in readers:
+            with graph.inserting_before(reader):
+                reader.replace_input_with(node, _cast(graph, small, value.dtype))
+
+
+def _cast(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    made = graph.call_function(torch.ops.aten._to_copy.default, (node,), {"dtype": dtype})
+    value = node.meta["val"]
+    with value.fake_mode:
+        made.meta["val"] = value.to(dtype)
+    return made
 
 
 def _layout(node: fx.Node) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._functorch import config, partitioners
 from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._inductor.decomposition import select_decomp_table
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
@@ -109,3 +110,41 @@ def test_a_copy_of_what_is_the_graphs_own_goes() -> None:
     gm = make_fx(lambda x, w: (x @ w).relu().clone() @ w, tracing_mode="fake")(torch.randn(4, 4), torch.randn(4, 4))
     rematerialise._drop_clones(gm.graph)
     assert torch.ops.aten.clone.default not in [n.target for n in gm.graph.nodes]
+
+
+def pooled(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    values, places = torch.ops.aten.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])
+    back = torch.ops.aten.max_pool2d_with_indices_backward(grad, x, [3, 3], [2, 2], [1, 1], [1, 1], False, places)
+    return values, back
+
+
+@pytest.mark.parametrize(
+    ("plane", "bits"), [((128, 128), torch.int16), ((256, 128), torch.int16), ((256, 256), torch.int32)]
+)
+def test_places_of_maxima_are_saved_narrow(plane: tuple[int, int], bits: torch.dtype) -> None:
+    x, grad = torch.randn(32, 1, *plane), torch.randn(32, 1, *(n // 2 for n in plane))
+    with FakeTensorMode():
+        gm = make_fx(pooled)(*(torch.empty(t.shape, device="cuda") for t in (x, grad)))
+    rematerialise._narrow_positions(gm.graph)
+    gm.recompile()
+    small, wide = (n for n in gm.graph.nodes if n.target is torch.ops.aten._to_copy.default)
+    assert (small.meta["val"].dtype, wide.meta["val"].dtype) == (bits, torch.int64)
+    assert wide.args == (small,)
+    assert next(iter(wide.users)).target is torch.ops.aten.max_pool2d_with_indices_backward.default
+    for got, want in zip(gm(x, grad), pooled(x, grad), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("case", ["returned", "small", "on the CPU"])
+def test_other_places_stay_wide(case: str) -> None:
+    def returned(x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+        return *pooled(x, grad), torch.ops.aten.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])[1]
+
+    batch, device = 2 if case == "small" else 32, "cpu" if case == "on the CPU" else "cuda"
+    with FakeTensorMode():
+        shapes = (batch, 1, 128, 128), (batch, 1, 64, 64)
+        f = returned if case == "returned" else pooled
+        gm = make_fx(f)(*(torch.empty(shape, device=device) for shape in shapes))
+    rematerialise._narrow_positions(gm.graph)
+    casts = [n for n in gm.graph.nodes if n.target is torch.ops.aten._to_copy.default]
+    assert len(casts) == (2 if case == "returned" else 0)  # of the pooling whose places stay inside
