@@ -13,17 +13,16 @@ from akg_dynamo.core.types import Outcome
 from .kernels import add_relu, candidate, job
 
 ONCE = "return (torch.relu(args[0] + args[1]),)"
-THRICE = "for _ in range(3): out = torch.relu(args[0] + args[1])\nreturn (out,)"
+TEN_TIMES = "for _ in range(10): out = torch.relu(args[0] + args[1])\nreturn (out,)"
 RAISES = "raise RuntimeError('no')"
 
 
 def test_the_costs_of_a_candidate_and_its_rivals(judge: Judge) -> None:
-    thrice, once, raises, same = judge.race(
-        job(add_relu(100_000), THRICE), [candidate(body) for body in (ONCE, RAISES, THRICE + "  # too")]
+    slow, fast, raises, slow_too = judge.race(
+        job(add_relu(100_000), TEN_TIMES), [candidate(body) for body in (ONCE, RAISES, TEN_TIMES + "  # too")]
     ).result(timeout=60)
     assert raises == math.inf
-    assert thrice > 2 * once > 0
-    assert same == pytest.approx(thrice, rel=0.5)
+    assert min(slow, slow_too) > 2 * fast > 0  # on a busy machine, too
 
 
 def test_a_race_in_which_nobody_can_run(judge: Judge) -> None:
