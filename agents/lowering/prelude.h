@@ -441,6 +441,14 @@ template <class T, class M, class N> INLINE inline V<T> load_gather(const T* p, 
   for (int l = 0; l < W; l++) v[l] = l < live.n && set[l] ? p[at[l]] : other;
   return v;
 }
+//@ keep
+// v in the live lanes, `other` in the rest.
+template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
+template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
+  typedef __typeof__(v[0]) E;
+  typedef typename Sized<sizeof(E)>::type I;
+  return iota<I>() < splat<I>(t.n) ? v : splat<E>(other);
+}
 //@ checked
 // The index; `wrong` is set where it is not in [0, size). (Any thread may set it, and they all set it alike.)
 INLINE inline int64_t checked(int64_t i, int64_t size, int& wrong) {
@@ -455,14 +463,6 @@ template <class N> INLINE inline i64v checked(i64v i, i64v size, int& wrong, N l
 template <class T, class N> INLINE inline void store_scatter(T* p, i64v at, V<T> v, N live) {
   for (int l = 0; l < W; l++)
     if (l < live.n) p[at[l]] = v[l];
-}
-//@ keep
-// v in the live lanes, `other` in the rest.
-template <class X, class T> INLINE inline X keep(X v, T, Full) { return v; }
-template <class X, class T> INLINE inline X keep(X v, T other, Tail t) {
-  typedef __typeof__(v[0]) E;
-  typedef typename Sized<sizeof(E)>::type I;
-  return iota<I>() < splat<I>(t.n) ? v : splat<E>(other);
 }
 //@ from_bf16
 INLINE inline float from_bf16(uint16_t x) { return bits<float>((uint32_t)x << 16); }

@@ -24,6 +24,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -254,7 +255,7 @@ def _adds_up_gradients() -> bool:
     """Whether autograd itself calls, as it does to add what reaches a tensor from several sides: no Python of anybody
     else is between its engine (or the bottom of its own thread) and here.
     """
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code is not graph._engine_run_backward.__code__:
         if not frame.f_code.co_filename.startswith(_TORCH):
             return False
