@@ -152,7 +152,7 @@ def _section(device: str, found: dict[str, Any]) -> str:
     trials = {name: Trial(name, tuple(t["read"]), tuple(t["run"]), t["detail"]) for name, t in found["trials"].items()}
     entries = entries_for(device)
     tried = [(e, trials[e.name]) for e in entries if e.name in trials]
-    lines = [f"## On {_NAMES[device]}", "", f"{found['hardware']}.", ""]
+    lines = [f"## On {_NAMES[device]}", "", f"{found['hardware']}.{found.get('note', '')}", ""]
     lines += [
         "| what is tried | attacks | caught | by reading only | by running only | by both |",
         "|---|--:|--:|--:|--:|--:|",
@@ -184,15 +184,17 @@ def _exceptions(entries: Sequence[Entry], tried: Sequence[tuple[Entry, Trial]]) 
     """Whatever is not as it should be, by name."""
     raised = [(e, t) for e, t in tried if t.run == (RAISED,)]
     others = [(e, t) for e, t in tried if (e, t) not in raised]
+    missed = [(e, t) for e, t in others if e.row and not (t.caught(e, "read") or t.caught(e, "run"))]
     for_each = {
-        "Not caught": [(e, t) for e, t in others if e.row and not (t.caught(e, "read") or t.caught(e, "run"))],
+        "Judged right": [(e, t) for e, t in missed if t.run in (("RIGHT",), ("WON",))],
+        "Not right, but named otherwise": [(e, t) for e, t in missed if t.run not in (("RIGHT",), ("WON",))],
         "Did not pass": [(e, t) for e, t in others if not e.row and not t.passed],
         "Could not be tried": raised,
     }
     lines = []
     for what, those in for_each.items():
         if those:
-            said = "; ".join(f"{e.name} ({t.detail or ', '.join(t.run)})" for e, t in those)
+            said = "; ".join(f"{e.name} ({', '.join(t.run[1:]) or t.detail or t.run[0]})" for e, t in those)
             lines += ["", f"{what}: {said}."]
     missing = sorted({e.name for e in entries} - {e.name for e, _ in tried})
     return [*lines, *(["", f"Not tried there yet: {', '.join(missing)}."] if missing else [])]

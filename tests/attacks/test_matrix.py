@@ -107,7 +107,7 @@ def test_what_is_not_as_it_should_be_is_named(trials: _Trials, tmp_path: Path) -
     del found["trials"][NAMES[3]]
     found["trials"][NAMES[2]]["version"] = "another"
     text = matrix._section("cpu", found)
-    assert "Not caught: own/cpp_calls_back" in text
+    assert "Judged right: own/cpp_calls_back (in ./tests)" in text
     assert f"Could not be tried: {NAMES[1]} (RuntimeError: no device)." in text
     assert f"Not tried there yet: {NAMES[3]}." in text
     assert "by 2 versions of the judge" in text
