@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -105,14 +106,20 @@ def task(forward: str, inputs: str) -> Task:
     return replace(read, cases=tuple(tuple(t.to("cuda") for t in case) for case in read.cases))
 
 
-SEVERAL = task(
-    "return torch.softmax(x, -1)",
-    "def get_inputs_dyn_list():\n    return [[torch.randn(m, n)] for m, n in ((16, 96), (3, 300), (33, 64))]\n",
-)
-TRAINED = task(
-    "return x * torch.sigmoid(1.702 * x)",
-    "def get_inputs():\n    return [torch.randn(300, 257, requires_grad=True)]\n",
-)
+@cache
+def several() -> Task:
+    return task(
+        "return torch.softmax(x, -1)",
+        "def get_inputs_dyn_list():\n    return [[torch.randn(m, n)] for m, n in ((16, 96), (3, 300), (33, 64))]\n",
+    )
+
+
+@cache
+def trained() -> Task:
+    return task(
+        "return x * torch.sigmoid(1.702 * x)",
+        "def get_inputs():\n    return [torch.randn(300, 257, requires_grad=True)]\n",
+    )
 
 
 def judged(judge: Judge, t: Task, source: str, **options: Any) -> Verdict:
@@ -120,7 +127,7 @@ def judged(judge: Judge, t: Task, source: str, **options: Any) -> Verdict:
 
 
 def test_right_in_every_layout_and_at_sizes_0_and_1(judge: Judge) -> None:
-    found = judged(judge, SEVERAL, SOFTMAX)
+    found = judged(judge, several(), SOFTMAX)
     assert found.outcome is Outcome.RIGHT, found.detail
     said = "; ".join(found.checked)
     for text in ("transposed", "stride 0", "overlapping windows", "s0=0,", "s0=1,s1=1 ", "s0=1,s1=1031"):
@@ -129,19 +136,19 @@ def test_right_in_every_layout_and_at_sizes_0_and_1(judge: Judge) -> None:
 
 
 def test_rows_that_need_not_follow_one_another(judge: Judge) -> None:
-    found = judged(judge, SEVERAL, SOFTMAX.replace("        x = x.contiguous()\n", ""))
+    found = judged(judge, several(), SOFTMAX.replace("        x = x.contiguous()\n", ""))
     assert found.outcome is Outcome.WRONG
     assert Trick.SHAPE in found.tricks
 
 
 def test_a_layout_that_is_refused_is_named(judge: Judge) -> None:
-    found = judged(judge, SEVERAL, SOFTMAX.replace("x = x.contiguous()", "assert x.is_contiguous()"))
+    found = judged(judge, several(), SOFTMAX.replace("x = x.contiguous()", "assert x.is_contiguous()"))
     assert found.outcome is Outcome.RIGHT, found.detail
     assert len(found.refuses) >= 3
 
 
 def test_gradients_are_right(judge: Judge) -> None:
-    found = judged(judge, TRAINED, GELU)
+    found = judged(judge, trained(), GELU)
     assert found.outcome is Outcome.RIGHT, found.detail
     assert any(text.startswith("gradients: given") for text in found.checked)
 
@@ -157,15 +164,19 @@ def test_gradients_are_right(judge: Judge) -> None:
 )
 def test_gradients_are_wrong(judge: Judge, old: str, new: str) -> None:
     assert old in GELU
-    found = judged(judge, TRAINED, GELU.replace(old, new))
+    found = judged(judge, trained(), GELU.replace(old, new))
     assert found.outcome is Outcome.WRONG, found
     assert found.tricks[0] is Trick.GRADIENTS
 
 
-LARGE = task(
-    "return torch.softmax(x.sin() + x.cos() + x.tanh() + x.relu() + x.abs(), -1)",
-    "def get_inputs():\n    return [torch.randn(60_000, 64)]\n",
-)
+@cache
+def large() -> Task:
+    return task(
+        "return torch.softmax(x.sin() + x.cos() + x.tanh() + x.relu() + x.abs(), -1)",
+        "def get_inputs():\n    return [torch.randn(60_000, 64)]\n",
+    )
+
+
 IN_ONE = SOFTMAX.replace(
     "    powers = tl.exp(values",
     "    t = 1 - 2 / (tl.exp(2 * values) + 1)\n"
@@ -177,10 +188,10 @@ IN_ONE = SOFTMAX.replace(
 
 def test_without_room_for_eager_it_is_judged_in_slices(judge: Judge) -> None:
     room = 80 << 20
-    found = judged(judge, LARGE, IN_ONE, memory_bytes=room)
+    found = judged(judge, large(), IN_ONE, memory_bytes=room)
     assert found.outcome is Outcome.RIGHT, found.detail
     assert "slices of 937 of its 60000 rows" in found.checked[0]
     wrong = IN_ONE.replace("tl.sum(powers, 0)", "(tl.sum(powers, 0) * tl.where(row == 31_234, 1.001, 1.0))")
-    found = judged(judge, LARGE, wrong, memory_bytes=room)
+    found = judged(judge, large(), wrong, memory_bytes=room)
     assert found.outcome is Outcome.WRONG
     assert "[31234, " in found.detail
