@@ -51,7 +51,8 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
     from akg_dynamo.rematerialise import partition
 
     reports: list[GraphReport] = []
-    rewrites = list(simplify_attention_masks(gm))
+    # Attention's other kernels round otherwise.
+    rewrites = simplify_attention_masks(gm) if options.numerics != "eager" else ()
     layouts: list[str] = []  # of the joint graph, before there are reports
 
     def cut_in_two(joint: fx.GraphModule, inputs: Any, **settings: Any) -> tuple[fx.GraphModule, fx.GraphModule]:

@@ -102,9 +102,10 @@ def rewrite(gm: fx.GraphModule, device: str) -> Rewritten | None:
         return None
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.graph_copy(gm.graph, copies)
+    weights: dict[fx.Node, fx.Node] = {}
     try:
         for node in list(graph.nodes):
-            _Step(graph, node, mode).take()
+            _Step(graph, node, mode, weights).take()
         graph.output(_results_as_before(gm.graph, graph, copies, mode))
     except _GiveUp:
         return None
@@ -139,8 +140,9 @@ def _operands(node: fx.Node) -> tuple[fx.Node, ...]:
 class _Step:
     """One node of the new graph."""
 
-    def __init__(self, graph: fx.Graph, node: fx.Node, mode: FakeTensorMode) -> None:
-        self.graph, self.node, self.mode = graph, node, mode
+    def __init__(self, graph: fx.Graph, node: fx.Node, mode: FakeTensorMode, weights: dict[fx.Node, fx.Node]) -> None:
+        """`weights`: the copies made so far, which what follows may read, too: forward and backward pass share them."""
+        self.graph, self.node, self.mode, self.weights = graph, node, mode, weights
 
     def take(self) -> None:
         """Gives the node its value; turns a convolution's weight, and the operand of a view that needs it."""
@@ -169,13 +171,10 @@ class _Step:
         position = len(_operands(self.node)) - 1
         weight = self.node.args[position]
         assert isinstance(weight, fx.Node)
-        layout = _FORMATS[weight.meta["val"].dim()]
-        # What forward and backward pass both read is laid out once, unless min-cut prefers to do it twice.
-        known = [n for n in weight.users if n.target is aten.clone.default and n.kwargs == {"memory_format": layout}]
-        if known:
-            self.node.update_arg(position, known[0])
-        else:
-            self._turn(position, layout, _LAID_OUT)
+        if weight in self.weights:
+            self.node.update_arg(position, self.weights[weight])
+        elif self._turn(position, _FORMATS[weight.meta["val"].dim()], _LAID_OUT):
+            self.weights[weight] = self.node.args[position]  # type: ignore[assignment]
 
     def _of_a_contiguous_operand(self) -> Any:
         if not self.node.args or not isinstance(self.node.args[0], fx.Node):
@@ -195,17 +194,18 @@ class _Step:
         with self.mode:
             return self.node.target(*value(self.node.args), **value(self.node.kwargs))  # type: ignore[operator]
 
-    def _turn(self, position: int, layout: torch.memory_format, reason: SplitReason | None) -> None:
-        """Has the node read a copy of an operand with that layout, unless it has it."""
+    def _turn(self, position: int, layout: torch.memory_format, reason: SplitReason | None) -> bool:
+        """Has the node read a copy of an operand with that layout, unless it has it. Says whether there is a copy."""
         operand = self.node.args[position]
         assert isinstance(operand, fx.Node)
         if operand.meta["val"].is_contiguous(memory_format=layout):
-            return
+            return False
         with self.graph.inserting_before(self.node):
             copy = _copied(self.graph, operand, layout, self.mode)
         if reason is not None:
             copy.meta["stays_with_torch"] = reason
         self.node.update_arg(position, copy)
+        return True
 
 
 def _is_last(value: torch.Tensor) -> bool:

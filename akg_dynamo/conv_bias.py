@@ -5,8 +5,8 @@
                                                 add = aten.add(conv, b)
                                                 relu = aten.relu(add)
 
-The addition then belongs to the kernel that reads the result: for a ConvNeXt that was 7% of its time. Only where
-something that can be in a kernel reads it.
+The addition then belongs to the kernel that reads the result: for a ConvNeXt it was 7% of eager's time on an H200
+(`benchmarks/cuda_profile.py --model convnext`). Only where something that can be in a kernel reads it.
 """
 
 from __future__ import annotations

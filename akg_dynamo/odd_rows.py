@@ -1,7 +1,7 @@
 """Copies between matrices whose rows begin at odd addresses and those whose rows do not, on CUDA. Imports Triton.
 
 torch's copy of two matrices with different strides divides twice for each element: 8192 rows of 50257 in bf16 took
-0.95 ms on an H200 where this takes 0.42, at 3.9 TB/s read and written.
+0.95 ms on an H200 where this takes 0.42, at 3.9 TB/s read and written (`benchmarks/cuda_profile.py --model gpt2`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import gc
 import linecache
+import logging
 import pickle
 import sys
 import time
@@ -39,6 +40,8 @@ from akg_dynamo.agents.verifier.watch import Watch, watching
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Timing, Trick
 from akg_dynamo.fusion.reference import reference
+
+log = logging.getLogger(__name__)
 
 # As they are before a candidate can put others in their place.
 _TENSOR = torch.Tensor
@@ -390,7 +393,8 @@ def _call_on(run: Run, sets: list[list[Any]], index: int) -> Any:
 def _runs(run: Run, sets: list[list[Any]]) -> bool:
     try:
         _call_on(run, sets, 0)
-    except Exception:  # noqa: BLE001 - whatever a candidate raises puts it out of the race
+    except Exception:  # whatever a candidate raises puts it out of the race
+        log.info("a variant raised, and does not race", exc_info=True)
         return False
     return True
 

@@ -383,3 +383,18 @@ def test_another_layout(
     )
     ((left,),) = map(attentions, rewritten)
     assert left[0] is not replaced
+
+
+def test_eager_numerics_keep_the_mask_that_the_program_has(rewritten: list[fx.GraphModule]) -> None:
+    """Another kernel rounds otherwise."""
+
+    def f(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        everything = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=everything).transpose(1, 2).reshape(2, 9, -1) * 2
+
+    for numerics in ("eager", "bounded"):
+        torch._dynamo.reset()
+        torch.compile(f, backend="akg", options={"gate": "correct", "numerics": numerics})(*inputs())
+    (gm,) = rewritten
+    assert attentions(gm) == [(False, False)]
+    assert [bool(r.rewrites) for r in akg_dynamo.explain() if r.kind == "forward"][-1]

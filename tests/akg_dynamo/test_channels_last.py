@@ -103,6 +103,20 @@ def test_what_the_graph_says_is_what_is_computed() -> None:
     assert {name: seen[name] for name in said} == said
 
 
+def test_a_weight_is_laid_out_once_and_the_programs_own_copies_are_its_own() -> None:
+    def f(x: Tensor, w: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y = F.conv2d(F.conv2d(x, v), v)
+        return y, v.clone(memory_format=torch.channels_last)  # after what reads the weight
+
+    x, w, v = torch.randn(2, 16, 12, 12), torch.randn(1), torch.randn(16, 16, 3, 3)
+    gm = traced(f, x, w, v)
+    want = results(gm, x, w, v)
+    assert channels_last.channels_last(gm, says(WON), device="cpu")
+    first, second = (n.args[1] for n in convolutions(gm))
+    assert first is second
+    torch.testing.assert_close(results(gm, x, w, v), want, rtol=1e-4, atol=1e-3)
+
+
 def test_three_dimensions() -> None:
     x, w = torch.randn(2, 16, 5, 6, 7), torch.randn(32, 16, 3, 3, 3)
     gm = traced(F.conv3d, x, w)
