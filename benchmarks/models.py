@@ -6,7 +6,8 @@
 Every type given is run in inference, in training, or in both, one table each; the raw figures are on disk as soon as a
 model is done. On a GPU it also gives the peak of device memory. A training step is forward, backward and the gradients,
 no optimiser. Outputs and gradients are held to eager's own error against fp64 (twice its largest, and 64 units in the
-last place). Exit code 1 if a model raises, is slower than 0.98 of eager's speed, wrong, or left whole to torch.
+last place; gradients beyond that, to its error in further draws: see `difference`). Exit code 1 if a model raises, is
+slower than 0.98 of eager's speed, wrong, or left whole to torch.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from akg_dynamo.bench import clock, compare  # noqa: E402
 from akg_dynamo.explanation import records  # noqa: E402
 
 Step = Callable[[], tuple[torch.Tensor, ...]]
+_DRAWS = 8
+"""Steps of eager that a gradient is compared with before it is called wrong."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,45 @@ def exact(model: nn.Module, inputs: tuple[torch.Tensor, ...], train: bool) -> tu
     """The same in fp64."""
     wide = copy.deepcopy(model).double()
     return step(wide, wide, tuple(x.double() if x.is_floating_point() else x for x in inputs), train)()
+
+
+def nudged(model: nn.Module, inputs: tuple[torch.Tensor, ...], seed: int) -> tuple[torch.Tensor, ...]:
+    """A training step of eager, every parameter moved by a unit in the last place or not at all."""
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in moved.parameters():
+            generator = torch.Generator(p.device).manual_seed(seed)
+            p.mul_(1 + torch.finfo(p.dtype).eps * torch.randint(-1, 2, p.shape, generator=generator, device=p.device))
+    return step(moved, moved, inputs, True)()
+
+
+def difference(
+    actual: tuple[torch.Tensor, ...],
+    expected: tuple[torch.Tensor, ...],
+    truth: tuple[torch.Tensor, ...],
+    redrawn: Callable[[int], tuple[torch.Tensor, ...]] | None,
+) -> str:
+    """What is wrong with a contender's results, empty if nothing.
+
+    Where the input of a ReLU is zero but for rounding, the gradients before it jump, and one step of eager's says
+    little of how far they may be off. A gradient that errs more than eager's is compared with more steps of eager's
+    (`redrawn`), and is right if one of them errs as much. So it is for T5 in fp32 on an H200: of eight steps (four of
+    eager's, one of Inductor's, three of AKG's) three had such a jump, with up to 900 times the others' error.
+    """
+
+    def of(draw: tuple[torch.Tensor, ...], i: int) -> str:
+        return compare.difference(actual[i : i + 1], draw[i : i + 1], truth[i : i + 1], units=64)
+
+    found = compare.difference(actual, expected, truth, units=64)
+    if not found or redrawn is None or len(actual) != len(expected) or of(expected, 0):
+        return found
+    left = [i for i in range(1, len(truth)) if of(expected, i)]
+    for seed in range(_DRAWS):
+        draw = redrawn(seed)
+        left = [i for i in left if of(draw, i)]
+        if not left:
+            return ""
+    return f"{found}; gradients {left} in {_DRAWS} further draws, too"
 
 
 def peak_bytes(call: Step, device: torch.device) -> int:
@@ -140,7 +182,8 @@ def measure(name: str, setting: Setting, args: argparse.Namespace) -> dict[str, 
     for key, value in model.named_buffers():
         value.copy_(buffers[key])
     truth = exact(model, inputs, train)
-    wrong = {who: found for who, r in results.items() if (found := compare.difference(r, expected, truth, units=64))}
+    redrawn = (lambda seed: nudged(model, inputs, seed)) if train else None
+    wrong = {who: found for who, r in results.items() if (found := difference(r, expected, truth, redrawn))}
     reports = records.all()
     kernels, operators = sum(len(r.kernels) for r in reports), sum(r.operators for r in reports)
     fused = sum(len(k.nodes) for r in reports for k in r.kernels)
