@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from akg_dynamo.attention_gradients import lay_out_gradients
 from akg_dynamo.attention_masks import simplify_attention_masks
 from akg_dynamo.background import SwappableForward, background
 from akg_dynamo.channels_last import channels_last, has_convolutions, on_device, remembered
@@ -115,6 +116,7 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     graph = _Graph(gm, kind, options, report)
     with _no_new_guards(gm):
         recompose(gm)
+        lay_out_gradients(gm)
         _plain_casts(gm)
         dedupe(gm)
         narrow(gm)
