@@ -32,6 +32,7 @@ from akg_dynamo.fusion.ops import main_device
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.symbols import no_new_guards
+from akg_dynamo.linear_bias import put_together, take_apart
 from akg_dynamo.narrow import narrow
 from akg_dynamo.options import Options
 from akg_dynamo.products import align_products
@@ -122,6 +123,8 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
         narrow(gm)
         if options.numerics != "eager":  # the library's other kernels round otherwise
             bias_apart(gm)
+            if options.generation != "background":  # such a graph is written twice, first without its kernels
+                take_apart(gm.graph)
             align_products(gm.graph)
         return graph.compile()
 
@@ -201,6 +204,8 @@ class _Graph:
                 reads_addresses=solution.reads_addresses,
             )
             cut_of[region] = (cut, solution)
+        whole = put_together(self.gm.graph, {node for cut, _ in cut_of.values() for node in cut.nodes})
+        refused.update((layer, chosen.reasons[product]) for layer, product in whole.items())
 
         def on_raise(
             region: Region, error: Exception, arguments: tuple[Any, ...]
