@@ -54,7 +54,6 @@ _RUNGS: tuple[tuple[str, ...], ...] = (
 )
 """What a worker on a device does without, until CUDA starts in it: the fewest means first."""
 _DOES_NOT_START = "CUDA does not start under it"
-_BY_RULES = "kernels by rules are not confined on a device"
 _REQUESTS = 10  # of a judgement, which take as long as they may
 _TIMING_WAIT_S = 10.0
 _TOO_LARGE = (
@@ -78,7 +77,8 @@ class Referee:
         self.ceilings: dict[str, Ceiling] = {}
         self.ordinal: int | None = None  # of the device this process has a context on
         self.shared = shared
-        self.works_under: tuple[str, ...] | None = None  # what an untrusted worker on a device does without, once known
+        self.shared_is = _made(shared)
+        self.works_under: dict[bool, tuple[str, ...]] = {}  # by trust: what workers on a device do without, once known
         self.preloaded: set[str] = set()
 
     # -- processes ----------------------------------------------------------------------------------------------------
@@ -88,18 +88,27 @@ class Referee:
         device = job.device
         if not job.trusted:
             return self._fresh(job)
-        folder = os.path.realpath(job.build_dir)
-        if job.build_dir != Path() and folder != self.shared:
-            self.shared = folder  # what is confined already cannot be let into another folder
-            for warm in self.warm.values():
-                if warm.alive:
-                    warm.end()
+        if job.build_dir != Path():
+            self._share(os.path.realpath(job.build_dir))
         return self._warm(device)
+
+    def _share(self, folder: str) -> None:
+        """Let trusted candidates build there. What is confined already cannot be let into another folder, nor into one
+        that was made anew in its place, as after the cache was cleared.
+        """
+        made = _made(folder)
+        if (folder, made) == (self.shared, self.shared_is):
+            return
+        self.shared, self.shared_is = folder, made
+        for warm in self.warm.values():
+            if warm.alive:
+                warm.end()
 
     def _warm(self, device: str) -> Worker:
         warm = self.warm.get(device)
         if warm is None or not warm.alive:
-            warm = self.warm[device] = self._start(device, trusted=True)
+            warm = self._start(device, trusted=True)
+        self.warm[device] = warm = self._started(warm)
         return warm
 
     def _ceiling(self, device: str) -> Ceiling:
@@ -112,42 +121,50 @@ class Referee:
         if job.model is not None and job.model.interpreted and "triton" not in self.preloaded:
             self.preloaded.add("triton")
             self.workers.preload("triton")
-        spare = self.spare
-        if job.device != "cpu" and (spare is None or not spare.alive):
-            return self._start(job.device, trusted=False)
-        if job.device == "cpu" or spare is None:
+        if job.device == "cpu":
             cpu_s = int(job.build_timeout_s + _REQUESTS * job.timeout_s) * (os.cpu_count() or 1)
             return self.workers.start(job.device, trusted=False, cpu_s=cpu_s)
-        self.spare = None
-        return spare
+        spare, self.spare = self.spare, None
+        if spare is None or not spare.alive:
+            spare = self._start(job.device, trusted=False)
+        return self._started(spare)
 
     def _start(self, device: str, *, trusted: bool) -> Worker:
+        """A new worker. On a device it makes a context, which takes a second or two: `_started` waits for that."""
         if device == "cpu":
             return self.workers.start(device, trusted=trusted, shared=(self.shared,))
-        warm = {"op": "warm", "device": device, "ordinal": self.ordinal or 0, "memory_bytes": _WARM_CANDIDATE_BYTES}
-        if trusted or self.works_under is not None:
-            without, because = (self.works_under or (), _DOES_NOT_START) if not trusted else (_RUNGS[-1], _BY_RULES)
-            worker = self.workers.start(device, trusted=trusted, without=without, because=because)
-            worker.tell(warm)
-            return worker
-        for without in _RUNGS:
-            worker = self.workers.start(device, trusted=False, without=without, because=_DOES_NOT_START)
-            try:
-                answer = worker.ask(warm, _CONTEXT_S)
-            except Failed:
-                continue
-            if "error" not in answer or "no_memory" in answer:
-                self.works_under = without
-                break
-            if without != _RUNGS[-1]:  # the last one says why, when it is asked for more
-                worker.end()
+        return self._start_under(self.works_under.get(trusted, _RUNGS[0]), device, trusted=trusted)
+
+    def _start_under(self, without: tuple[str, ...], device: str, *, trusted: bool) -> Worker:
+        shared = (self.shared,) if trusted else ()
+        worker = self.workers.start(device, trusted=trusted, shared=shared, without=without, because=_DOES_NOT_START)
+        on = {"device": device, "ordinal": self.ordinal or 0, "memory_bytes": _WARM_CANDIDATE_BYTES}
+        worker.tell({"op": "warm", **on})
         return worker
+
+    def _started(self, worker: Worker) -> Worker:
+        """That worker; or, if nobody knows yet under what CUDA starts here, and it does not under all that it is kept
+        from, one that does without as little as can be.
+        """
+        device, trusted = worker.confinement.device, worker.confinement.trusted
+        if device == "cpu" or trusted in self.works_under:
+            return worker
+        for rung, without in enumerate(_RUNGS):
+            worker = worker if rung == 0 else self._start_under(without, device, trusted=trusted)
+            with contextlib.suppress(Failed):
+                answer = worker.told(_CONTEXT_S)
+                if "error" not in answer or "no_memory" in answer:
+                    self.works_under[trusted] = without
+                    return worker
+            worker.end()
+        self.works_under[trusted] = _RUNGS[0]  # whatever keeps CUDA from starting, it is none of these
+        return self._start(device, trusted=trusted)  # which says why, when it is asked for more
 
     def protection(self, device: str, *, trusted: bool) -> Protection:
         """What a worker for candidates is kept from here."""
         if trusted and device in self.warm:
             return self._warm(device).protection
-        worker = self._start(device, trusted=trusted)
+        worker = self._started(self._start(device, trusted=trusted))
         try:
             return worker.protection
         finally:
@@ -217,7 +234,7 @@ class Referee:
         self._prepare(job)
         worker = self.worker_for(job)
         try:
-            means = plan.means(job.subgraph, job.device)
+            means = plan.means(job.subgraph, job.device, job.memory_bytes)
             for candidate in (job.candidate, *rivals):
                 self._load(worker, replace(job, candidate=candidate, want_timing=False), means)
             values = Values(self.drawer, worker, job, means, [])
@@ -314,7 +331,7 @@ class Referee:
 
         def interpret() -> tuple[Worker, Values]:
             there = job.on_host(interpreted=True)
-            room = plan.means(there.subgraph, there.device)
+            room = plan.means(there.subgraph, there.device, job.memory_bytes)
             worker = self._fresh(there)
             self._load(worker, there, room)
             return worker, Values(self.drawer, worker, there, room, [], kind=values.kind, remembered=self.remembered)
@@ -358,7 +375,7 @@ class Referee:
                 raise
             judgement.checked.append(f"gradients: {', '.join(checked)}")
         if job.backward:
-            self._load(worker, job, plan.means(job.subgraph, job.device))
+            self._load(worker, job, plan.means(job.subgraph, job.device, job.memory_bytes))
 
     def _device_lock(self, job: Job, *, alone: bool) -> contextlib.AbstractContextManager[object]:
         if job.device == "cpu":
@@ -408,6 +425,18 @@ class Referee:
                 worker.tell({"op": "trim"})
         if not job.trusted:
             self.spare = self._start(job.device, trusted=False)
+
+
+def _made(folder: str) -> tuple[int, int] | None:
+    """What tells a folder from another one of the same name; it is made if it can be, since what is not there cannot be
+    shared with anybody.
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        found = os.stat(folder)
+    except OSError:  # whoever builds there says so
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_by_reading(job: Job) -> None:

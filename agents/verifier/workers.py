@@ -145,6 +145,16 @@ class Worker:
         else:
             self._owed += 1
 
+    def told(self, timeout_s: float) -> dict[str, Any]:
+        """The answer to what it was told last; empty if that was waited for before."""
+        if not self.alive:
+            raise Failed(Outcome.NOT_JUDGED, "the process for this device could not be started")
+        answer: dict[str, Any] = {}
+        while self._owed:
+            answer = self._receive(timeout_s)
+            self._owed -= 1
+        return answer
+
     def send(self, message: dict[str, Any], blob: bytes = b"") -> None:
         """A request, whose `answer` is asked for later."""
         if not self.alive:
@@ -161,9 +171,7 @@ class Worker:
 
     def answer(self, timeout_s: float) -> dict[str, Any]:
         """The answer to what was sent."""
-        while self._owed:
-            self._receive(_WARM_S)
-            self._owed -= 1
+        self.told(_WARM_S)
         return self._receive(timeout_s)
 
     def ask(self, message: dict[str, Any], timeout_s: float, blob: bytes = b"") -> dict[str, Any]:

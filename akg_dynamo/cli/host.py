@@ -67,12 +67,14 @@ class Health:
     """`missing` stops the product; `optional` does not.
 
     kept_from: by device, what candidates that nobody trusts are kept from while they are judged, and by what.
+    by_rules_kept_from: the same of kernels by rules.
     """
 
     facts: Mapping[str, str]
     missing: tuple[str, ...]
     optional: Mapping[str, str]
     kept_from: Mapping[str, Protection]
+    by_rules_kept_from: Mapping[str, Protection]
 
 
 def examine() -> Health:
@@ -105,19 +107,24 @@ def examine() -> Health:
             missing.append("triton, without which nothing is generated for the CUDA device: pip install triton")
     absent = {name: why for name, why in _OPTIONAL.items() if importlib.util.find_spec(name) is None}
     kept_from: dict[str, Protection] = {}
+    by_rules: dict[str, Protection] = {}
     try:
-        kept_from = _kept_from()
+        kept_from, by_rules = _kept_from()
     except JudgeError as error:
         missing.append(f"the judge does not work here: {error}")
-    return Health(facts, tuple(missing), absent, kept_from)
+    return Health(facts, tuple(missing), absent, kept_from, by_rules)
 
 
-def _kept_from() -> dict[str, Protection]:
-    """Has the judge start a process for a candidate on each kind of device, and asks what confines it."""
+def _kept_from() -> tuple[dict[str, Protection], dict[str, Protection]]:
+    """Has the judge start processes for candidates on each kind of device, and asks what confines them: those that
+    nobody trusts, and kernels by rules.
+    """
     from akg_dynamo.agents.verifier import Judge
 
     with Judge(keep_warm=False) as judge:
-        return {device: judge.protection(device) for device in ("cpu", *(["cuda"] if cuda_arch() else []))}
+        devices = ["cpu", "cuda"] if cuda_arch() else ["cpu"]
+        untrusted, trusted = ({d: judge.protection(d, trusted=t) for d in devices} for t in (False, True))
+    return untrusted, trusted
 
 
 def _backends() -> list[str]:

@@ -284,6 +284,8 @@ def doctor(json: AsJson = False) -> None:
                 for measure in protection.measures:
                     measures.add_row(measure.against, str(measure))
                 console.print(measures, markup=False)
+                spared = [f"{m.against} ({m.gap})" for m in health.by_rules_kept_from[device].missing]
+                console.print(f"and a kernel by rules, but for: {'; '.join(spared) or 'nothing'}", markup=False)
             for problem in health.missing:
                 console.print(f"missing: {problem}", markup=False)
             for name, why in health.optional.items():

@@ -173,3 +173,5 @@ def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
     well = akg("doctor", AKG_CACHE_DIR=str(tmp_path / "cache"))
     assert well.returncode == 0
     assert "C++ compiler" in well.stdout
+    assert "what keeps a candidate that nobody trusts (cpu) from:" in well.stdout
+    assert "and a kernel by rules, but for: processes without end" in well.stdout

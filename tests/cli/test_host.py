@@ -44,6 +44,7 @@ def test_doctor_describes_the_gpu(gpu: None) -> None:
     assert health.facts["GPU"] == "NVIDIA H200 (sm_90, 132 multiprocessors, 139 GiB), 2 of them"
     assert health.facts["driver"] == "580.159.04"
     assert health.facts["triton"][0].isdigit()
+    assert set(health.kept_from) == set(health.by_rules_kept_from) == {"cpu", "cuda"}
 
 
 def test_a_gpu_without_triton_lacks_something(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:

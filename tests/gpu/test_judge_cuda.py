@@ -6,11 +6,13 @@ pytest -m gpu tests/gpu/test_judge_cuda.py
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,6 +165,36 @@ def test_right_kernels_pass(judge: Judge, name: str) -> None:
 def test_right_kernels_pass_in_a_process_of_their_own(judge: Judge, name: str) -> None:
     (verdict,) = judge.judge([replace(GOOD[name], trusted=False)])
     assert verdict.outcome is Outcome.RIGHT, verdict.detail
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_who_is_judged_is_confined_there_too(judge: Judge, trusted: bool) -> None:
+    (verdict,) = judge.judge([replace(GOOD["triton, small"], trusted=trusted)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
+    spared = {"processes without end"} if trusted else set()
+    assert {m.against for m in verdict.protection.missing} == spared, verdict.protection
+    assert "CUDA does not start" not in str(verdict.protection)
+
+
+def test_kernels_by_rules_build_and_race_where_they_are_confined(judge: Judge, tmp_path: Path) -> None:
+    body = """
+    import os
+    with open(BUILD_DIR + "/built", "a") as f:
+        f.write("x")
+    try:
+        open(os.path.dirname(BUILD_DIR) + "/elsewhere", "w")
+    except PermissionError:
+        return (torch.relu(args[0] + args[1]),)
+    """
+    built = tmp_path / "objects"
+    for _ in range(2):
+        one = job(add_relu(SMALL), body, build_dir=built)
+        (verdict,) = judge.judge([one])
+        assert verdict.outcome is Outcome.RIGHT, verdict.detail
+        costs = judge.race(one, [Candidate("again", one.candidate.source + "#", "triton_cuda")]).result(timeout=60)
+        assert max(costs) < 1
+        assert (built / "built").read_text()
+        shutil.rmtree(built)  # as when the cache is cleared
 
 
 BESIDE = """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -120,6 +121,21 @@ def test_the_users_files_cannot_be_read_or_written(judge: Judge, tmp_path: Path)
     ):
         assert "PermissionError" in tried(judge, statement) or "Read-only" in tried(judge, statement), statement
     assert secret.read_text() == "key"
+
+
+def test_kernels_by_rules_build_in_a_folder_that_was_made_anew(judge: Judge, tmp_path: Path) -> None:
+    built = tmp_path / "objects"
+    body = f"""
+    with open(BUILD_DIR + "/built", "a") as f:
+        f.write("x")
+    {RIGHT}
+    """
+    for _ in range(2):
+        for _ in range(2):
+            verdict = judge.judge([job(add_relu(), body, build_dir=built)])[0]
+            assert verdict.outcome is Outcome.RIGHT, verdict.detail
+            assert (built / "built").read_text()
+        shutil.rmtree(built)
 
 
 def test_there_is_no_network(judge: Judge) -> None:

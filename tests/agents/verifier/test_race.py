@@ -36,6 +36,13 @@ def test_who_takes_the_process_down_ends_the_race_and_no_more(judge: Judge) -> N
     assert judge.judge([job(add_relu(), ONCE)])[0].outcome is Outcome.RIGHT
 
 
+def test_a_race_keeps_to_the_memory_that_judging_may_take(judge: Judge) -> None:
+    sub = add_relu(100_000)  # 1.2 MB of inputs and outputs
+    with pytest.raises(JudgeError, match="too big to be timed"):
+        judge.race(job(sub, ONCE, memory_bytes=1 << 20), []).result(timeout=60)
+    assert judge.race(job(sub, ONCE, memory_bytes=1 << 25), []).result(timeout=60)[0] < math.inf
+
+
 def test_a_race_says_nothing_about_values(judge: Judge) -> None:
     wrong = "return (args[0] + args[1],)"
     assert len(judge.race(job(add_relu(), ONCE), [candidate(wrong)]).result(timeout=60)) == 2
