@@ -33,6 +33,7 @@ from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.symbols import no_new_guards
 from akg_dynamo.linear_bias import put_together, take_apart
+from akg_dynamo.mixed_norms import correct_mixed_norms
 from akg_dynamo.narrow import narrow
 from akg_dynamo.options import Options
 from akg_dynamo.products import align_products
@@ -116,6 +117,7 @@ def compile_graph(gm: fx.GraphModule, kind: str, options: Options, reports: list
     _note(report, options.without_effect(main_device(gm.graph)))
     graph = _Graph(gm, kind, options, report)
     with _no_new_guards(gm):
+        correct_mixed_norms(gm)
         recompose(gm)
         lay_out_gradients(gm)
         _plain_casts(gm)
