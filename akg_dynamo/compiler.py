@@ -442,7 +442,10 @@ def _best_variant(
 
     def judge(candidate: Candidate) -> Verdict:
         work.candidate = candidate
-        return _asked(work, run)
+        found = _asked(work, run)
+        if found.outcome in _FAULTS:
+            log.warning("a faster variant of %s is %s: %s", first.name, found.outcome.value, found.detail)
+        return found
 
     work.candidate, found = tuning.fastest(
         first,
@@ -452,7 +455,17 @@ def _best_variant(
         judge=judge,
         share=shares.of(work.sub),
     )
-    return found if found is verdict else _with_timing(found, _ask(work, run, timing=True))
+    if found is verdict:
+        return verdict
+    timed = _with_timing(found, _ask(work, run, timing=True))
+    if not _wins(timed) and _wins(verdict):  # races are run on the device alone, and eager wins on the host
+        work.candidate = first
+        return verdict
+    return timed
+
+
+def _wins(verdict: Verdict) -> bool:
+    return verdict.timing is not None and verdict.timing.wins()
 
 
 def _another(work: _Work, verdict: Verdict, run: _Run) -> Verdict:
@@ -530,7 +543,7 @@ def _file(work: _Work, verdict: Verdict, run: _Run) -> Solution:
             provenance=_provenance(sub, verdict),
         )
     )
-    if run.options.gate == "profit" and (verdict.timing is None or not verdict.timing.wins()):
+    if run.options.gate == "profit" and not _wins(verdict):
         return SplitReason(SplitReasonType.NO_GAIN, _describe(verdict.timing) if verdict.timing else "")
     return _load(work, verdict, run.store, cached=False)
 

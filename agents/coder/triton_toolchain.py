@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import types
@@ -14,18 +15,29 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from akg_dynamo.agents.coder import triton_module
 from akg_dynamo.core.errors import ToolchainError
 from akg_dynamo.core.types import Candidate, Target
 
+_TORCHS = Path(torch.__file__).parent / "bin" / "ptxas"
+
 
 @cache
 def version_text() -> str:
-    """Triton's version; "none" where it is not installed. It brings its own assembler, so nothing else counts."""
+    """Triton's version and whose assembler it calls; "none" where Triton is not installed."""
     try:
-        return f"triton {importlib.metadata.version('triton')}"
+        version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return "none"
+    assembler = _assembler()
+    return f"triton {version}, {'ptxas of torch' if assembler == str(_TORCHS) else assembler or 'its ptxas'}"
+
+
+def _assembler() -> str:
+    """Which ptxas Triton is to call: what the user says, or torch's, where it has one; else its own, which is empty."""
+    return os.environ.get("TRITON_PTXAS_PATH") or (str(_TORCHS) if _TORCHS.exists() else "")
 
 
 def load(candidate: Candidate, build_dir: Path) -> types.ModuleType:
@@ -42,11 +54,16 @@ def load(candidate: Candidate, build_dir: Path) -> types.ModuleType:
 def build(module: types.ModuleType, target: Target) -> None:
     """Compiles a module's kernels for the target, if that has not been done.
 
+    Torch may bring an assembler that is newer than Triton's, and spills less or more. Inductor has Triton call torch's,
+    for all that is compiled in its process from then on: it is called here from the beginning, in whichever process.
+
     Raises:
         ToolchainError: Triton refuses them.
     """
     from triton.errors import TritonError
 
+    if assembler := _assembler():
+        os.environ["TRITON_PTXAS_PATH"] = assembler
     try:
         module.build(capability(target))
     except (TritonError, RuntimeError) as error:  # RuntimeError: a pass of its compiler failed

@@ -5,6 +5,10 @@ runs ahead; of tiny ones the host is what is waited for, and the operators that 
 
 *Device* time lies between two marks in the queue, which is held until the last call is in it: how fast the host queues
 does not count. The cache is overwritten before each call. *Host* time is until the call returns, with an idle queue.
+
+Variants of one kernel take the same time of the host, whose noise would choose among them: they are compared by device
+time alone. And as nobody knows whether a program calls a kernel right after what wrote its inputs, half of it is taken
+without a flush, where that makes a difference.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ Call = Callable[[int], object]
 
 _SAMPLE_S = 0.0003
 _MOST_DEVICE_CALLS = 4
+_MOST_WARM_CALLS = 8
+_LITTLE_COLDER = 0.95  # a call without a flush over one after it, where what it reads is too much for the cache
 _MOST_HOST_CALLS = 32
 _WELL_BELOW = 0.65
 _SHORTEST_HOLD_S = 0.0001
@@ -139,20 +145,43 @@ class DeviceClock:
     def device_s(self, side: _Side, n_calls: int, index: int) -> float:
         """Seconds per call of the device's time, each call after a flush of the cache."""
         queue = self.queue
-        while True:
-            queue.synchronize()
-            if not side.synchronizes:
-                queue.hold(side.hold_s)
-            spans: list[tuple[Mark, Mark]] = []
+
+        def calls() -> list[tuple[Mark, Mark]]:
+            spans = []
             for i in range(n_calls):
                 queue.flush_cache()
                 start = queue.mark()
                 side.call(index + i)
                 spans.append((start, queue.mark()))
+            return spans
+
+        return self._held(side, calls) / n_calls
+
+    def warm_s(self, side: _Side, n_calls: int, index: int) -> float:
+        """Seconds per call of the device's time, one call after another on the same data."""
+        queue = self.queue
+
+        def calls() -> list[tuple[Mark, Mark]]:
+            side.call(index)
+            start = queue.mark()
+            for _ in range(n_calls):
+                side.call(index)
+            return [(start, queue.mark())]
+
+        return self._held(side, calls) / n_calls
+
+    def _held(self, side: _Side, calls: Callable[[], list[tuple[Mark, Mark]]]) -> float:
+        """Seconds of the device between the marks that are queued with those calls, before it begins with them."""
+        queue = self.queue
+        while True:
+            queue.synchronize()
+            if not side.synchronizes:
+                queue.hold(side.hold_s)
+            spans = calls()
             starved = spans[0][0].passed()
             queue.synchronize()
             if not starved or side.synchronizes:
-                return sum(end.seconds_since(start) for start, end in spans) / n_calls
+                return sum(end.seconds_since(start) for start, end in spans)
             # The device got there before all was queued: what it waited for the host would count.
             side.synchronizes = side.hold_s >= _LONGEST_HOLD_S
             side.hold_s = min(4 * side.hold_s, _LONGEST_HOLD_S)
@@ -181,9 +210,7 @@ class DeviceCosts:
         """Seconds of one call of that program."""
         side, cost = self.sides[who], 0.0
         if self.times_device:
-            count = _count(side.device_s, 1, _MOST_DEVICE_CALLS)
-            side.hold_s = max(side.hold_s, min(_LONGEST_HOLD_S, 1.5 * count * (side.host_s + _HOLD_PER_CALL_S)))
-            cost = self.clock.device_s(side, count, index)
+            cost = self.clock.device_s(side, _held_long_enough(side, _MOST_DEVICE_CALLS), index)
             self.device_us[who].append(cost * 1e6)
         if self.times_host:
             count = _count(side.host_s, 2, _MOST_HOST_CALLS)
@@ -200,6 +227,40 @@ class DeviceMeasure(DeviceCosts):
     def __call__(self, kernel: bool, n_calls: int, index: int) -> float:
         """Seconds of one call, whatever `n_calls` says: how many make a sample depends on what is measured."""
         return self.cost_s(kernel, index) * n_calls
+
+
+class DeviceRace:
+    """Variants of one kernel: what a call of each takes of the device."""
+
+    def __init__(self, queue: Queue, calls: Sequence[Call]) -> None:
+        self.clock = DeviceClock(queue)
+        self.sides = [_Side(call) for call in calls]
+        warm = [self._first_times(side) for side in self.sides]
+        self.warms = any(s < _LITTLE_COLDER * side.device_s for s, side in zip(warm, self.sides, strict=True))
+
+    def _first_times(self, side: _Side) -> float:
+        """Seconds of a call without a flush; what else is known of it goes into `side`."""
+        for i in range(2):  # what is loaded and allocated once
+            side.call(i)
+        side.host_s = min(self.clock.host_s(side, 2, i) for i in range(2))
+        side.hold_s = max(_SHORTEST_HOLD_S, min(_LONGEST_HOLD_S, 2 * 1.5 * (side.host_s + _HOLD_PER_CALL_S)))
+        side.device_s = self.clock.device_s(side, 2, 0)
+        return self.clock.warm_s(side, 2, 0)
+
+    def cost_s(self, who: int, index: int) -> float:
+        """Seconds of one call of that variant: without its data in the cache or, on average, with it as often."""
+        side = self.sides[who]
+        cold_s = self.clock.device_s(side, _held_long_enough(side, _MOST_DEVICE_CALLS), index)
+        if not self.warms:
+            return cold_s
+        return (cold_s + self.clock.warm_s(side, _held_long_enough(side, _MOST_WARM_CALLS), index)) / 2
+
+
+def _held_long_enough(side: _Side, most: int) -> int:
+    """How many calls of the device make a sample; what holds the queue meanwhile is set for them."""
+    count = _count(side.device_s, 1, most)
+    side.hold_s = max(side.hold_s, min(_LONGEST_HOLD_S, 1.5 * count * (side.host_s + _HOLD_PER_CALL_S)))
+    return count
 
 
 def _count(seconds: float, least: int, most: int) -> int:

@@ -25,7 +25,7 @@ import torch
 from akg_dynamo.agents.lowering.triton_bounds import Bounds
 from akg_dynamo.agents.profiler.abba import compare
 from akg_dynamo.agents.profiler.cold import cold_on_host
-from akg_dynamo.agents.profiler.device import CudaQueue, DeviceCosts, DeviceMeasure, Queue, compare_on_device
+from akg_dynamo.agents.profiler.device import CudaQueue, DeviceMeasure, DeviceRace, Queue, compare_on_device
 from akg_dynamo.agents.profiler.race import race
 from akg_dynamo.agents.verifier import cuda_memory, given, sanitizer
 from akg_dynamo.agents.verifier.arena import typed
@@ -261,7 +261,7 @@ class _Worker:
 
     def _sanitized(self, message: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """A program under compute-sanitizer, confined as this process is."""
-        return {"found": sanitizer.findings(message["path"], blob.decode(), message["timeout_s"])}
+        return {"found": sanitizer.findings(message["path"], blob.decode(), message["timeout_s"], message["tools"])}
 
     def _out_of_bounds(self) -> dict[str, Any]:
         """What an interpreted kernel did outside its arguments, even if its caller passed over it."""
@@ -365,7 +365,7 @@ class _Worker:
                 found = race(functools.partial(_host_cost, calls), len(calls), message["budget_s"])
             else:
                 self.queue = self.queue or CudaQueue()
-                found = race(DeviceCosts(self.queue, calls, len(sets)).cost_s, len(calls), message["budget_s"])
+                found = race(DeviceRace(self.queue, calls).cost_s, len(calls), message["budget_s"])
         for i, cost in zip(running, found, strict=True):
             seconds[i] = cost
         return {"seconds": seconds}

@@ -42,10 +42,14 @@ def tile_in(candidate: Candidate) -> int:
 
 @dataclass
 class ScriptedJudge:
-    """speed: by tile size, eager's time over the kernel's. wrong: the tile sizes whose values are wrong."""
+    """speed: by tile size, eager's time over the kernel's. wrong: the tile sizes whose values are wrong.
+
+    raced: the same as a race sees it, if that differs.
+    """
 
     speed: dict[int, float]
     wrong: tuple[int, ...] = ()
+    raced: dict[int, float] = field(default_factory=dict)
     fails: bool = False
     races_fail: bool = False
     asked: list[tuple[int, str]] = field(default_factory=list)
@@ -71,7 +75,7 @@ class ScriptedJudge:
         tiles = [tile_in(c) for c in (job.candidate, *rivals)]
         self.asked += [(tile, "race") for tile in tiles]
         done: Future[list[float]] = Future()
-        done.set_result([10.0 / self.speed[tile] for tile in tiles])
+        done.set_result([10.0 / (self.raced or self.speed)[tile] for tile in tiles])
         return done
 
 
@@ -178,6 +182,21 @@ def test_what_wins_the_race_is_timed_beside_eager_once_more(solve: Solve) -> Non
     solve(judge)
     race = [(tile, "race") for tile in (256, 512, 1024)]
     assert judge.asked == [(256, "values"), (256, "speed"), *race, (512, "values"), (512, "speed")]
+
+
+def test_what_wins_the_race_and_loses_to_eager_is_not_kept(solve: Solve) -> None:
+    judge = ScriptedJudge({256: 1.2, 512: 0.9, 1024: 0.8}, raced={256: 1.0, 512: 1.5, 1024: 0.8})
+    kernel = solve(judge)
+    assert tile_of(kernel) == 256
+    assert isinstance(kernel, Kernel)
+    assert kernel.verdict.timing is not None
+    assert kernel.verdict.timing.ratio == 1.2
+    assert judge.asked[-2:] == [(512, "values"), (512, "speed")]
+
+
+def test_a_fast_variant_that_is_wrong_is_said(solve: Solve, caplog: pytest.LogCaptureFixture) -> None:
+    solve(ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.8}, wrong=(512,)))
+    assert "a faster variant of relu is wrong: off by one" in caplog.text
 
 
 def test_without_a_judge_nothing_is_used_and_nothing_filed(solve: Solve) -> None:

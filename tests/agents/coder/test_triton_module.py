@@ -146,6 +146,32 @@ def again_for(target: Target, folder: Path) -> types.ModuleType:
     return by_rules.built(candidate(30, 48), target, folder)
 
 
+def test_the_assembler_is_torchs_or_what_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton import knobs
+
+    monkeypatch.setenv("TRITON_PTXAS_PATH", "")  # so that it is restored
+    monkeypatch.delenv("TRITON_PTXAS_PATH")
+    tritons, called = knobs.nvidia.ptxas.path, tmp_path / "called"
+    older = Target("cuda", "triton_cuda", "sm_80", "sm_80")  # Triton has another variable for what is newer
+    for folder in ("torch", "user"):
+        tool = tmp_path / folder / "bin" / "ptxas"
+        tool.parent.mkdir(parents=True)
+        tool.write_text(f'#!/bin/sh\necho {folder} >> {called}\nexec {tritons} "$@"\n')
+        tool.chmod(0o755)
+    monkeypatch.setattr(triton_toolchain, "_TORCHS", tmp_path / "torch" / "bin" / "ptxas")
+    versions = []
+    for folder in ("torch", "user"):
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / folder))
+        if folder == "user":
+            monkeypatch.setenv("TRITON_PTXAS_PATH", str(tmp_path / "user" / "bin" / "ptxas"))
+        called.unlink(missing_ok=True)
+        by_rules.built(candidate(30, 48), older, tmp_path / f"built for {folder}")
+        assert set(called.read_text().split()) == {folder}
+        versions.append(triton_toolchain.version_text.__wrapped__())
+    assert versions[0].endswith(", ptxas of torch")
+    assert versions[0] != versions[1], "verdicts on what one of them made do not hold for the other's"
+
+
 def test_rounding_points_are_kept_where_they_must_be(tmp_path: Path) -> None:
     x, y = (TensorSpec("float32", (256,), (1,), "cuda") for _ in range(2))
     sub = Subgraph((x,), (), (OpNode("aten.mul.Tensor", (Ref(0), Ref(0)), (), y),), (1,))

@@ -6,7 +6,15 @@ import random
 
 import pytest
 
-from akg_dynamo.agents.profiler.device import Call, DeviceClock, DeviceMeasure, Mark, _Side, compare_on_device
+from akg_dynamo.agents.profiler.device import (
+    Call,
+    DeviceClock,
+    DeviceMeasure,
+    DeviceRace,
+    Mark,
+    _Side,
+    compare_on_device,
+)
 
 US = 1e-6
 
@@ -131,3 +139,35 @@ def test_a_call_costs_the_larger_of_device_and_host_time(
     assert timing.eager_device_us == pytest.approx(eager[0] * eager[2], rel=0.1)
     assert timing.kernel_device_us == pytest.approx(kernel[0] * kernel[2], rel=0.1)
     assert timing.wins() == (ratio > 1.5)
+
+
+def _variant(queue: Simulated, cold_us: float, warm_us: float, host_us: float = 8.0) -> Call:
+    """A kernel that finds its data in the cache if nothing was flushed since it was called last."""
+    seen = [-1]
+
+    def call(index: int) -> None:
+        queue.launch(host_us * US, (warm_us if seen[0] == queue.flushes else cold_us) * US)
+        seen[0] = queue.flushes
+
+    return call
+
+
+def test_variants_are_compared_with_their_data_in_the_cache_and_without() -> None:
+    queue = Simulated()
+    race = DeviceRace(queue, [_variant(queue, 6, 3), _variant(queue, 5, 4.5), _variant(queue, 5.5, 3)])
+    assert [race.cost_s(who, 0) for who in range(3)] == pytest.approx([4.5 * US, 4.75 * US, 4.25 * US])
+
+
+def test_what_is_too_large_for_the_cache_is_called_half_as_often() -> None:
+    queue = Simulated()
+    race = DeviceRace(queue, [_variant(queue, 900, 890), _variant(queue, 800, 795)])
+    before = queue.flushes
+    assert [race.cost_s(who, 0) for who in range(2)] == pytest.approx([900 * US, 800 * US])
+    assert queue.flushes == before + 2
+
+
+def test_the_noise_of_the_host_does_not_choose_a_variant() -> None:
+    queue = Simulated()
+    slow_host, fast_host = _variant(queue, 5, 3, host_us=9), _variant(queue, 5.2, 3.2, host_us=7)
+    race = DeviceRace(queue, [slow_host, fast_host])
+    assert race.cost_s(0, 0) < race.cost_s(1, 0)
