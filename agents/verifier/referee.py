@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from akg_dynamo.agents.profiler.roofline import Ceiling, DeviceCeiling, HostCeiling
-from akg_dynamo.agents.verifier import cuda_memory, decomposed, plan, reading, reproduce, sanitizer
+from akg_dynamo.agents.verifier import cuda_memory, decomposed, plan, reading, reproduce
 from akg_dynamo.agents.verifier.answers import trick_of_error
 from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
@@ -30,6 +30,7 @@ from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.naming import Naming
 from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule
 from akg_dynamo.agents.verifier.remembered import Remembered
+from akg_dynamo.agents.verifier.sanitizing import Sanitizing
 from akg_dynamo.agents.verifier.shapes import elements
 from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.values import Values
@@ -79,6 +80,7 @@ class Referee:
         self.shared = shared
         self.shared_is = _made(shared)
         self.works_under: dict[bool, tuple[str, ...]] = {}  # by trust: what workers on a device do without, once known
+        self.sanitizing = Sanitizing(workers)
         self.preloaded: set[str] = set()
 
     # -- processes ----------------------------------------------------------------------------------------------------
@@ -279,8 +281,9 @@ class Referee:
                     elif job.model is not None:
                         DropIn(values, judgement.refuses, judgement.unjudged).check()
                     self._judge_backward(job, worker, judgement)
-                    if job.sanitize and job.device == "cuda":
-                        _sanitize(job, values, worker)
+                    if job.sanitize:
+                        without = self.works_under.get(job.trusted, _RUNGS[0])
+                        self.sanitizing.check(job, values, without)
             judgement.moved("values", "oracle", values.oracle_s)
         untimed = plan.timed(job.subgraph, job.seed, means, trusted=job.trusted) is None
         if job.want_timing and untimed:
@@ -443,25 +446,6 @@ def _refuse_by_reading(job: Job) -> None:
     findings = reading.read(job.candidate.source, job.candidate.dsl)
     if findings:
         raise Failed(Outcome.REFUSED, reading.summary(findings), *reading.tricks(findings))
-
-
-def _sanitize(job: Job, values: Values, worker: Worker) -> None:
-    """Raise `Failed` for what compute-sanitizer finds in the last call."""
-    path = sanitizer.installed()
-    program = reproduce.source(job, values.suspect, Outcome.RIGHT, "") if values.suspect is not None else ""
-    if not path or not program:
-        why = "it is not installed" if not path else "its inputs are too large"
-        values.checked.append(f"not under compute-sanitizer: {why}")
-        return
-    request = {"op": "sanitized", "path": path, "timeout_s": job.timeout_s}
-    answer = worker.ask(request, len(sanitizer.TOOLS) * job.timeout_s + 10, program.encode())
-    found: dict[str, str] = answer.get("found", {})
-    for tool, said in found.items():
-        if said and not said.startswith(("could not say", "did not finish")):
-            raise Failed(Outcome.WRONG, f"compute-sanitizer's {tool}: {said}", Trick.OUT_OF_BOUNDS)
-    clean = [tool for tool, said in found.items() if not said]
-    open_ = [f"{tool} {said}" for tool, said in found.items() if said]
-    values.checked.append(f"under compute-sanitizer ({'; '.join([*clean, *open_]) or answer.get('error')})")
 
 
 class _Judgement:

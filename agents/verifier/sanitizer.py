@@ -7,13 +7,9 @@ be memory that may be read), each tensor in an allocation of its own.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -22,7 +18,6 @@ from pathlib import Path
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 _OPTIONS = {"memcheck": ("--report-api-errors", "no")}  # torch asks for what there may not be
-_SET_FLAGS, _UP = 0x8914, 0x1  # SIOCSIFFLAGS, IFF_UP
 _FOUND = 86  # an exit status that the program itself does not use
 _PLACES = ("CUDA_HOME", "CUDA_PATH")
 _MOST_LINES = 12
@@ -35,15 +30,14 @@ _OF_OTHERS = re.compile(
 def installed() -> str:
     """Its path, or nothing."""
     found = shutil.which("compute-sanitizer")
-    homes = [*(os.environ[p] for p in _PLACES if p in os.environ), "/usr/local/cuda"]
+    named = [os.environ[p] for p in _PLACES if p in os.environ]
+    homes = [*named, "/usr/local/cuda", *map(str, sorted(Path("/usr/local").glob("cuda-*"), reverse=True))]
     return found or next((p for h in homes if os.access(p := f"{h}/bin/compute-sanitizer", os.X_OK)), "")
 
 
 def findings(path: str, program: str, timeout_s: float, tools: Sequence[str] = TOOLS) -> dict[str, str]:
     """By tool, what it found ("": nothing), or that it could not say."""
     found: dict[str, str] = {}
-    with contextlib.suppress(OSError):  # who may not, has one that is up, or has to do without
-        _loopback_up()
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "program.py"
@@ -60,12 +54,6 @@ def findings(path: str, program: str, timeout_s: float, tools: Sequence[str] = T
                 continue
             found[tool] = _said(done.returncode, done.stdout + done.stderr)
     return found
-
-
-def _loopback_up() -> None:
-    """The tool talks to the program by way of this machine's own address, which a new network namespace lacks."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh14x", b"lo", _UP))
 
 
 def _findings(output: str) -> Iterator[list[str]]:

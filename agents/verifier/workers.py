@@ -62,6 +62,7 @@ class Workers:
         cpu_s: int = 0,
         without: tuple[str, ...] = (),
         because: str = "",
+        talks: bool = False,
     ) -> Worker:
         """A fresh worker, with an arena and a scratch folder of its own.
 
@@ -71,7 +72,7 @@ class Workers:
         os.mkdir(folder, 0o700)
         memory_bytes = max(_LEAST_MEMORY_BYTES, plan.free_bytes() // (2 if trusted else 4))
         limits = Limits(memory_bytes=memory_bytes, cpu_s=cpu_s, processes=_PROCESSES + 4 * (os.cpu_count() or 1))
-        confinement = Confinement(folder, device, trusted, shared, limits, without, because)
+        confinement = Confinement(folder, device, trusted, shared, limits, without, because, talks)
         ours, theirs = pair()
         ours.most_bytes = _MOST_ANSWERED_BYTES
         arena = Arena.create()

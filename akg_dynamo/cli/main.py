@@ -198,6 +198,9 @@ def verify(
     reproduce: Annotated[
         Path | None, typer.Option(metavar="FILE.py", help="Where to write a program that shows what is wrong.")
     ] = None,
+    sanitize: Annotated[
+        bool, typer.Option(help="Run a right kernel for a CUDA device under compute-sanitizer, too (minutes).")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Judge a kernel against its task. Exit code 0: right, 1: wrong, 2: cannot be judged."""
@@ -210,7 +213,16 @@ def verify(
             raise OptionError(f"--dsl {dsl} is not known. Give one of {', '.join(steps.DSLS)}.")
         options = _options(numerics=numerics, rtol=rtol)
         request = steps.Request(
-            task, kernel, dsl, options.numerics, options.rtol or 1e-2, device, seed, timing, reproduce is not None
+            task,
+            kernel,
+            dsl,
+            options.numerics,
+            options.rtol or 1e-2,
+            device,
+            seed,
+            timing,
+            reproduce=reproduce is not None,
+            sanitize=sanitize,
         )
         with output.step("Judging"):
             found = steps.run(request)

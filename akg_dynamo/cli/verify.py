@@ -34,6 +34,7 @@ class Request:
     device: where both run; None: where the task puts its inputs.
     seed: of all that is drawn; None: one that nobody knows before.
     reproduce: whether a verdict that is not "right" comes with a file that shows why.
+    sanitize: whether a kernel on a device is also run under compute-sanitizer.
     """
 
     task: Path
@@ -45,6 +46,7 @@ class Request:
     seed: int | None = None
     timing: bool = True
     reproduce: bool = False
+    sanitize: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def run(request: Request) -> Found:
         seed=seed,
         want_timing=request.timing,
         reproduce=request.reproduce,
+        sanitize=request.sanitize,
         timeout_s=_TIMEOUT_S,
         build_timeout_s=_BUILD_TIMEOUT_S,
         ordinal=torch.device(request.device).index if request.device is not None else None,

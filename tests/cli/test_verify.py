@@ -223,6 +223,13 @@ def test_what_is_refused_and_what_is_not_judged_is_said(tmp_path: Path) -> None:
     assert "Not judged: other sizes" in shown
 
 
+def test_what_the_sanitizer_is_not_for_is_said(tmp_path: Path) -> None:
+    request = files(tmp_path, KERNEL)
+    done = akg(request.task, request.kernel, "--sanitize", "--no-timing")
+    assert done.returncode == 0, done.stderr
+    assert "not under compute-sanitizer: it is for kernels on a CUDA device" in " ".join(done.stdout.split())
+
+
 def test_gradients_are_judged_where_the_task_has_them(tmp_path: Path) -> None:
     task = TASK.replace("torch.randn(16, 8)", "torch.randn(16, 8, requires_grad=True)")
     assert verify.run(files(tmp_path, KERNEL, task)).right

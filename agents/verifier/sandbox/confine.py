@@ -22,7 +22,8 @@ class Confinement:
     """One worker's.
 
     folder: its scratch folder, which is there. device: "cpu" or "cuda". trusted: for kernels by rules, which may write
-    into `shared` too. without: means to do without, named as in `Surroundings`, and because of what.
+    into `shared` too. without: means to do without, named as in `Surroundings`, and because of what. talks: its
+    processes may reach each other through sockets, where a network namespace keeps them from reaching anything else.
     """
 
     folder: str
@@ -32,6 +33,7 @@ class Confinement:
     limits: Limits = field(default_factory=Limits)
     without: tuple[str, ...] = ()
     because: str = LEFT_OUT
+    talks: bool = False
 
     @property
     def writable(self) -> list[str]:
@@ -84,6 +86,7 @@ class _Steps:
         self.signals_scoped = False
         self.filtered = False
         self.is_nobody = False
+        self.talks = confinement.talks and surroundings.network
 
     def limit(self) -> list[Measure]:
         """What each process may take."""
@@ -115,7 +118,7 @@ class _Steps:
             try:
                 proc = places.own_proc(self.it.device, widely="proc" in self.without)
                 writable = [*self.it.writable, *proc]
-                abi = landlock.restrict(readable, writable, devices, abstract_sockets=not on_host)
+                abi = landlock.restrict(readable, writable, devices, abstract_sockets=not on_host, tcp=self.talks)
             except OSError as error:
                 why_not = f"no Landlock: {kernel.reason(error)}"
             else:
@@ -161,6 +164,7 @@ class _Steps:
         signals_open = not self.apart and not self.signals_scoped
         rules = seccomp.Rules(
             unix_sockets=not on_host,
+            internet_sockets=self.talks,
             memory_files=not on_host,
             signals=signals_open,
             attributes=not self.it.trusted and not self.is_nobody,

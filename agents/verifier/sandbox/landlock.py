@@ -39,15 +39,21 @@ def scopes_signals(abi: int) -> bool:
 
 
 def restrict(
-    readable: Iterable[str], writable: Iterable[str], devices: Iterable[str], *, abstract_sockets: bool
+    readable: Iterable[str],
+    writable: Iterable[str],
+    devices: Iterable[str],
+    *,
+    abstract_sockets: bool,
+    tcp: bool = False,
 ) -> int:
     """Reach only these, from now on; what is open already stays so. The version that did it.
 
-    abstract_sockets: leave Unix sockets without a path alone, by which CUDA's processes find each other.
+    abstract_sockets: leave Unix sockets without a path alone, by which CUDA's processes find each other. tcp: leave
+    ports alone.
     """
     abi = version()
     fs = _FIRST_RIGHTS | (_REFER if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0) | (_IOCTL_DEV if abi >= 5 else 0)
-    net = _BIND_TCP | _CONNECT_TCP if abi >= 4 else 0
+    net = _BIND_TCP | _CONNECT_TCP if abi >= 4 and not tcp else 0
     scoped = 0
     if scopes_signals(abi):
         scoped = _SCOPE_SIGNALS | (0 if abstract_sockets else _SCOPE_ABSTRACT_SOCKETS)

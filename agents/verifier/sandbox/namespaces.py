@@ -7,10 +7,14 @@ allowed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ NEW_MOUNTS, NEW_USER, NEW_PROCESSES, NEW_NETWORK = 0x00020000, 0x10000000, 0x200
 _NEW_IPC = 0x08000000
 _NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 _NOTHING = 0
+_SET_FLAGS, _UP = 0x8914, 0x1  # SIOCSIFFLAGS, IFF_UP
 LEFT_OUT = "asked to do without"
 _sleep = shutil.which("sleep", path="/usr/bin:/bin")
 _WAITS = [_sleep, str(2**31 - 1)] if _sleep else [sys.executable, "-SIc", "import signal\nwhile True: signal.pause()"]
@@ -60,9 +65,12 @@ def enter(without: tuple[str, ...] = ()) -> Surroundings:
 
 
 def settle(surroundings: Surroundings) -> None:
-    """In the first process of them: let /proc show the processes that are here."""
+    """In the first process of them: let /proc show the processes that are here, and have an address of their own."""
     if surroundings.processes:
         _mount_proc()
+    if surroundings.network:
+        with contextlib.suppress(OSError):  # for tools whose processes talk to each other; whoever needs none has none
+            _loopback_up()
 
 
 def fork_apart(surroundings: Surroundings) -> tuple[int, int]:
@@ -123,6 +131,11 @@ def _unshare(flags: int) -> None:
         for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(line)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh14x", b"lo", _UP))
 
 
 def _mount_proc() -> None:

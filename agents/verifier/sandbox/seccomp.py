@@ -21,7 +21,7 @@ _X32 = 0x40000000
 _SET_FILTER, _LEAVE_SPECULATION = 1, 4
 """Without the second, old kernels switch a mitigation on that slows the process down, and with it what is timed."""
 _NO_NEW_PRIVS = 38
-_AF_UNIX = 1
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
 
 REFUSED = (
@@ -57,12 +57,13 @@ ATTRIBUTES = (
 class Rules:
     """What differs between processes.
 
-    unix_sockets: allowed (all other families never are). memory_files: memfd_create is allowed. signals: nothing else
-    keeps it from signalling processes that are not its own, so that it may signal only itself. attributes: nothing else
-    keeps it from changing those of its user's files.
+    unix_sockets, internet_sockets: allowed (all other families never are). memory_files: memfd_create is allowed.
+    signals: nothing else keeps it from signalling processes that are not its own, so that it may signal only itself.
+    attributes: nothing else keeps it from changing those of its user's files.
     """
 
     unix_sockets: bool = False
+    internet_sockets: bool = False
     memory_files: bool = False
     signals: bool = False
     attributes: bool = False
@@ -97,7 +98,8 @@ def program(rules: Rules) -> bytes:
     # The C library falls back to clone, whose flags can be seen.
     code += _on(numbers["clone3"], [_do(_RETURN, _FAIL | errno.ENOSYS)])
     code += _on(numbers["clone"], [_argument(0), _jump(_ANY_BIT, _NEW_NAMESPACES, 0, 1), *fail, _allow()])
-    code += _on(numbers["socket"], _only(_AF_UNIX) if rules.unix_sockets else fail)
+    families = (_AF_UNIX,) * rules.unix_sockets + (_AF_INET, _AF_INET6) * rules.internet_sockets
+    code += _on(numbers["socket"], _only(*families) if families else fail)
     code += _on(numbers["socketpair"], _only(_AF_UNIX))
     code += _on(numbers["prlimit64"], _only(0))
     if rules.signals:

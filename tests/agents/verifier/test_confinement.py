@@ -318,6 +318,33 @@ for attempt in (lambda: socket.socket(socket.AF_INET), lambda: open("/proc/sys/k
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_tool_talks_to_what_it_starts_where_there_is_nobody_else(tmp_path: Path, alone: bool) -> None:
+    code = f"""
+import os, socket, subprocess, sys
+from akg_dynamo.agents.verifier.sandbox import Confinement, confine
+from akg_dynamo.agents.verifier.sandbox.namespaces import Surroundings
+it = Confinement({str(tmp_path)!r}, "cuda", trusted=False, without=("proc",), because="a test", talks=True)
+confine(it, Surroundings(network={alone}, why_not="a test"), apart=False)
+subprocess.run([sys.executable, "-c", "open('/proc/self/comm', 'w').write('named')"], check=True)
+try:
+    listening = socket.create_server(("127.0.0.1", 0))
+except PermissionError:
+    print("alone")
+else:
+    talk = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1]))).sendall(b'talks')"
+    subprocess.run([sys.executable, "-c", talk, str(listening.getsockname()[1])], check=True)
+    print(listening.accept()[0].recv(10).decode())
+try:
+    socket.socket(socket.AF_NETLINK)
+except PermissionError:
+    sys.exit()
+sys.exit("it was allowed")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout.strip() == ("talks" if alone else "alone")
+
+
 @pytest.fixture
 def poorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A judge of its own for what follows."""

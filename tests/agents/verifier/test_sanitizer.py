@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from akg_dynamo.agents.verifier import Job, Judge, sanitizer
+from akg_dynamo.agents.verifier import Job, Judge, sanitizer, sanitizing
+from akg_dynamo.agents.verifier.workers import Failed
 from akg_dynamo.core.types import Candidate, OpNode, Outcome, Ref, Subgraph, TensorSpec, Trick
 
 from .kernels import add_relu, job
@@ -86,6 +89,75 @@ def test_the_program_runs_plainly_too(judge: Judge, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "WRONG: output 0" in done.stdout
+
+
+class _Worker:
+    """A process under which the tool works, or not, and finds what it is said to find."""
+
+    def __init__(self, says: str) -> None:
+        self.says = says
+        self.alive = True
+
+    def ask(self, message: dict[str, Any], timeout_s: float, blob: bytes) -> dict[str, Any]:
+        assert message["op"] == "sanitized"
+        assert b"def run" in blob
+        assert timeout_s > len(message["tools"]) * message["timeout_s"]
+        return {"found": dict.fromkeys(message["tools"], self.says)}
+
+    def end(self) -> None:
+        self.alive = False
+
+
+class _Workers:
+    def __init__(self, works: int, says: str) -> None:
+        self.works, self.says = works, says
+        self.started: list[tuple[tuple[str, ...], bool, _Worker]] = []
+
+    def start(self, device: str, *, trusted: bool, without: tuple[str, ...], because: str, talks: bool) -> _Worker:
+        assert talks
+        n_means = len(without) - len(ANYWAY)
+        worker = _Worker(self.says if n_means >= self.works else "could not say: it does not start")
+        self.started.append((without, trusted, worker))
+        return worker
+
+
+ANYWAY = ("privileges",)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("says", ["", "Invalid __global__ read"])
+@pytest.mark.parametrize("works", [1, 2, 3, 9])
+def test_it_runs_as_confined_as_it_works(
+    works: int, says: str, trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sanitizer, "installed", lambda: "compute-sanitizer")
+    monkeypatch.setattr(sanitizing.reproduce, "source", lambda *about: "def run")
+    workers = _Workers(works, says)
+    values: Any = SimpleNamespace(suspect=object(), checked=[])
+    asked: Any = SimpleNamespace(device="cuda", trusted=trusted, timeout_s=1.0)
+    it = sanitizing.Sanitizing(workers)  # type: ignore[arg-type]
+    for again in (False, True):
+        workers.started.clear()
+        values.checked.clear()
+        if says and works < 9:
+            with pytest.raises(Failed, match=r"compute-sanitizer's memcheck: Invalid __global__ read") as failed:
+                it.check(asked, values, ANYWAY)
+            assert failed.value.tricks == (Trick.OUT_OF_BOUNDS,)
+        else:
+            it.check(asked, values, ANYWAY)
+            (said,) = values.checked
+            assert ("memcheck could not say: it does not start" in said) == (works == 9)
+            assert ("confined without" in said) == (1 < works < 9)
+        assert not any(worker.alive for _, _, worker in workers.started)
+        assert all(t == trusted for _, t, _ in workers.started)
+        assert len({without for without, _, _ in workers.started}) == (1 if again else {1: 1, 2: 2}.get(works, 4))
+        assert all(w[:1] == ANYWAY and "identity" not in w for w, _, _ in workers.started)
+
+
+def test_a_kernel_of_the_host_is_not_for_it(judge: Judge) -> None:
+    (verdict,) = judge.judge([job(add_relu(), "return (torch.relu(args[0] + args[1]),)", sanitize=True)])
+    assert verdict.outcome is Outcome.RIGHT
+    assert "not under compute-sanitizer: it is for kernels on a CUDA device" in verdict.checked
 
 
 READS_PAST = """
