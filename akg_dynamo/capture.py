@@ -60,7 +60,7 @@ def compile_dynamo_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], opti
 
     def cut_in_two(joint: fx.GraphModule, inputs: Any, **settings: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
         layouts.extend(_lay_out(joint, options))
-        return partition(joint, inputs, **settings)
+        return partition(joint, inputs, same_products=options.numerics == "eager", **settings)
 
     def compiler_for(kind: str) -> Callable[[fx.GraphModule, Sequence[Any]], BoxedForward]:
         def compile_aot_graph(aot_gm: fx.GraphModule, _inputs: Sequence[Any]) -> BoxedForward:

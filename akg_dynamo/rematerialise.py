@@ -20,8 +20,10 @@ import torch
 from torch import fx
 from torch._functorch import partitioners
 
+from akg_dynamo.batched import batch_products
 from akg_dynamo.dedupe import storage_of, storages_returned
 from akg_dynamo.fusion.ops import main_device
+from akg_dynamo.recurrences import complete_first_trips, plain_operators, save_whole
 from akg_dynamo.stacked import compute_slices, compute_stacked, stack_gradients, stack_saved
 
 _lock = threading.Lock()
@@ -49,13 +51,22 @@ _POOLING = {
 _LEAST_BYTES = 1 << 20  # of less it is not worth two kernels
 
 
-def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The forward and the backward graph of a joint graph."""
+def partition(
+    joint: fx.GraphModule, inputs: Any, *, same_products: bool = False, **options: Any
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The forward and the backward graph of a joint graph.
+
+    same_products: matrix products stay those that eager computes: the library's others round otherwise.
+    """
     _drop_clones(joint.graph)
     _narrow_positions(joint.graph)
     stack_gradients(joint.graph)
-    stacks = stack_saved(joint.graph, main_device(joint.graph))
+    device = main_device(joint.graph)
+    stacks = stack_saved(joint.graph, device)
     compute_stacked(joint.graph)
+    if device == "cuda" and not same_products:  # elsewhere loops are computed as they stand
+        plain_operators(joint.graph)
+        batch_products(joint.graph)
     count = options["num_fwd_outputs"]
     # What only the backward pass reads it would compute, from what that is made of: so the forward pass returns it.
     _splice_outputs(joint, count, 0, stacks)
@@ -64,7 +75,13 @@ def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> tuple[fx.Gr
             joint, inputs, **{**options, "num_fwd_outputs": count + len(stacks)}
         )
     _splice_outputs(forward, count, len(stacks), [])
+    if device == "cuda":
+        save_whole(forward.graph, backward.graph, count)
     compute_slices(backward.graph)
+    if device == "cuda":
+        complete_first_trips(backward.graph)
+    forward.recompile()
+    backward.recompile()
     return forward, backward
 
 

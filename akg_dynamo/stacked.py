@@ -225,11 +225,22 @@ def compute_slices(graph: fx.Graph) -> None:
             with graph.inserting_before(user), mode:
                 computed = _slice_of(graph, node, cast(int, user.args[1]), cast(int, user.args[2]))
                 alike = all(_reads_alike(reader, user, computed.meta["val"]) for reader in user.users)
-            if alike:  # otherwise what was made for it is read by nobody
+            if alike:
                 user.replace_all_uses_with(computed)
                 graph.erase_node(user)
+            else:
+                _erase_unread(graph, computed)
         if not node.users:
             graph.erase_node(node)
+
+
+def _erase_unread(graph: fx.Graph, node: fx.Node) -> None:
+    """Erases what nobody reads, and then nobody reads either."""
+    operands = node.all_input_nodes
+    graph.erase_node(node)
+    for operand in operands:
+        if not operand.users:
+            _erase_unread(graph, operand)
 
 
 def _reads_alike(reader: fx.Node, node: fx.Node, instead: torch.Tensor) -> bool:
@@ -267,11 +278,22 @@ def stack_saved(graph: fx.Graph, device: str) -> list[fx.Node]:
     if device != "cuda":
         return []  # elsewhere loops are computed as they stand
     found: list[fx.Node] = []
+    backward = _backward(graph)
     for loop in graph_loops(graph):
-        if all(computable(node, device) for node in loop.inside):
+        if backward.isdisjoint(loop.inside) and all(computable(node, device) for node in loop.inside):
             saved = _Saved(graph, loop)
             saved.stack()
             found += saved.stacks.values()
+    return found
+
+
+def _backward(graph: fx.Graph) -> set[fx.Node]:
+    """What a joint graph computes of the gradients of its results."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        tangent = node.op == "placeholder" and "tangents" in str(node.target)  # as AOTAutograd has it
+        if tangent or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
     return found
 
 

@@ -315,7 +315,8 @@ class _Grower:
     def _into_loop(self, node: fx.Node, kind: OpKind) -> None:
         """A loop is one region, with the views that it reads. Nothing waits for it before its end."""
         if kind is OpKind.VIEW:
-            if not self._transparent(node, kind):
+            root = self.root.get(node) if self._transparent(node, kind) else None
+            if root is None or self.loop_of.get(root) is not self.loop_of[node]:
                 self.root[node] = None  # of a value from outside: made inside, as a constant is
             self.reason[node] = SplitReason(SplitReasonType.VIEW, str(node.target))
             self._note_needs(node)

@@ -12,7 +12,9 @@
 It is found from the end: the graph behind one operand of the stack is laid over the graph behind the next. Nodes that
 meet are one operation in two trips; a chain of such nodes is that operation in all of them. What a chain reads is the
 same in every trip, or of its own trip, or of the trip before (the values that the loop carries), or an index that
-counts.
+counts. A backward pass goes the other way: its first trip is the stack's last operand.
+
+What only the next trip reads the last trip need not compute, and autograd does not: such a chain is one value shorter.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ Pattern: TypeAlias = "Arg | Same | Before | Counted | tuple[Pattern, ...]"
 class Chain:
     """One operation of the loop's body: its value in every trip, and its arguments in any.
 
-    A `Ref` among them is to what all trips share.
+    A `Ref` among them is to what all trips share. What the last trip leaves out, it may compute all the same.
     initial: the value that the first trip reads where the others read this chain's from the trip before.
     """
 
@@ -72,11 +74,12 @@ class Chain:
 
 @dataclass(frozen=True)
 class Stacked:
-    """Value number `value`: a chain's values, stacked along `dim`."""
+    """Value number `value`: a chain's values, stacked along `dim`; backwards: those of the last trip first."""
 
     chain: int
     value: int
     dim: int
+    backwards: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def find_loop(ops: Sequence[OpNode | None]) -> Loop | None:
 def _loops(ops: Sequence[OpNode | None]) -> list[Loop]:
     """The loop behind each stack, with the other stacks of its values."""
     stacks = {v: refs for v, op in enumerate(ops) if op is not None and (refs := _stacked(op))}
-    found = (_loop_before(ops, value, refs) for value, refs in stacks.items())
-    return [_with_others(ops, loop, stacks) for loop in found if loop is not None]
+    found = (_loop_before(ops, refs) or _loop_before(ops, refs[::-1]) for refs in stacks.values())
+    return [_with_stacks(ops, loop, stacks) for loop in found if loop is not None]
 
 
 def _stacked(op: OpNode) -> list[int]:
@@ -116,7 +119,7 @@ def _stacked(op: OpNode) -> list[int]:
     return values if len(values) >= LEAST_TRIPS and len(set(values)) == len(values) else []
 
 
-def _loop_before(ops: Sequence[OpNode | None], stacked: int, outs: Sequence[int]) -> Loop | None:
+def _loop_before(ops: Sequence[OpNode | None], outs: Sequence[int]) -> Loop | None:
     rows = _chains(ops, outs)
     if rows is None:
         return None
@@ -124,7 +127,7 @@ def _loop_before(ops: Sequence[OpNode | None], stacked: int, outs: Sequence[int]
     place = {value: (c, trip) for c, row in enumerate(rows) for trip, value in enumerate(row)}
     if any(place.get(v) is None or place[v][1] != trip for trip, v in enumerate(outs)):
         return None
-    reader = _Reader(place)
+    reader = _Reader(place, len(outs))
     try:
         read = [reader.read([ops[v] for v in row]) for row in rows]
     except _NoLoop:
@@ -132,14 +135,16 @@ def _loop_before(ops: Sequence[OpNode | None], stacked: int, outs: Sequence[int]
     if not reader.initial:
         return None  # its trips do not depend on one another
     chains = tuple(Chain(tuple(row), *read[c], reader.initial.get(c)) for c, row in enumerate(rows))
-    return Loop(len(outs), chains, (Stacked(place[outs[0]][0], stacked, _dim(ops[stacked])),))
+    return Loop(len(outs), chains, ())
 
 
-def _with_others(ops: Sequence[OpNode | None], loop: Loop, stacks: Mapping[int, Sequence[int]]) -> Loop:
+def _with_stacks(ops: Sequence[OpNode | None], loop: Loop, stacks: Mapping[int, Sequence[int]]) -> Loop:
     number = {chain.values: c for c, chain in enumerate(loop.chains)}
-    outs = (
-        Stacked(number[tuple(refs)], value, _dim(ops[value])) for value, refs in stacks.items() if tuple(refs) in number
-    )
+    outs: list[Stacked] = []
+    for value, refs in stacks.items():
+        for backwards, values in ((False, tuple(refs)), (True, tuple(refs[::-1]))):
+            if values in number and len(values) == loop.trips:
+                outs.append(Stacked(number[values], value, _dim(ops[value]), backwards))
     return replace(loop, outs=tuple(outs))
 
 
@@ -152,7 +157,10 @@ def _dim(stack: OpNode | None) -> int:
 
 
 def _chains(ops: Sequence[OpNode | None], outs: Sequence[int]) -> list[list[int]] | None:
-    """The values of every operation behind `outs`, trip by trip; None where trips differ."""
+    """The values of every operation behind `outs`, trip by trip; None where trips differ.
+
+    Of a row that the last trip leaves out there is one less.
+    """
     after: dict[int, int] = {}
     before: dict[int, int] = {}
     stack = list(itertools.pairwise(outs))
@@ -172,7 +180,7 @@ def _chains(ops: Sequence[OpNode | None], outs: Sequence[int]) -> list[list[int]
         row = [head]
         while row[-1] in after:
             row.append(after[row[-1]])
-        if len(row) != len(outs):
+        if len(row) not in (len(outs), len(outs) - 1):
             return None
         rows.append(row)
     return rows or None
@@ -221,8 +229,8 @@ class _NoLoop(Exception):
 class _Reader:
     """What the operations of a row have for arguments, in any trip. place: (chain, trip) of each value of the loop."""
 
-    def __init__(self, place: Mapping[int, tuple[int, int]]) -> None:
-        self.place = place
+    def __init__(self, place: Mapping[int, tuple[int, int]], trips: int) -> None:
+        self.place, self.trips = place, trips
         self.initial: dict[int, int] = {}
 
     def read(self, row: Sequence[OpNode | None]) -> tuple[tuple[Pattern, ...], tuple[tuple[str, Pattern], ...]]:
@@ -244,6 +252,8 @@ class _Reader:
         numbers = [a for a in column if isinstance(a, int) and not isinstance(a, bool)]
         if len(numbers) == len(column) and numbers[0] >= 0 and numbers[-1] >= 0:
             step = numbers[1] - numbers[0]
+            if len(numbers) < self.trips and (step > 0 or numbers[-1] + step < 0):
+                raise _NoLoop  # a last trip that computed this would read beyond the end
             if numbers == [numbers[0] + step * trip for trip in range(len(numbers))]:
                 return Counted(numbers[0], step)
         raise _NoLoop

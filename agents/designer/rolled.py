@@ -116,7 +116,9 @@ def schedule_loop(sub: Subgraph, loop: Loop, device: Device, numerics: str) -> S
     for whole, row, out in zip(wholes, rows, loop.outs, strict=True):
         member = _storing(nest, row)
         member.sink.target = whole
-        member.at = (*member.at[: out.dim], Index(((nest.trips.axis, 1),)), *member.at[out.dim :])
+        axis = nest.trips.axis
+        place = Index(((axis, -1),), loop.trips - 1) if out.backwards else Index(((axis, 1),))
+        member.at = (*member.at[: out.dim], place, *member.at[out.dim :])
     return schedule
 
 

@@ -163,6 +163,17 @@ def test_what_would_be_laid_out_otherwise_stays() -> None:
         assert got.stride() == want.stride()
 
 
+def test_what_was_tried_is_gone() -> None:
+    def views(x: Tensor) -> tuple[Tensor, ...]:
+        product = x.exp()
+        return tuple(product.select(2, i).unsqueeze(1) for i in range(SLICES))
+
+    gm = graph(views, (4, 5, SLICES))
+    before = targets(gm)
+    compute_slices(gm.graph)
+    assert targets(gm) == before
+
+
 def recurrence(x: Tensor, state: Tensor) -> tuple[Tensor, ...]:
     states, rows = [], []
     for i in range(SLICES):

@@ -42,6 +42,17 @@ def test_a_loop_is_one_subgraph_with_what_only_it_reads() -> None:
     assert len(sub.outputs) == 1
 
 
+def test_slices_of_what_another_kernel_computes_are_views_of_the_loop() -> None:
+    def f(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        fed = torch.softmax(b, -1)
+        return scan(a, fed, c), fed
+
+    found, (_, sub) = planned(f, *SHAPES)
+    kept = [n for n in found.reasons if n.op == "call_function"]
+    assert not kept
+    assert sorted(spec.shape for spec in sub.inputs) == sorted(SHAPES)
+
+
 def test_what_a_trip_reads() -> None:
     _, (sub,) = planned(scan, *SHAPES)
     loop = find_loop([None] * len(sub.inputs) + list(sub.nodes))

@@ -100,6 +100,17 @@ def with_its_states(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(rows, -1), torch.stack(states)
 
 
+def scan_backwards(g: Tensor, c: Tensor, a: Tensor, dt: Tensor) -> Tensor:
+    """The gradient of a scan: from the last trip to the first, which has nothing to hand on."""
+    carried, rows = torch.zeros(dt.shape[0], dt.shape[1], a.shape[-1]), []
+    for i in reversed(range(TRIPS)):
+        row = carried + g[:, :, i, None].float() * c[:, i, None, :].float()
+        rows.append(row)
+        if i > 0:
+            carried = row * torch.exp(a * dt[:, :, i, None])
+    return torch.stack(rows[::-1], 2)
+
+
 def slices(x: Tensor) -> Tensor:
     state, rows = torch.zeros_like(x[:, :2]), []
     for i in range(TRIPS):
@@ -123,6 +134,10 @@ def scan_inputs(dtype: torch.dtype) -> tuple[Tensor, ...]:
     )
 
 
+def gradient_inputs(dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return r(2, 24, TRIPS, dtype=dtype), r(2, TRIPS, 12, dtype=dtype), -torch.rand(24, 12), r(2, 24, TRIPS, dtype=dtype)
+
+
 LOOPS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "selective scan": (selective_scan, scan_inputs(torch.float32)),
     "selective scan in bf16": (selective_scan, scan_inputs(torch.bfloat16)),
@@ -134,6 +149,8 @@ LOOPS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "a state of rows": (a_state_of_rows, (r(50, TRIPS, 7),)),
     "with its states": (with_its_states, (r(TRIPS, 40, 9), r(TRIPS, 40, 9))),
     "few long rows": (with_its_states, (r(TRIPS, 3, 2100), r(TRIPS, 3, 2100))),
+    "its gradient": (scan_backwards, gradient_inputs(torch.float32)),
+    "its gradient in bf16": (scan_backwards, gradient_inputs(torch.bfloat16)),
     "slices": (slices, (r(30, 2 * TRIPS),)),
 }
 
