@@ -21,9 +21,8 @@ log = logging.getLogger(__name__)
 class SwappableForward:
     """A boxed forward whose body can be exchanged."""
 
-    _boxed_call = True
-
     def __init__(self, forward: BoxedForward) -> None:
+        self._boxed_call = True  # in its __dict__, which is what wrappers of a backward copy
         self._forward = forward
 
     def __call__(self, args: list[Any], /) -> Sequence[Any]:

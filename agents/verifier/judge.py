@@ -283,7 +283,7 @@ class Judge:
             self._living().warm(_ordinal())
 
     def _living(self) -> _Process:
-        if self._process.dead:
+        if self._process.dead or self._process.owner != os.getpid():  # a fork's questions are not its parent's
             self._process = _acquire()
         return self._process
 

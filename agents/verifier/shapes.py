@@ -56,6 +56,12 @@ def elements(sub: Subgraph, symbols: Mapping[str, int]) -> int:
     return sum(math.prod(values(s.shape, symbols)) for s in specs)
 
 
+def exist(sub: Subgraph, symbols: Mapping[str, int]) -> bool:
+    """Whether there are tensors of those sizes: a dim that is the difference of two may not be negative."""
+    dims = {d for spec in (*sub.inputs, *sub.output_specs) for d in spec.shape if isinstance(d, str)}
+    return all(value(d, symbols) >= 0 for d in dims)
+
+
 def storage_bytes(sub: Subgraph, symbols: Mapping[str, int]) -> int:
     """Bytes of all inputs as they lie in memory, a slice with what it was cut from, and of all outputs."""
     total = 0
@@ -94,7 +100,7 @@ def members(
         return [{}]
     rng = random.Random(seed)
     hint = within(sub, full(sub), limit_elements)
-    if hint is None:
+    if hint is None or not exist(sub, hint):
         return []
     lowest = {s.name: s.lo for s in sub.symbols}
     least = elements(sub, lowest)
@@ -108,7 +114,8 @@ def members(
         found.insert(place, _shrunk(sub, {s.name: _limited(s, rng.choice(choices)) for s in sub.symbols}, lowest, room))
     unique: list[dict[str, int]] = [hint]
     for sizes in found[1:]:
-        if sizes not in unique and elements(sub, sizes) <= (limit_elements if sizes == lowest else room):
+        most = limit_elements if sizes == lowest else room
+        if sizes not in unique and exist(sub, sizes) and elements(sub, sizes) <= most:
             unique.append(sizes)
     return unique[:at_most]
 
@@ -130,7 +137,7 @@ def near(sub: Subgraph, sizes: Mapping[str, int], rng: random.Random, limit_elem
     found: list[dict[str, int]] = []
     for least, most in ((0.25, 0.75), (1.25, 2.0)):
         drawn = {s.name: _limited(s, round(sizes[s.name] * rng.uniform(least, most))) for s in sub.symbols}
-        if drawn not in (*found, sizes) and elements(sub, drawn) <= limit_elements:
+        if drawn not in (*found, sizes) and exist(sub, drawn) and elements(sub, drawn) <= limit_elements:
             found.append(drawn)
     return found
 
@@ -145,7 +152,7 @@ def _largest(
     for size in wanted:
         for others in (hint, lowest):
             sizes = {**others, symbol.name: size}
-            if size > symbol.lo and elements(sub, sizes) <= room:
+            if size > symbol.lo and exist(sub, sizes) and elements(sub, sizes) <= room:
                 return [sizes]
     return []
 

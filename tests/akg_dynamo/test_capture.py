@@ -325,6 +325,19 @@ def test_background_generation(solver: ReferenceSolver) -> None:
     assert akg_dynamo.explain()[0].state == "ready"
 
 
+def test_background_generation_of_a_training_step(solver: ReferenceSolver) -> None:
+    def f(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return F.gelu(F.layer_norm(x, (8,)) @ w).softmax(-1)
+
+    g = compiled(f, generation="background")
+    for _ in range(2):  # before the kernels are there, and with them
+        tensors = leaves((3, 8), (8, 6))
+        for got, want in zip(gradients(g, tensors), gradients(f, tensors), strict=True):
+            torch.testing.assert_close(got, want)
+        assert background.wait(30)
+    assert solver.calls > 0
+
+
 def test_a_meta_function_with_the_wrong_strides(solver: ReferenceSolver) -> None:
     """A kernel reads with the strides of the trace: what an operator really returned is brought to them."""
     with torch.library._scoped_library("akg_test", "FRAGMENT") as library:

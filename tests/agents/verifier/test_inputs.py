@@ -104,6 +104,23 @@ def test_members_of_a_shape_class_have_its_ends_and_stay_inside() -> None:
     assert all(m["s0"] >= 2 and 2 <= m["s1"] <= 4096 for m in found)
 
 
+def test_a_dim_that_is_a_difference_is_never_negative() -> None:
+    head, tail = contiguous("float32", "s0", 8), contiguous("float32", "s1 - s0", 8)
+    out = contiguous("float32", 8)
+    nodes = (
+        op("aten.sum.dim_IntList", out, Ref(0), (0,)),
+        op("aten.sum.dim_IntList", out, Ref(1), (0,)),
+        op("aten.add.Tensor", out, Ref(2), Ref(3)),
+    )
+    sub = Subgraph((head, tail), (Symbol("s0", 0, None, 3), Symbol("s1", 2, None, 20)), nodes, (4,))
+    for seed in range(20):
+        found = shapes.members(sub, 1 << 24, seed)
+        assert found[0] == {"s0": 3, "s1": 20}
+        assert len(found) > 2
+        rng = random.Random(seed)
+        assert all(m["s0"] <= m["s1"] for m in (*found, *shapes.near(sub, found[0], rng, 1 << 24)))
+
+
 def test_a_task_too_big_is_judged_on_smaller_members() -> None:
     found = shapes.members(dynamic_softmax(), 1000, 0)
     assert found

@@ -119,3 +119,25 @@ def test_warming_a_judge_that_has_ended_starts_another(judge: Judge, monkeypatch
     judge.warm("cuda")
     assert warmed != [ended]
     assert warmed == [judge._process.popen.pid]
+
+
+def test_a_fork_asks_processes_of_its_own(judge: Judge) -> None:
+    """Both would read one channel, each the other's verdicts."""
+    assert judge.judge([job(add_relu(), RIGHT)])[0].outcome is Outcome.RIGHT
+    pid = os.fork()
+    if pid == 0:
+        right = False
+        try:
+            right = judge.judge([job(add_relu(), RIGHT)])[0].outcome is Outcome.RIGHT
+        finally:
+            shut_down()
+            os._exit(0 if right else 1)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail("the fork waits for a verdict that never comes")
+        time.sleep(0.05)
+    assert ended == (pid, 0)
+    assert judge.judge([job(add_relu(), RIGHT)])[0].outcome is Outcome.RIGHT
