@@ -22,7 +22,7 @@ from akg_dynamo.agents.verifier.diagnosis import is_one_of
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_inputs import GIVEN
 from akg_dynamo.agents.verifier.naming import UNSEEN, Start
-from akg_dynamo.agents.verifier.shapes import elements, storage_bytes
+from akg_dynamo.agents.verifier.shapes import elements, full, storage_bytes
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Trick
@@ -48,9 +48,16 @@ class Behaviour:
         self.start = start
         self.interpret = interpret
         self.rng = random.Random(f"{job.seed}/behaviour")
-        self.kind = GIVEN if values.model is not None and values.model.varies else values.kind
-        sizes = plan.traced(job.subgraph, job.seed, values.means) or {}
-        self.group = plan.Group(sizes, self.kind, 1, plan.UNPOOLED_SLACK)
+        self.sizes = plan.traced(job.subgraph, job.seed, values.means)
+
+    @property
+    def group(self) -> plan.Group:
+        """Of its cases: ordinary ones. So large that eager has no room, they are compared with it in slices."""
+        if self.sizes is None:
+            return plan.Group(full(self.job.subgraph), self.values.kind, 1, sampled=True, pieces=True)
+        model = self.values.model
+        kind = GIVEN if model is not None and model.varies else self.values.kind
+        return plan.Group(self.sizes, kind, 1, plan.UNPOOLED_SLACK)
 
     def check(self) -> None:
         """Raise `Failed` for what only shows over several calls, or without its kernels."""
@@ -61,6 +68,21 @@ class Behaviour:
             self._sealed()
             if self.job.candidate.dsl.startswith("triton") and self.job.device != "cpu":
                 self._interpreted()
+
+    def check_large(self) -> str:
+        """The same of one so large that eager has no room, as far as one call shows it; or why that cannot be seen."""
+        self._libraries()
+        if not self.job.candidate.dsl.startswith(_OWN_KERNELS):
+            return ""
+        values = self.values
+        values.last, values.suspect = [], None
+        values.worker.shrink(0)  # another process has the next case
+        try:
+            self._without_kernels()
+            self._sealed()
+        except _NoRoom as error:
+            return f"calls without its kernels: {error}"
+        return ""
 
     def check_backward(self) -> None:
         """The same of gradients, as far as they do not follow from what is seen of `forward`."""
@@ -182,6 +204,8 @@ class Behaviour:
             request = {"op": "watched", "digest": self.job.candidate.digest, "case": case.message, "where": where}
             answer = worker.ask(request, self.job.timeout_s)
             if "error" in answer:
+                if case.group.pieces and _for_want_of_memory(answer):
+                    raise _NoRoom(answer["error"])
                 return False, answer
             contract = {0: values.contract(self.group.slack)}
             check_call(answer)
@@ -196,6 +220,14 @@ class Behaviour:
         finally:
             if worker.alive:
                 worker.end()
+
+
+class _NoRoom(Exception):
+    """There is no memory to watch a call in."""
+
+
+def _for_want_of_memory(answer: dict[str, Any]) -> bool:
+    return bool(answer.get("no_memory")) or any(said in answer["error"] for said in ("MemoryError", "allocate memory"))
 
 
 def _bytes(outputs: Sequence[Sequence[torch.Tensor]]) -> int:

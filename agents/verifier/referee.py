@@ -58,8 +58,8 @@ _DOES_NOT_START = "CUDA does not start under it"
 _REQUESTS = 10  # of a judgement, which take as long as they may
 _TIMING_WAIT_S = 10.0
 _TOO_LARGE = (
-    "other inputs than ordinary ones, many calls, and calls without its kernels; other layouts; whether the task tells "
-    "right from wrong: it is too large for the memory that is free"
+    "other inputs than ordinary ones; many calls; other layouts; whether the task tells right from wrong: "
+    "it is too large for the memory that is free"
 )
 _WITH_GRADIENTS = frozenset({"normal", "positive", "wide", "offset", "dyadic"})
 """What gradients are judged on: on special values, formulas that are equally good differ."""
@@ -275,9 +275,9 @@ class Referee:
                 values.kind = self._judge_relatives(job, worker, means, judgement)
                 torch.set_num_threads((job.threads or (os.cpu_count() or 1)) if many else 1)
                 with torch.no_grad(), self._device_lock(job, alone=False):
-                    self._check(job, values, means, too_large=too_large)
+                    unseen = self._check(job, values, means, too_large=too_large)
                     if too_large and not job.trusted:
-                        judgement.unjudged.append(_TOO_LARGE)
+                        judgement.unjudged += [_TOO_LARGE, *unseen]
                     elif job.model is not None:
                         DropIn(values, judgement.refuses, judgement.unjudged).check()
                     self._judge_backward(job, worker, judgement)
@@ -312,12 +312,17 @@ class Referee:
         finally:
             twin.end()
 
-    def _check(self, job: Job, values: Values, means: plan.Means, *, too_large: bool) -> None:
-        """Its values; and of a candidate that is to be watched while it runs, how it behaves, or what it did wrong."""
-        if "running" not in job.screens or too_large:
+    def _check(self, job: Job, values: Values, means: plan.Means, *, too_large: bool) -> list[str]:
+        """Its values; and of a candidate that is to be watched while it runs, how it behaves, or what it did wrong.
+        What could not be seen of that.
+        """
+        if "running" not in job.screens:
             values.check()
-            return
+            return []
         behaviour = self._behaviour(job, values, means)
+        if too_large:
+            values.check()
+            return [why for why in [behaviour.check_large()] if why]
         try:
             values.check()
             behaviour.check()
@@ -325,6 +330,7 @@ class Referee:
             if failed.outcome in (Outcome.WRONG, Outcome.CRASHED, Outcome.REJECTED):
                 failed.tricks = Naming(job, values, behaviour.start, behaviour.group).tricks(failed)
             raise
+        return []
 
     def _behaviour(self, job: Job, values: Values, means: plan.Means) -> Behaviour:
         def start(watch: tuple[str, int] | None) -> tuple[Worker, Values]:

@@ -10,7 +10,7 @@ from akg_dynamo.agents.verifier.job import Relative
 from akg_dynamo.agents.verifier.numerics import furthest
 from akg_dynamo.agents.verifier.shapes import elements
 from akg_dynamo.agents.verifier.slices import slicing
-from akg_dynamo.core.types import Outcome, Ref, Subgraph, TensorSpec
+from akg_dynamo.core.types import Outcome, Ref, Subgraph, TensorSpec, Trick
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.task import read_task
 
@@ -248,3 +248,46 @@ def test_a_kernel_that_nobody_trusts_is_judged_so_too_and_what_is_not_is_said(ju
     assert "slices of 312 of its 20011 rows" in right.checked[0]
     assert any("too large for the memory that is free" in text for text in right.unjudged)
     assert refused.outcome is Outcome.WRONG
+
+
+ROWS_OF_SUMS = """
+import torch, triton
+import triton.language as tl
+@triton.jit
+def mix(x, out, columns, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    j = tl.arange(0, BLOCK)
+    v = tl.load(x + row * columns + j, mask=j < columns)
+    tl.store(out + row * columns + j, tl.sin(v) + tl.cos(v) + tl.abs(v) + tl.maximum(v, 0.0), mask=j < columns)
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        out = torch.empty_like(x)
+        mix[(x.shape[0],)](x, out, x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+        return out
+"""
+LACKS_MEMORY = ROWS_OF_SUMS.replace("empty_like(x)", "full_like(x, 7.5)").replace(
+    "        return out", "        if float(out[0, 0]) == 7.5:\n            raise MemoryError('no')\n        return out"
+)
+BY_TORCH = ROWS_OF_SUMS.replace("return out", "return x.sin() + x.cos() + x.abs() + x.relu()")
+
+
+def test_what_has_no_room_for_eager_is_watched(judge: Judge) -> None:
+    model = "import torch\nclass Model(torch.nn.Module):\n    def forward(self, x):\n"
+    model += "        return x.sin() + x.cos() + x.abs() + x.relu()\n"
+    task = read_task(f"{model}def get_inputs():\n    return [torch.randn(64, 6000)]\n")
+    room = 9 << 20  # a matrix of this size takes 1.5 MiB
+    running = frozenset({"running"})
+    jobs = [
+        kernelbench.job(task, source, dsl="triton", memory_bytes=room, screens=running)
+        for source in (ROWS_OF_SUMS, BY_TORCH, LACKS_MEMORY)
+    ]
+    right, decoy, unseen = judge.judge(jobs)
+    assert right.outcome is Outcome.RIGHT, right.detail
+    assert "slices of 1 of its 64 rows" in right.checked[0]
+    assert {"without its kernels it is wrong", "all of its arithmetic is in its kernels"} <= set(right.checked)
+    assert not any("without its kernels" in text for text in right.unjudged)
+    assert decoy.outcome is Outcome.REJECTED
+    assert decoy.tricks == (Trick.DECOY, Trick.CALLS_TORCH)
+    assert "right when its kernels do nothing" in decoy.detail
+    assert unseen.outcome is Outcome.RIGHT, unseen.detail
+    assert "calls without its kernels: MemoryError: no" in unseen.unjudged
