@@ -56,6 +56,7 @@ _RUNGS: tuple[tuple[str, ...], ...] = (
 """What a worker on a device does without, until CUDA starts in it: the fewest means first."""
 _DOES_NOT_START = "CUDA does not start under it"
 _REQUESTS = 10  # of a judgement, which take as long as they may
+_LONGEST_S = 3600  # of processor time for each core, where the judgement is not known yet
 _TIMING_WAIT_S = 10.0
 _TOO_LARGE = (
     "other inputs than ordinary ones; many calls; other layouts; whether the task tells right from wrong: "
@@ -124,7 +125,7 @@ class Referee:
             self.preloaded.add("triton")
             self.workers.preload("triton")
         if job.device == "cpu":
-            cpu_s = int(job.build_timeout_s + _REQUESTS * job.timeout_s) * (os.cpu_count() or 1)
+            cpu_s = _of_all_cores(job.build_timeout_s + _REQUESTS * job.timeout_s)
             return self.workers.start(job.device, trusted=False, cpu_s=cpu_s)
         spare, self.spare = self.spare, None
         if spare is None or not spare.alive:
@@ -134,12 +135,15 @@ class Referee:
     def _start(self, device: str, *, trusted: bool) -> Worker:
         """A new worker. On a device it makes a context, which takes a second or two: `_started` waits for that."""
         if device == "cpu":
-            return self.workers.start(device, trusted=trusted, shared=(self.shared,))
+            cpu_s = 0 if trusted else _of_all_cores(_LONGEST_S)
+            return self.workers.start(device, trusted=trusted, shared=(self.shared,), cpu_s=cpu_s)
         return self._start_under(self.works_under.get(trusted, _RUNGS[0]), device, trusted=trusted)
 
     def _start_under(self, without: tuple[str, ...], device: str, *, trusted: bool) -> Worker:
-        shared = (self.shared,) if trusted else ()
-        worker = self.workers.start(device, trusted=trusted, shared=shared, without=without, because=_DOES_NOT_START)
+        shared, cpu_s = ((self.shared,), 0) if trusted else ((), _of_all_cores(_LONGEST_S))
+        worker = self.workers.start(
+            device, trusted=trusted, shared=shared, cpu_s=cpu_s, without=without, because=_DOES_NOT_START
+        )
         on = {"device": device, "ordinal": self.ordinal or 0, "memory_bytes": _WARM_CANDIDATE_BYTES}
         worker.tell({"op": "warm", **on})
         return worker
@@ -446,6 +450,10 @@ def _made(folder: str) -> tuple[int, int] | None:
     except OSError:  # whoever builds there says so
         return None
     return found.st_dev, found.st_ino
+
+
+def _of_all_cores(seconds: float) -> int:
+    return int(seconds) * (os.cpu_count() or 1)
 
 
 def _refuse_by_reading(job: Job) -> None:

@@ -67,6 +67,8 @@ def test_every_measure_is_named_once_and_travels_with_the_verdict(judge: Judge) 
         assert len(names) == len(MEASURES)
         assert all(m.how or m.gap for m in verdict.protection.measures)
     assert judge.protection("cpu").measures[0] == verdict.protection.measures[0]
+    assert " s, and by the clock" in judge.protection("cpu")["processor time"].how
+    assert " s, and by the clock" in verdict.protection["processor time"].how
 
 
 def test_a_protection_survives_json_and_says_what_is_missing() -> None:

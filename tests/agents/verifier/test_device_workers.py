@@ -116,7 +116,7 @@ class _Workers:
         self.started: list[_Worker] = []
 
     def start(self, device: str, *, trusted: bool, without: tuple[str, ...] = (), **rest: Any) -> _Worker:
-        assert rest["shared"] if trusted else not rest["shared"]
+        assert bool(rest["shared"]) == trusted == (not rest["cpu_s"])
         self.started.append(_Worker(without, trusted, self.works, **self.about))
         return self.started[-1]
 
