@@ -7,7 +7,8 @@ breaking  kernels that hang, fork, allocate or crash: each ends as a verdict wit
 batch     a hundred candidates at once leave no process, no open file and no memory behind
 growth    the memory of the judge's processes after many verdicts is what it was after the first hundred
 itself    eager timed against itself, trusted and not: it wins at most 5 of 500 times
-Raw figures are kept with the hardware and the versions, a file a day. It ends with 1 if something is not as it must be.
+Raw figures are kept with the hardware and the versions, a file a day, and beside them the tables of it. It ends with 1
+if something is not as it must be.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import judge_table  # noqa: E402
 from judge_problems import BREAKING, BREAKING_CUDA, ITSELF, SMALL, by_rule, candidate, subgraphs  # noqa: E402
 from measure import environment  # noqa: E402
 
@@ -280,6 +282,7 @@ def main() -> int:
         for part in options.only:
             PARTS[part](run)
             path.write_text(json.dumps({**earlier, **run.found, "wrong": run.wrong}, indent=1))
+            judge_table.write(path)
     print(f"written: {path}")
     for text in run.wrong:
         print(f"WRONG: {text}")
