@@ -95,10 +95,5 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-@functools.cache
-def _gpu_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
-
-
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -150,6 +151,17 @@ def test_no_time_for_tuning(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(compiler, "_TUNING_S", 0.0)
     judge = ScriptedJudge({256: 1.5, 512: 2.0, 1024: 1.2})
     assert tile_of(solve(judge)) == 256
+    assert judge.asked == [(256, "values"), (256, "speed")]
+
+
+def test_no_race_after_the_compile_budget(solve: Solve) -> None:
+    class Slow(ScriptedJudge):
+        def submit(self, job: Job) -> Future[Verdict]:
+            time.sleep(0.3)
+            return super().submit(job)
+
+    judge = Slow({256: 1.5, 512: 2.0, 1024: 1.2})
+    assert tile_of(solve(judge, compile_budget_s=0.25)) == 256
     assert judge.asked == [(256, "values"), (256, "speed")]
 
 

@@ -65,6 +65,8 @@ def test_everything_else_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
         signature.key(SUB, Target()),
         signature.key(SUB, Target(isa="avx2")),
         signature.key(SUB, Target(dsl="triton_cuda")),
+        signature.key(SUB, Target("cuda", "triton_cuda", "sm_80", "sm_80")),
+        signature.key(SUB, Target("cuda", "triton_cuda", "sm_90", "sm_90")),
         signature.key(SUB, Target(), numerics="eager"),
         signature.key(SUB, Target(), numerics="fast", rtol=1e-2),
         signature.key(SUB, Target(), numerics="fast", rtol=1e-3),

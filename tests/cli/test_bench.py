@@ -71,6 +71,44 @@ def test_a_worker_that_dies_costs_one_row(tmp_path: Path) -> None:
     assert not rows[2].wrong
 
 
+def test_each_device_has_a_process_of_its_own(tmp_path: Path) -> None:
+    """And the rows come in the order of the problems, whoever measured them."""
+    body = "import os, time; time.sleep(0.5); raise ValueError(f'in process {os.getpid()}')"
+    paths = [_write(tmp_path / "p", f"problem_{i}", body) for i in range(6)]
+    rows = run.run(paths, [Job("cpu", 0.05, inductor=False)] * 2, lambda row: None)
+    assert [r.name for r in rows] == [f"p/problem_{i}" for i in range(6)]
+    assert len({r.error for r in rows}) == 2
+
+
+def test_every_gpu_is_used_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert run.devices("auto") == run.devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert run.devices("cuda:1") == ["cuda:1"]
+    assert run.devices("cpu") == ["cpu"]
+    with pytest.raises(UserError, match=r"no device 'cuda:3'.*cuda:2"):
+        run.devices("cuda:3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run.devices("auto") == ["cpu"]
+
+
+def test_a_plot_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [Row(n, 1000, call_us={"eager": [2.0] * 9, "inductor": [1.5] * 9, "akg": [1.0] * 9}) for n in "ab"]
+    table.plot([*rows, Row("c", error="raised")], tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_has_every_contender_the_roof_and_what_was_wrong() -> None:
+    times = {"eager": [4.0] * 9, "inductor": [2.0] * 9, "akg": [1.0] * 9}
+    fine = table.line(Row("a", 2**20, call_us=times, device_us=times, kernels=1), 2**20 / 1e-6).split(" | ")
+    assert fine[:6] == ["| a", "1.00", "4.0", "2.0", "1.0", "1.00"]
+    assert fine[6].startswith("4.00")
+    assert fine[7].startswith("2.00")
+    assert "akg wrong: NaN" in table.line(Row("b", 8, wrong={"akg": "NaN"}, call_us=times), 1e9)
+    assert "raised" in table.line(Row("c", error="raised"), 1e9)
+
+
 def test_bad_input_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no problem matches"):

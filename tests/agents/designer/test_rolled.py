@@ -183,6 +183,21 @@ def test_every_variant_lowered(
         triton_toolchain.build(triton_toolchain.load(candidate, tmp_path), H200)
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("name", LOOPS)
+def test_nothing_spills(name: str, arch: str, to_subgraph: Callable[..., Any], tmp_path: Path) -> None:
+    f, args = LOOPS[name]
+    sub, _, _ = to_subgraph(f, args)
+    target = Target("cuda", "triton_cuda", arch, arch)
+    found = design(sub, target)
+    assert isinstance(found, Design)
+    module = triton_toolchain.load(by_rules.write(sub, found, target, "kernel"), tmp_path)
+    triton_toolchain.build(module, target)
+    for kernel in triton_toolchain.resources(module, target):
+        assert kernel.spilled_bytes == 0, kernel
+        assert kernel.registers * 32 * kernel.num_warps <= 65536, kernel
+
+
 def test_sizes_that_are_not_known(designed_for_cuda: Callable[..., Design]) -> None:
     one_loop(designed_for_cuda(moving_average, r(3, TRIPS, 70), mode="symbolic"))
 
