@@ -1,7 +1,8 @@
 """A subgraph evaluated node by node in another precision: the oracle, and how close it is to a jump.
 
 The oracle is the original operators in fp64: every float input, intermediate and dtype argument becomes float64 (of
-complex numbers, both parts). A staged one rounds each node's result to its original dtype, as eager does.
+complex numbers, both parts). A staged one rounds each node's result to its original dtype, as eager does. One that
+overflows does not round: but what its original dtype cannot hold, or hardly, is infinite.
 
 At a node whose result **jumps** (a comparison, a rounding, an arg-max, float to int) it can also be told to move the
 operand by what eager's own error there is: if the outcome changes, the margin was smaller than the error, and nobody
@@ -102,10 +103,13 @@ def jumps(sub: Subgraph) -> list[int]:
 class Evaluator:
     """Runs a subgraph's operators. `precision`: the dtype all floats take, or None for the original ones."""
 
-    def __init__(self, sub: Subgraph, precision: torch.dtype | None, *, staged: bool = False) -> None:
+    def __init__(
+        self, sub: Subgraph, precision: torch.dtype | None, *, staged: bool = False, overflows: bool = False
+    ) -> None:
         self.sub = sub
         self.precision = precision
         self.staged = staged
+        self.overflows = overflows
         self.functions = [None if n.target == "getitem" else _resolve(n.target) for n in sub.nodes]
         last: dict[int, int] = {}
         for i, node in enumerate(sub.nodes):
@@ -194,7 +198,9 @@ class Evaluator:
         if function is None:
             return args[0][args[1]]
         result = function(*args, **kwargs)
-        return self._rounded(self.sub.nodes[i], result) if self.staged else result
+        if self.staged:
+            return self._each(self.sub.nodes[i], result, lambda r, dtype: self._cast(r.to(dtype)))
+        return self._each(self.sub.nodes[i], result, _held_by) if self.overflows else result
 
     def _widen(self, node: OpNode, args: list[Any], kwargs: dict[str, Any]) -> None:
         """What depends on the original dtype and is not a dtype (see `fusion.reference`)."""
@@ -213,11 +219,12 @@ class Evaluator:
                 given[i] = limit if chosen is None else chosen
             args[1:] = given
 
-    def _rounded(self, node: OpNode, result: Any) -> Any:
-        """The node's results, rounded to their original dtypes and widened again."""
+    @staticmethod
+    def _each(node: OpNode, result: Any, f: Callable[[torch.Tensor, torch.dtype], torch.Tensor]) -> Any:
+        """`f` of each of the node's results and its original dtype."""
         many = isinstance(result, tuple | list)
         found = [
-            r if s is None or not isinstance(r, torch.Tensor) else self._cast(r.to(getattr(torch, s.dtype)))
+            r if s is None or not isinstance(r, torch.Tensor) else f(r, getattr(torch, s.dtype))
             for r, s in zip(result if many else [result], _specs(node), strict=False)
         ]
         return tuple(found) if many else found[0]
@@ -244,6 +251,20 @@ class Evaluator:
                 return self.precision if constant.is_floating_point else constant
             return constant
         return arg
+
+
+_HARDLY = 1 - 2.0**-10
+"""The part of a dtype's range in which rounding on the way cannot decide whether a value overflows: `exp` makes a last
+bit of 88.7 a hundred of its own.
+"""
+
+
+def _held_by(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The values, those infinite that the dtype cannot hold, or hardly."""
+    if not dtype.is_floating_point:
+        return values
+    beyond = values.abs() > torch.finfo(dtype).max * _HARDLY
+    return values.where(~beyond, values.sign() * float("inf"))
 
 
 def _resolve(target: str) -> Any:

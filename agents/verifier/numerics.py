@@ -30,7 +30,9 @@ that very draw and neighbours of it, a few last bits away, are pooled: they are 
 any of the three will do: a*b + c with one rounding overflows later than with two. One more case is open: where eager
 gives one kind and the decomposition another, equally valid formulas differ (the mean of a row that holds Inf is Inf by
 its sum, and NaN by Welford's update, which subtracts infinities). There the kernel may give any of the three, but
-nothing finite.
+nothing finite. The other way round, eager's rounding may keep an intermediate in range that overflows where it is not
+rounded: exp(88.5) of what bf16 makes of 88.8. Where the oracle is not finite once its intermediates are infinite that
+the original dtypes cannot hold, the kernel need not be finite either, and the kind follows from the roundings again.
 
 `EXACT` and `STAGED` are what numerics "eager" means, by whether eager's operators are exact (`exactness`): bit-equal;
 or, where eager itself rounds as it happens to, `BOUNDED`'s rule against an oracle that rounds to the original dtypes
@@ -133,6 +135,7 @@ class Expected:
     eager_error: torch.Tensor | None = None  # given for float64 outputs where the oracle is eager
     absolute: torch.Tensor | None = None
     decomposed: Callable[[], torch.Tensor | None] = lambda: None  # only called where Inf and NaN are not eager's
+    overflowing: Callable[[], torch.Tensor | None] = lambda: None  # likewise
 
     def to(self, device: torch.device) -> Expected:
         """The same, on that device."""
@@ -141,9 +144,12 @@ class Expected:
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> Expected:
         """`f` of every tensor."""
 
-        def decomposed() -> torch.Tensor | None:
-            found = self.decomposed()
-            return None if found is None else f(found)
+        def lazily(what: Callable[[], torch.Tensor | None]) -> Callable[[], torch.Tensor | None]:
+            def mapped() -> torch.Tensor | None:
+                found = what()
+                return None if found is None else f(found)
+
+            return mapped
 
         return Expected(
             f(self.eager),
@@ -152,7 +158,8 @@ class Expected:
             None if self.low is None else f(self.low),
             None if self.eager_error is None else f(self.eager_error),
             None if self.absolute is None else f(self.absolute),
-            decomposed,
+            lazily(self.decomposed),
+            lazily(self.overflowing),
         )
 
 
@@ -388,6 +395,11 @@ def _special_values(kernel: torch.Tensor, expected: Expected, among: _Elements, 
     same |= ~finite & ~expected.eager.isfinite() & ~_same_kind(expected.eager, expected.oracle)
     for variant in expected.variants:
         same |= ~((variant == expected.oracle) | (variant.isnan() & expected.oracle.isnan()))
+    if bool(same.all()):
+        return None
+    overflowing = expected.overflowing()
+    if overflowing is not None:
+        same |= ~finite & ~stored(overflowing).isfinite()
     if bool(same.all()):
         return None
     decomposed = expected.decomposed()

@@ -48,6 +48,7 @@ class Truth:
         self._staged = Evaluator(sub, torch.float64, staged=True)
         self._frugal_oracle = Evaluator(sub, torch.float64)
         self._single = Evaluator(sub, torch.float32)
+        self._overflowing = Evaluator(sub, torch.float64, overflows=True)
         self._is_double = any(s.dtype == "float64" for s in self.specs)
 
     def eager(self, views: Tensors, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
@@ -84,9 +85,16 @@ class Truth:
             arguments = [*_wide(views), *self._symbols(sizes)]
             return by_decomposition(self._oracle, arguments) or (None,) * len(self.specs)
 
+        @functools.cache
+        def overflowing() -> tuple[torch.Tensor | None, ...]:
+            if self.rule is Rule.STAGED:
+                return (None,) * len(self.specs)  # what is rounded where eager rounds overflows where it does
+            return self._overflowing(views, sizes)
+
         found = []
         for i, (e, o) in enumerate(zip(eager, oracle, strict=True)):
-            found.append(Expected(e, o, [m[i] for m in moved], low[i], decomposed=nth(decomposed, i)))
+            others = [m[i] for m in moved]
+            found.append(Expected(e, o, others, low[i], decomposed=nth(decomposed, i), overflowing=nth(overflowing, i)))
         if wide is None and (self._is_double or any(s.dtype == "complex128" for s in self.specs)):
             self._double_errors(views, sizes, found)
         return found

@@ -330,6 +330,39 @@ def test_what_is_not_finite_is_where_it_must_be(eager: float, oracle: float, ker
     assert (verdict(Rule.BOUNDED, k, Expected(e, o)) is None) is right
 
 
+@pytest.mark.parametrize(
+    ("exponent", "kernel", "right"),
+    [
+        (88.7265, INF, True),  # exp of it is infinite; bfloat16 makes it 88.5
+        (88.7265, NAN, True),  # as what is done with it makes it
+        (88.7265, 1e38, False),
+        (88.7265, math.exp(88.7265) / 1024, True),
+        (88.7227, INF, True),  # of which nobody can say without the last bits
+        (88.6, INF, False),
+        (88.6, NAN, False),
+        (-88.7265, INF, False),
+    ],
+)
+def test_what_eagers_rounding_alone_keeps_in_range_may_overflow(exponent: float, kernel: float, right: bool) -> None:
+    narrow, wide = contiguous("bfloat16", 2), contiguous("float32", 2)
+    nodes = (
+        op("aten.add.Tensor", narrow, Ref(0), Ref(1)),
+        op("aten._to_copy.default", wide, Ref(2), dtype=TorchConst("torch.float32")),
+        op("aten.exp.default", wide, Ref(3)),
+        op("aten.mul.Tensor", wide, Ref(4), 2.0**-10),
+    )
+    sub = Subgraph((narrow, narrow), (), nodes, (5,))
+    x = torch.tensor([1.0, math.copysign(88.0, exponent)]).bfloat16()
+    b = torch.tensor([0.0, exponent]).sub(x.float()).bfloat16()
+    exact = torch.exp(x.double() + b.double()) / 1024
+    got = exact.float()
+    got[1] = kernel
+    assert torch.exp((x + b).float()).isfinite().all(), "eager's rounding keeps it in range"
+    assert holds(sub, lambda *_: got, x, b) is right
+    if not math.isfinite(kernel):
+        assert not holds(sub, lambda *_: got, x, b, numerics="eager")
+
+
 # -- "Claims are for what was tested: the report says which inputs" ---------------------------------------------------
 
 
