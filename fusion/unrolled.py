@@ -95,6 +95,11 @@ class Loop:
         """Every value that the loop computes."""
         return frozenset(v for c in self.chains for v in c.values) | {out.value for out in self.outs}
 
+    @property
+    def handed_on(self) -> frozenset[int]:
+        """What is carried after the last trip, as far as that computes it."""
+        return frozenset(c.values[-1] for c in self.chains if c.initial is not None and len(c.values) == self.trips)
+
 
 def find_loop(ops: Sequence[OpNode | None]) -> Loop | None:
     """The largest loop that carries something from trip to trip and ends in an `aten.stack`, if there is one.
@@ -315,7 +320,7 @@ def unrolled_loops(graph: fx.Graph, device: str) -> list[frozenset[fx.Node]]:
     found: list[frozenset[fx.Node]] = []
     for each in graph_loops(graph):
         inside = each.inside
-        last = {each.nodes[c.values[-1]] for c in each.loop.chains if c.initial is not None}
+        last = {each.nodes[v] for v in each.loop.handed_on}
         last |= {each.nodes[out.value] for out in each.loop.outs}
         alone = all(node in last or inside.issuperset(node.users) or _shows(node, inside) for node in inside)
         if alone and all(computable(node, device) for node in inside):

@@ -65,7 +65,7 @@ def loop_of(sub: Subgraph) -> Loop | None:
     loop = find_loop([None] * len(sub.inputs) + list(sub.nodes))
     if loop is None:
         return None
-    known = {c.values[-1] for c in loop.chains if c.initial is not None} | {out.value for out in loop.outs}
+    known = loop.handed_on | {out.value for out in loop.outs}
     after = set(loop.values)
     for number, node in enumerate(sub.nodes, len(sub.inputs)):
         if number not in loop.values and not after.isdisjoint(_refs(node.args)):

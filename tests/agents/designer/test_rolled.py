@@ -242,3 +242,18 @@ def test_what_reads_a_trip_on_the_way_is_designed_as_it_stands(designed_for_cuda
         return torch.stack([s * 2 for s in states]), states[2] + 1
 
     assert "for t in range" not in to_text(designed_for_cuda(f, r(TRIPS, 40)).sketch)
+
+
+def test_what_the_last_trip_leaves_out_is_nobody_elses(designed_for_cuda: Callable[..., Design]) -> None:
+    def f(x: Tensor) -> tuple[Tensor, Tensor]:
+        state, rows = torch.zeros_like(x[0]), []
+        for i in range(TRIPS):
+            row = state + x[TRIPS - 1 - i]
+            rows.append(row)
+            if i < TRIPS - 1:
+                state = row * x[TRIPS - 1 - i].exp()
+        return torch.stack(rows), state  # of the trip before the last
+
+    x = r(TRIPS, 40)
+    assert "for t in range" not in to_text(designed_for_cuda(f, x).sketch)
+    one_loop(designed_for_cuda(lambda x: f(x)[0], x))
