@@ -151,7 +151,8 @@ class _Pass:
             if step.target in _METHODS or step.target in _POINTWISE or step.target in _REGIONS:
                 self._try(step)
         for target, copy in self.written_back.items():
-            if isinstance(target, fx.Node) and self._is_same_value(copy.args[1], target):
+            # One that is returned stays: a tensor copied onto itself costs nothing.
+            if isinstance(target, fx.Node) and self._is_same_value(copy.args[1], target) and copy not in self.readers:
                 self.dropped.add(copy)
         self._drop_unread()
         return Reinplaced([s for s in self.steps if s not in self.dropped], self.writes)

@@ -137,6 +137,12 @@ def a_cache_returned(cache: torch.Tensor, new: torch.Tensor, at: torch.Tensor) -
     return cache, cache[:, :, 2:5]
 
 
+def a_cache_returned_as_it_lies(cache: torch.Tensor, new: torch.Tensor, at: torch.Tensor) -> Any:
+    """AOTAutograd returns the trailing copy itself."""
+    cache[:, :, 5:6] = new
+    return cache.contiguous(), cache.sigmoid()
+
+
 def overwritten_at_the_end(cache: torch.Tensor, new: torch.Tensor, at: torch.Tensor) -> Any:
     cache.index_copy_(2, at, new)
     seen = torch.matmul(new, cache.transpose(-1, -2))
@@ -158,6 +164,7 @@ def overwritten_at_the_end(cache: torch.Tensor, new: torch.Tensor, at: torch.Ten
         a_fresh_base,
         both_values_in_one_kernel,
         a_cache_returned,
+        a_cache_returned_as_it_lies,
         overwritten_at_the_end,
     ],
 )
