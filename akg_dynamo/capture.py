@@ -32,7 +32,7 @@ from akg_dynamo.fusion.ops import main_device
 from akg_dynamo.fusion.partition import FusionPlan, plan
 from akg_dynamo.fusion.reference import reference
 from akg_dynamo.fusion.symbols import no_new_guards
-from akg_dynamo.linear_bias import put_together, take_apart
+from akg_dynamo.linear_bias import put_together, summary, take_apart
 from akg_dynamo.mixed_norms import correct_mixed_norms
 from akg_dynamo.narrow import narrow
 from akg_dynamo.options import Options
@@ -208,6 +208,8 @@ class _Graph:
             cut_of[region] = (cut, solution)
         whole = put_together(self.gm.graph, {node for cut, _ in cut_of.values() for node in cut.nodes})
         refused.update((layer, chosen.reasons[product]) for layer, product in whole.items())
+        if apart := summary(self.gm.graph):
+            self.report.rewrites += (apart,)
 
         def on_raise(
             region: Region, error: Exception, arguments: tuple[Any, ...]

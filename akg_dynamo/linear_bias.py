@@ -62,6 +62,12 @@ def put_together(graph: fx.Graph, in_kernels: Container[fx.Node]) -> dict[fx.Nod
     return whole
 
 
+def summary(graph: fx.Graph) -> str:
+    """Says how many layers are apart; empty if none is."""
+    apart = sum(_MARK in node.meta for node in graph.nodes)
+    return f"linear layers whose bias is added by the kernel that reads the product: {apart}" if apart else ""
+
+
 def _only_kernels_read(node: fx.Node) -> bool:
     """Whether whatever reads the value, or a view of it, can be in a kernel."""
     for user in node.users:

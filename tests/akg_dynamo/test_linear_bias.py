@@ -118,6 +118,7 @@ def test_the_kernel_adds_the_bias(dynamic: bool) -> None:
     (report,) = akg_dynamo.explain()
     (kernel,) = report.kernels
     assert kernel.nodes == ("aten.add.Tensor", "aten.gelu.default")
+    assert report.rewrites == ("linear layers whose bias is added by the kernel that reads the product: 1",)
     assert [left.target for left in report.left if "linear" in left.target] == ["aten.linear.default"]
 
 
@@ -131,6 +132,7 @@ def test_no_kernel_no_sum() -> None:
         torch.testing.assert_close(compiled(X), other(X), rtol=0, atol=0)
     (report,) = akg_dynamo.explain()
     assert not report.kernels
+    assert not report.rewrites
     assert [left.target for left in report.left if "add" in left.target] == []
     reasons = {str(left.reason) for left in report.left if left.target == "aten.linear.default"}
     assert all(reason.startswith("matrix product") for reason in reasons), reasons
