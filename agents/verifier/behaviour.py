@@ -99,7 +99,7 @@ class Behaviour:
     # -- again and again ----------------------------------------------------------------------------------------------
 
     def _again(self) -> None:
-        """New contents at addresses it has seen, a number of times that it cannot know."""
+        """New contents of tensors, and at addresses, that it has seen, a number of times that it cannot know."""
         values = self.values
         last = values.last[: 1 + _REMEMBERED_BYTES // max(1, storage_bytes(values.sub, self.group.sizes))]
         seen = [[t.clone() for t in values.outputs(case)] for case in last]
@@ -113,7 +113,7 @@ class Behaviour:
             batch = [(0, values.lay_out(self.group, number + i)) for i in range(self.rng.randint(2, 8))]
             contract = {0: values.contract(self.group.slack)}
             try:
-                values.run(batch, contract)
+                values.run(batch, contract, same_objects=True)
                 reason = contract[0].finish()
                 if reason is not None:
                     raise Failed(Outcome.WRONG, reason)

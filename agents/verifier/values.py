@@ -381,14 +381,18 @@ class Values:
     def _is_frugal(self, case: Case) -> bool:
         return elements(self.sub, case.group.sizes) > _LARGE_ELEMENTS[case.arena.device.type]
 
-    def run(self, batch: list[tuple[int, Case]], contracts: dict[int, Contract]) -> None:
-        """Have the worker run these cases, each for the contract of its number; raise `Failed` if one is wrong."""
+    def run(self, batch: list[tuple[int, Case]], contracts: dict[int, Contract], *, same_objects: bool = False) -> None:
+        """Have the worker run these cases, each for the contract of its number; raise `Failed` if one is wrong.
+
+        same_objects: the inputs are the Python objects that the last such cases were, with other contents.
+        """
         cases = [case for _, case in batch]
         self.suspect = cases[0]
         self._remember()
         where = self.fill(cases)
         messages = [c.message for c in cases]
-        self.worker.send({"op": "run", "digest": self.job.candidate.digest, "cases": messages, "where": where})
+        request = {"op": "run", "digest": self.job.candidate.digest, "cases": messages, "where": where}
+        self.worker.send({**request, "same_objects": same_objects})
         expected: list[_Wanted] = []
         broken: Exception | None = None
         large = any(case.group.sampled for case in cases)

@@ -38,6 +38,16 @@ TRIED = {
         f"kept.append({RIGHT})\nreturn (kept[max(0, len(kept) - 2)].clone(),)",
         Trick.REPLAYS,
     ),
+    "what it kept for an object": (
+        "kept = {}",
+        f"return (kept.setdefault(id(args[0]), {RIGHT}).clone(),)",
+        Trick.REPLAYS,
+    ),
+    "what it kept with an object": (
+        "",
+        f"x = args[0]\nif not hasattr(x, 'kept'):\n    x.kept = {RIGHT}\nreturn (x.kept.clone(),)",
+        Trick.REPLAYS,
+    ),
     "right at first": ("n = 0", f"global n; n += 1\nreturn ({RIGHT} + (0.5 if n > 3 else 0.0),)", Trick.DRIFTS),
     "something else": ("", f"return ({RIGHT} * 1.5,)", Trick.VALUES),
     "a few": ("", f"out = {RIGHT}; out[7] += 2; return (out,)", Trick.OUTLIERS),
