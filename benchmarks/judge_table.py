@@ -16,7 +16,7 @@ _MIB = 1 << 20
 
 
 def text(found: Mapping[str, Any]) -> str:
-    """The parts that there are."""
+    """The parts that there are. `commits`, where it was put there, says of which code each of them is."""
     parts = {"costs": _costs, "itself": _itself, "breaking": _breaking, "batch": _batch, "growth": _growth}
     about = found["environment"]
     machine = about.get("device") or f"{about['cpu']}, {about['cores']} cores"
@@ -24,7 +24,9 @@ def text(found: Mapping[str, Any]) -> str:
     lines = [f"# What the judge costs: {machine}, {', '.join(versions)}"]
     for name, part in parts.items():
         if name in found:
-            lines += ["", *part(found[name])]
+            title, *rest = part(found[name])
+            commit = found.get("commits", {}).get(name)
+            lines += ["", f"{title} (at {commit})" if commit else title, *rest]
     wrong = found.get("wrong", [])
     lines += ["", "Everything is as it must be." if not wrong else "Not as it must be: " + "; ".join(wrong)]
     return "\n".join(lines) + "\n"
