@@ -177,11 +177,18 @@ def run(x):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available() or not sanitizer.installed(), reason="needs compute-sanitizer")
 @pytest.mark.timeout(600)
-def test_a_read_past_the_end_that_changes_nothing_is_found(judge: Judge) -> None:
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_read_past_the_end_that_changes_nothing_is_found(judge: Judge, trusted: bool) -> None:
     s = TensorSpec("float32", (1000,), (1,), "cuda")
     sub = Subgraph((s,), (), (OpNode("aten.neg.default", (Ref(0),), (), s),), (1,))
     jobs = [
-        Job(sub, Candidate("k", READS_PAST.format(mask=mask), "triton_cuda"), sanitize=True, timeout_s=120.0)
+        Job(
+            sub,
+            Candidate("k", READS_PAST.format(mask=mask), "triton_cuda"),
+            sanitize=True,
+            trusted=trusted,
+            timeout_s=120.0,
+        )
         for mask in (", i < n", "")
     ]
     good, bad = judge.judge(jobs)
