@@ -18,6 +18,7 @@ from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from akg_dynamo.fusion.ops import OpKind, base_name, classify
+from akg_dynamo.fusion.symbols import has_known_layout
 
 aten = torch.ops.aten
 
@@ -27,7 +28,9 @@ _LEAST = 4
 def batch_products(graph: fx.Graph) -> None:
     """Rewrites `graph` in place: every stack of matrix products of slices of tensors."""
     for node in list(graph.nodes):
-        if node.target is not aten.stack.default or len(node.args[0]) < _LEAST or not _is_static(node):
+        if node.target is not aten.stack.default or not has_known_layout(node.meta["val"]):
+            continue
+        if len(node.args[0]) < _LEAST:
             continue
         expression = _Expression(len(node.args[0]))
         if expression.leads_to(list(node.args[0])) and expression.products:
@@ -104,10 +107,6 @@ def _form(node: fx.Node) -> tuple[object, ...]:
     return args, tuple(kwargs.items()), value.dtype, tuple(value.shape), value.stride()
 
 
-def _is_static(node: fx.Node) -> bool:
-    return all(isinstance(s, int) for s in (*node.meta["val"].shape, *node.meta["val"].stride()))
-
-
 def _replace(graph: fx.Graph, stack: fx.Node, expression: _Expression) -> None:
     before = stack.meta["val"]
     mode = detect_fake_mode([before])
@@ -122,7 +121,7 @@ def _replace(graph: fx.Graph, stack: fx.Node, expression: _Expression) -> None:
         values = dict(zip((*expression.shared, *expression.slices), tensors, strict=True))
         for row in expression.rows:
             args, kwargs = fx.map_arg((row[0].args, row[0].kwargs), lambda n: values[n])
-            values[row[0]] = row[0].target(*args, **kwargs)  # type: ignore[operator]
+            values[row[0]] = cast(Any, row[0].target)(*args, **kwargs)
         return values[result]
 
     def every(*tensors: torch.Tensor) -> torch.Tensor:

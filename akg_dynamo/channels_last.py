@@ -37,6 +37,7 @@ from akg_dynamo.cache.entry import Entry, Provenance, Worth
 from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.cache.store import Store
 from akg_dynamo.core.types import SplitReason, SplitReasonType, Timing
+from akg_dynamo.fusion.symbols import has_known_layout
 
 aten = torch.ops.aten
 
@@ -124,7 +125,7 @@ def _is_known(node: fx.Node, device: str) -> bool:
     for value in values if isinstance(values, tuple | list) else (values,):
         if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
             return False
-        if isinstance(value, torch.Tensor) and not all(isinstance(s, int) for s in (*value.shape, *value.stride())):
+        if isinstance(value, torch.Tensor) and not has_known_layout(value):
             return False
     if node.target not in _CONVOLUTIONS:
         return True

@@ -11,6 +11,8 @@ The addition then belongs to the kernel that reads the result: for a ConvNeXt it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import fx
 from torch._guards import detect_fake_mode
@@ -30,7 +32,7 @@ def bias_apart(gm: fx.GraphModule, *, device: str = "cuda") -> int:
         if node.target is not aten.convolution.default or node.args[2] is None:
             continue
         value = node.meta["val"]
-        if mode is None or value.device.type != device or not _is_read_by_a_kernel(node):
+        if mode is None or value.device.type != device or not read_by_kernels(node, any):
             continue
         bias = node.args[2]
         shape = [-1, *[1] * (value.dim() - 2)]
@@ -47,16 +49,9 @@ def bias_apart(gm: fx.GraphModule, *, device: str = "cuda") -> int:
     return changed
 
 
-def _is_read_by_a_kernel(node: fx.Node) -> bool:
-    todo, seen = list(node.users), set[fx.Node]()
-    while todo:
-        user = todo.pop()
-        if user in seen:
-            continue
-        seen.add(user)
-        kind = classify(user)
-        if kind in _READERS:
-            return True
-        if kind in _PASSED_ON:
-            todo += user.users
-    return False
+def read_by_kernels(node: fx.Node, which: Callable[[Iterable[bool]], bool]) -> bool:
+    """Whether any, or all (`which`), of what reads the value or a view of it can be in a kernel."""
+    return bool(node.users) and which(
+        (kind := classify(user)) in _READERS or (kind in _PASSED_ON and read_by_kernels(user, which))
+        for user in node.users
+    )

@@ -21,6 +21,7 @@ from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from akg_dynamo.fusion.ops import OpKind, classify
+from akg_dynamo.fusion.symbols import has_known_layout
 
 aten = torch.ops.aten
 
@@ -39,17 +40,13 @@ def narrow(gm: fx.GraphModule) -> None:
 
 def _is_large(node: fx.Node) -> bool:
     value = node.meta.get("val")
-    return value is not None and _is_static(value) and value.numel() * value.element_size() >= _LEAST_BYTES
-
-
-def _is_static(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in (*value.shape, *value.stride()))
+    return has_known_layout(value) and value.numel() * value.element_size() >= _LEAST_BYTES
 
 
 def _narrow(graph: fx.Graph, node: fx.Node, mode: FakeTensorMode) -> None:
     value = node.meta["val"]
     operands = {n: _unexpanded(n) for n in node.all_input_nodes}
-    if not all(_is_static(n.meta.get("val")) for n in operands.values()):
+    if not all(has_known_layout(n.meta.get("val")) for n in operands.values()):
         return
     with mode:
         small = _value_of(node, {n: source.meta["val"] for n, source in operands.items()})
@@ -84,7 +81,7 @@ def _reads_either(user: fx.Node, node: fx.Node, instead: torch.Tensor) -> bool:
     if kind not in (OpKind.POINTWISE, OpKind.NORM, OpKind.REDUCTION, OpKind.CAST):
         return False
     before = user.meta.get("val")
-    if before is None or not _is_static(before) or any("val" not in n.meta for n in user.all_input_nodes):
+    if not has_known_layout(before) or any("val" not in n.meta for n in user.all_input_nodes):
         return False
     after = _value_of(user, {n: instead if n is node else n.meta["val"] for n in user.all_input_nodes})
     return bool(after.stride() == before.stride() and after.dtype == before.dtype)

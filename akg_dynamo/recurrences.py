@@ -22,6 +22,7 @@ from torch import fx
 from torch._guards import detect_fake_mode
 
 from akg_dynamo.fusion.ops import OpKind, base_name, classify
+from akg_dynamo.fusion.symbols import has_known_layout
 from akg_dynamo.fusion.unrolled import LEAST_TRIPS, graph_loops
 
 aten = torch.ops.aten
@@ -41,7 +42,7 @@ def _as_view(node: fx.Node) -> None:
     """Makes the gradient of an only slice a view of it, where nothing but views is laid out otherwise for that."""
     grad, _, dim, _ = cast("tuple[fx.Node, Any, int, int]", node.args)
     mode = detect_fake_mode([node.meta["val"]])
-    if mode is None or not _is_static(node.meta["val"]):
+    if mode is None or not has_known_layout(node.meta["val"]):
         return
     with mode:
         values = {node: grad.meta["val"].unsqueeze(dim)}
@@ -61,13 +62,9 @@ def _stays(reader: fx.Node, values: dict[fx.Node, torch.Tensor]) -> bool:
         return False  # it may not be possible of another layout
     after = cast(Any, reader.target)(*args, **kwargs)
     if kind is not OpKind.VIEW:
-        return _is_static(before) and after.stride() == before.stride()
+        return has_known_layout(before) and after.stride() == before.stride()
     values[reader] = after
     return all(_stays(user, values) for user in reader.users)
-
-
-def _is_static(value: torch.Tensor) -> bool:
-    return all(isinstance(s, int) for s in (*value.shape, *value.stride()))
 
 
 def _is_one(size: object) -> bool:
@@ -101,7 +98,7 @@ def _added_to_nothing(graph: fx.Graph, first: fx.Node, second: fx.Node) -> fx.No
     terms = [n for n in second.args if isinstance(n, fx.Node)]
     alike = [k for k, n in enumerate(terms) if n.target is first.target and first not in n.all_input_nodes]
     mode = detect_fake_mode([value])
-    if len(alike) != 1 or mode is None or not _is_static(value) or not _is_static(other):
+    if len(alike) != 1 or mode is None or not has_known_layout(value) or not has_known_layout(other):
         return None
     if other.shape != value.shape or other.stride() != value.stride() or other.dtype is not value.dtype:
         return None
@@ -171,11 +168,11 @@ def _views_of_slice(node: fx.Node) -> list[fx.Node]:
     views: list[fx.Node] = []
     while node.op == "call_function" and classify(node) is OpKind.VIEW and len(node.all_input_nodes) == 1:
         views.insert(0, node)
-        if not isinstance(node.meta.get("val"), torch.Tensor) or not _is_static(node.meta["val"]):
+        if not has_known_layout(node.meta.get("val")):
             return []
         (node,) = node.all_input_nodes
         if views[0].target is aten.select.int:
-            return views if node.op == "call_function" and _is_static(node.meta["val"]) else []
+            return views if node.op == "call_function" and has_known_layout(node.meta["val"]) else []
     return []
 
 

@@ -31,6 +31,7 @@ from torch._guards import detect_fake_mode
 from torch.utils.checkpoint import CheckpointPolicy
 
 from akg_dynamo.fusion.ops import OpKind, classify
+from akg_dynamo.fusion.symbols import has_known_layout
 from akg_dynamo.fusion.unrolled import Before, GraphLoop, Pattern, Same, computable, graph_loops
 
 aten = torch.ops.aten
@@ -78,7 +79,7 @@ def _by_place(gradients: Sequence[fx.Node], total: fx.Node) -> list[fx.Node] | N
     """What is placed at 0, 1, 2 …, if there is one for each place along one dim."""
     value = total.meta["val"]
     dims = {g.args[2] for g in gradients}
-    if len(dims) != 1 or not _is_static(value) or not value.is_contiguous():
+    if len(dims) != 1 or not has_known_layout(value) or not value.is_contiguous():
         return None
     (dim,) = dims
     assert isinstance(dim, int)
@@ -93,12 +94,7 @@ def _by_place(gradients: Sequence[fx.Node], total: fx.Node) -> list[fx.Node] | N
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:
     value = node.meta.get("val")
-    return tuple(value.shape) if isinstance(value, torch.Tensor) and _is_static(value) else None
-
-
-def _is_static(value: Any) -> bool:
-    """Whether the sizes are known: comparing others would add a guard."""
-    return isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in (*value.shape, *value.stride()))
+    return tuple(value.shape) if has_known_layout(value) else None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -109,7 +105,7 @@ def compute_stacked(graph: fx.Graph) -> None:
     """Rewrites `graph` in place: stacks of one elementwise function of slices of tensors, and of what is stacked."""
     stacks: dict[tuple[Any, ...], fx.Node] = {}
     for node in list(graph.nodes):
-        if node.target is not aten.stack.default or not _is_static(node.meta["val"]):
+        if node.target is not aten.stack.default or not has_known_layout(node.meta["val"]):
             continue
         operands: list[Any] = list(node.args[0])
         dim = (node.args[1] if len(node.args) > 1 else 0) % node.meta["val"].dim()
@@ -249,7 +245,7 @@ def _reads_alike(reader: fx.Node, node: fx.Node, instead: torch.Tensor) -> bool:
         return False
     args, kwargs = fx.map_arg((reader.args, reader.kwargs), lambda n: instead if n is node else n.meta["val"])
     before, after = reader.meta["val"], cast(Any, reader.target)(*args, **kwargs)
-    return _is_static(before) and after.stride() == before.stride() and after.dtype is before.dtype
+    return has_known_layout(before) and after.stride() == before.stride() and after.dtype is before.dtype
 
 
 def _slice_of(graph: fx.Graph, node: fx.Node, dim: int, index: int) -> fx.Node:
@@ -320,7 +316,7 @@ class _Saved:
         after = all(number[u] > self.end for users in read.values() for u in users)
         if not read or mode is None or not after or not all(map(self._again, chains)):
             return
-        if not all(_is_static(n.meta["val"]) and n.meta["val"].is_contiguous() for n in read):
+        if not all(has_known_layout(n.meta["val"]) and n.meta["val"].is_contiguous() for n in read):
             return
         after_loop = self.nodes[self.end].next
         with self.graph.inserting_before(after_loop), mode:

@@ -80,16 +80,6 @@ def exact(model: nn.Module, inputs: tuple[torch.Tensor, ...], train: bool) -> tu
     return step(wide, wide, tuple(x.double() if x.is_floating_point() else x for x in inputs), train)()
 
 
-def nudged(model: nn.Module, inputs: tuple[torch.Tensor, ...], seed: int) -> tuple[torch.Tensor, ...]:
-    """A training step of eager, every parameter moved by a unit in the last place or not at all."""
-    moved = copy.deepcopy(model)
-    with torch.no_grad():
-        for p in moved.parameters():
-            generator = torch.Generator(p.device).manual_seed(seed)
-            p.mul_(1 + torch.finfo(p.dtype).eps * torch.randint(-1, 2, p.shape, generator=generator, device=p.device))
-    return step(moved, moved, inputs, True)()
-
-
 def difference(
     actual: tuple[torch.Tensor, ...],
     expected: tuple[torch.Tensor, ...],
@@ -98,10 +88,8 @@ def difference(
 ) -> str:
     """What is wrong with a contender's results, empty if nothing.
 
-    Where the input of a ReLU is zero but for rounding, the gradients before it jump, and one step of eager's says
-    little of how far they may be off. A gradient that errs more than eager's is compared with more steps of eager's
-    (`redrawn`), and is right if one of them errs as much. So it is for T5 in fp32 on an H200: of eight steps (four of
-    eager's, one of Inductor's, three of AKG's) three had such a jump, with up to 900 times the others' error.
+    A gradient that errs more than eager's is compared with more steps of eager's (`redrawn`: see `zoo.nudged`), and is
+    right if one of them errs as much.
     """
 
     def of(draw: tuple[torch.Tensor, ...], i: int) -> str:
@@ -182,8 +170,13 @@ def measure(name: str, setting: Setting, args: argparse.Namespace) -> dict[str, 
     for key, value in model.named_buffers():
         value.copy_(buffers[key])
     truth = exact(model, inputs, train)
-    redrawn = (lambda seed: nudged(model, inputs, seed)) if train else None
-    wrong = {who: found for who, r in results.items() if (found := difference(r, expected, truth, redrawn))}
+
+    def redrawn(seed: int) -> tuple[torch.Tensor, ...]:
+        moved = zoo.nudged(model, seed)
+        return step(moved, moved, inputs, train)()
+
+    further = redrawn if train else None
+    wrong = {who: found for who, r in results.items() if (found := difference(r, expected, truth, further))}
     reports = records.all()
     kernels, operators = sum(len(r.kernels) for r in reports), sum(r.operators for r in reports)
     fused = sum(len(k.nodes) for r in reports for k in r.kernels)

@@ -7,6 +7,7 @@ Each is wrapped to take tensors and return one tensor, in its own library's defa
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -231,6 +232,23 @@ def build(name: str, size: Size = "small", *, seed: int = 0) -> Entry:
     entry = _BUILDERS[name](size)
     entry.model.eval()
     return entry
+
+
+def nudged(model: nn.Module, seed: int) -> nn.Module:
+    """A copy with every parameter moved by a unit in the last place or not at all.
+
+    Where a ReLU's input is zero but for rounding, the gradients before it jump: one step of eager's says little of how
+    far they may be off on a model with millions of them. A few, each of a model that rounds to the same, say more.
+    """
+    moved = copy.deepcopy(model)
+    generators: dict[torch.device, torch.Generator] = {}
+    with torch.no_grad():
+        for p in moved.parameters():
+            if p.device not in generators:
+                generators[p.device] = torch.Generator(p.device).manual_seed(seed)
+            steps = torch.randint(-1, 2, p.shape, generator=generators[p.device], device=p.device)
+            p.mul_(1 + torch.finfo(p.dtype).eps * steps)
+    return moved
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import sympy  # type: ignore[import-untyped]
 import torch
@@ -72,6 +72,11 @@ def expression(size: object) -> sympy.Expr | int:
         return int(expr) if expr.is_Integer else expr
     assert isinstance(size, int)
     return int(size)
+
+
+def has_known_layout(value: object) -> TypeGuard[torch.Tensor]:
+    """Whether it is a tensor whose sizes and strides are numbers: comparing others would add a guard."""
+    return isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in (*value.shape, *value.stride()))
 
 
 def hint(size: object) -> int:

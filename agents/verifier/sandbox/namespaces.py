@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -56,7 +57,7 @@ def enter(without: tuple[str, ...] = ()) -> Surroundings:
     everything, network = NEW_NETWORK | _NEW_IPC | NEW_PROCESSES | NEW_MOUNTS, NEW_NETWORK | _NEW_IPC
     for flags in (everything, network):
         for user in (_NOTHING, NEW_USER):
-            failed = _tried(lambda flags=flags | user: _make(flags))  # type: ignore[misc]
+            failed = _tried(functools.partial(_make, flags | user))
             if not failed:
                 _unshare(flags | user)
                 return Surroundings(True, bool(flags & NEW_PROCESSES), bool(user), why_not, without)
