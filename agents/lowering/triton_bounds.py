@@ -7,7 +7,8 @@
 An access out of bounds is not carried out: it raises `OutOfBounds` in the kernel, and whatever the kernel's caller does
 with that, it is kept here. An argument is what its shape and strides span, not the storage that it was cut from. A
 kernel that is given an integer tensor may have addresses of its own making: then only what lies beside an argument is
-out of bounds.
+out of bounds, and even that is not where an address that the tensor holds lies between the two: allocators put tensors
+that a table names next to those that are arguments.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 
 _BESIDE_BYTES = 1 << 16
 _INTEGERS = (torch.int64, torch.uint64)
+_LOWEST_ADDRESS = 1 << 32  # of a 64-bit process's heap: what is below is an index or a count
 
 
 class OutOfBounds(Exception):
@@ -36,6 +38,7 @@ class Bounds:
         self._starts = np.zeros(0, np.uint64)
         self._ends = np.zeros(0, np.uint64)
         self._has_table = False
+        self._held = np.zeros(0, np.uint64)
 
     def launch(self, arguments: list[Any]) -> None:
         """A kernel begins, with these arguments."""
@@ -49,7 +52,9 @@ class Bounds:
                 merged.append([start, end])
         self._starts = np.array([s for s, _ in merged], np.uint64)
         self._ends = np.array([e for _, e in merged], np.uint64)
-        self._has_table = any(t.dtype in _INTEGERS for t in tensors)
+        tables = [t for t in tensors if t.dtype in _INTEGERS]
+        self._has_table = bool(tables)
+        self._held = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(_held_addresses, tables)]))
 
     def check(self, what: str, pointers: Any, mask: Any) -> None:
         """Raise `OutOfBounds` unless all these addresses are an argument's."""
@@ -66,7 +71,7 @@ class Bounds:
         at = np.maximum(at, 0)
         wrong = before | (addresses + n_bytes > self._ends[at])
         if self._has_table:
-            wrong &= self._beside(addresses, n_bytes)
+            wrong &= self._beside(addresses, n_bytes) & ~self._named(addresses, self._ends[at], before)
         if wrong.any():
             first = int(np.flatnonzero(wrong)[0])
             address = int(addresses[first])
@@ -80,6 +85,16 @@ class Bounds:
             low = np.uint64(max(0, int(start) - _BESIDE_BYTES))
             found |= (addresses + n_bytes > low) & (addresses < end + np.uint64(_BESIDE_BYTES))
         return found
+
+    def _named(self, addresses: Any, ends: Any, before: Any) -> Any:
+        """Which addresses lie at or after one that a table holds, nothing of an argument being between the two.
+
+        `ends` are those of the arguments that start before them; `before` says where none does.
+        """
+        if not len(self._held):
+            return np.zeros(addresses.shape, np.bool_)
+        at = np.searchsorted(self._held, addresses, side="right").astype(np.int64) - 1
+        return (at >= 0) & (before | (self._held[np.maximum(at, 0)] >= ends))
 
     def _distances(self, address: int, n_bytes: int) -> tuple[int, int]:
         """How far it is past the nearest end, and before the nearest start."""
@@ -106,6 +121,14 @@ def _tensors(arguments: list[Any]) -> Iterator[torch.Tensor]:
 
 def _span_bytes(t: torch.Tensor) -> int:
     return (1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))) * t.element_size()
+
+
+def _held_addresses(table: torch.Tensor) -> Any:
+    """The values of an integer tensor that can be addresses, as uint64 of shape (n,)."""
+    for dim, stride in enumerate(table.stride()):
+        table = table if stride else table.narrow(dim, 0, 1)  # a broadcast one can be larger than the memory
+    values = table.detach().cpu().numpy().reshape(-1).astype(np.uint64)
+    return values[values >= _LOWEST_ADDRESS]
 
 
 @contextmanager

@@ -105,7 +105,27 @@ def test_atomics(module: types.ModuleType) -> None:
     assert "updates 4 bytes, 0 past the end" in run(module, "added", torch.ones(13), y[:12], 13)
 
 
-def test_addresses_from_a_table_are_not_known(module: types.ModuleType) -> None:
-    x, y = torch.ones(12), torch.zeros(16)
-    assert run(module, "by_address", torch.tensor([x.data_ptr()]), y[:12], 12) == ""
-    assert "writes" in run(module, "by_address", torch.tensor([x.data_ptr()]), y[:8], 12)
+@pytest.mark.parametrize("x_at", [0, 32, 1000])  # before y in memory, just after it, far from it
+def test_addresses_from_a_table_are_not_known(module: types.ModuleType, x_at: int) -> None:
+    whole = torch.zeros(2000)
+    x, y = whole[x_at : x_at + 12].fill_(1), whole[16:28]
+    table = torch.tensor([x.data_ptr()])
+    assert run(module, "by_address", table, y, 12) == ""
+    assert torch.equal(x, y)
+    assert "writes 4 bytes, 0 past the end" in run(module, "by_address", table, y[:8], 12)
+
+
+def test_what_lies_beside_an_argument_needs_an_address_of_its_own(module: types.ModuleType) -> None:
+    y = torch.zeros(2000)[1000:1012]
+    before = run(module, "by_address", torch.tensor([y.data_ptr() - 48, 5000]), y, 12)
+    assert before == ""  # a table may name what the judge does not know
+    inside = torch.tensor([y.data_ptr() + 16])
+    assert "reads 4 bytes, 0 past the end" in run(module, "by_address", inside, y, 12)  # on from within an argument
+    indices = torch.arange(12)  # no addresses: they excuse nothing
+    assert "reads 8 bytes, 8 before the start" in run(module, "copy", indices, torch.zeros(12), 12, 12, -1)
+
+
+def test_a_broadcast_table_is_not_laid_out(module: types.ModuleType) -> None:
+    x, y = torch.ones(12), torch.zeros(12)
+    assert run(module, "by_address", torch.tensor([x.data_ptr()]).expand(1 << 40), y, 12) == ""
+    assert torch.equal(x, y)
