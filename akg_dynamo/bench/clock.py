@@ -85,19 +85,28 @@ def interleave(
     most: int = 101,
     timed: Callable[[Call, int], float] = wall,
     visit_s: float = 5e-4,
+    visiting: Callable[[str], None] = lambda name: None,
 ) -> Rounds:
     """Time the contenders for about `seconds` in all, in `least` to `most` rounds.
+
+    visiting: told whose turn it is, before that one's clock starts.
 
     A visit repeats the call for at least `visit_s`, so that the clock's own cost does not count. All make the same
     number of calls in a visit, so that what its first call pays (a cold cache, a sleeping thread) is shared out alike.
     """
-    for call in contenders.values():
+
+    def visit(name: str, calls: int) -> float:
+        visiting(name)
+        return timed(contenders[name], calls)
+
+    for name, call in contenders.items():
+        visiting(name)
         call()
-    once = max(timed(call, 2) for call in contenders.values())
+    once = max(visit(name, 2) for name in contenders)
     calls = max(1, math.ceil(visit_s / once))
     start = time.perf_counter()
-    for call in contenders.values():
-        timed(call, calls)
+    for name in contenders:
+        visit(name, calls)
     a_round = 2 * (time.perf_counter() - start)
     rounds = min(max(int(seconds / a_round), least), most)
     names = list(contenders)
@@ -107,7 +116,7 @@ def interleave(
         order = names[i % len(names) :] + names[: i % len(names)]
         spent = dict.fromkeys(names, 0.0)
         for name in (*order, *reversed(order)):
-            spent[name] += timed(contenders[name], calls)
+            spent[name] += visit(name, calls)
         for name in names:
             us[name].append(spent[name] / 2 * 1e6)
     return Rounds({name: tuple(values) for name, values in us.items()})

@@ -35,14 +35,27 @@ def find(folders: Iterable[Path], only: str = "*") -> list[Path]:
     found: list[Path] = []
     for folder in folders:
         if folder.is_file():
+            if folder.suffix != ".py":
+                raise UserError(
+                    f"{folder} is not a Python file (.py). Give KernelBench-format files, or folders of them."
+                )
             found.append(folder)
         elif folder.is_dir():
-            found += sorted(p for p in folder.rglob("*.py") if not p.name.startswith(("_", ".")))
+            inside = sorted(p for p in folder.rglob("*.py") if not p.name.startswith(("_", ".")))
+            if not inside:
+                raise UserError(
+                    f"{folder} has no problems: no Python file (.py) is in it or below, names that begin with _ or . "
+                    "aside. Give folders of KernelBench-format files."
+                )
+            found += inside
         else:
             raise UserError(f"{folder} is neither a file nor a folder. Give folders of KernelBench-format files.")
     chosen = [p for p in found if fnmatch.fnmatch(name_of(p), only)]
     if not chosen:
-        raise UserError(f"no problem matches {only!r} in {', '.join(map(str, folders))} ({len(found)} files there)")
+        raise UserError(
+            f"no problem matches --only {only!r} in {', '.join(map(str, folders))}. Give a pattern for the names of "
+            f"the {len(found)} there, such as {name_of(found[0])!r}."
+        )
     return chosen
 
 
@@ -59,7 +72,7 @@ def load(path: Path, device: torch.device, seed: int = 0) -> Problem:
     module = _module(path)
     for name in ("Model", "get_inputs", "get_init_inputs"):
         if not hasattr(module, name):
-            raise UserError(f"{path} has no {name}: a KernelBench problem defines Model, get_inputs, get_init_inputs")
+            raise UserError(f"{path} has no {name}. A KernelBench problem defines Model, get_inputs, get_init_inputs.")
     torch.manual_seed(seed)
     with torch.device(device):
         model = module.Model(*_moved(module.get_init_inputs(), device)).to(device)

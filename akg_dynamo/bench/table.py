@@ -44,6 +44,8 @@ def fast_p(rows: Sequence[Row], baseline: str) -> dict[float, float]:
     return found
 
 
+NO_PLOT = "a plot needs matplotlib: pip install 'akg-dynamo[bench]', or leave --plot out"
+
 HEADER = (
     "| problem | MB | eager us | Inductor us | AKG us | of the roof | AKG over eager | AKG over Inductor "
     "| call: eager, Inductor, AKG us | kernels | |\n|---|---:|---:|---:|---:|---:|---|---|---|---:|---|"
@@ -53,15 +55,20 @@ HEADER = (
 def line(row: Row, bandwidth: float) -> str:
     """The row of the Markdown table."""
     if row.error:
-        return f"| {row.name} | | | | | | | | | | {row.error} |"
+        return f"| {_cell(row.name)} | | | | | | | | | | {_cell(row.error)} |"
     rounds, calls = rounds_of(row), Rounds({k: tuple(v) for k, v in row.call_us.items()})
     us = [f"{rounds.median_us(n):,.1f}" if n in rounds.us else "" for n in ("eager", "inductor", "akg")]
     call = ", ".join(f"{calls.median_us(n):,.1f}" for n in ("eager", "inductor", "akg") if n in calls.us)
     share = roofline(row, bandwidth)
     wrong = "; ".join(f"{who} wrong: {what}" for who, what in row.wrong.items())
-    cells = [row.name, f"{row.bytes / 2**20:,.2f}", *us, f"{share:.2f}" if share is not None else ""]
-    cells += [str(ratio(row, "eager") or ""), str(ratio(row, "inductor") or ""), call, str(row.kernels), wrong]
+    cells = [_cell(row.name), f"{row.bytes / 2**20:,.2f}", *us, f"{share:.2f}" if share is not None else ""]
+    cells += [str(ratio(row, "eager") or ""), str(ratio(row, "inductor") or ""), call, str(row.kernels), _cell(wrong)]
     return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Anybody's text, so that it stays one cell."""
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise UserError("a plot needs matplotlib: pip install 'akg-dynamo[bench]', or leave --plot out") from error
+        raise UserError(NO_PLOT) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

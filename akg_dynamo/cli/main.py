@@ -253,27 +253,38 @@ def bench(
     gate: Gate = "profit",
     out: Annotated[Path | None, typer.Option(help="A folder for the raw times, the table and the plot.")] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw a plot as well (with --out; needs matplotlib).")] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(help="Seconds for each problem, after which it is killed and the next one runs; 0: no limit."),
+    ] = 900.0,
     json: AsJson = False,
 ) -> None:
-    """Time problems under eager, Inductor and AKG, interleaved. Exit code 1 when a value of AKG's is wrong."""
+    """Time problems under eager, Inductor and AKG, interleaved.
+
+    Exit code 1: AKG was wrong, raised, died or hung on a problem. 2: some problem could not be measured for another
+    reason. What was measured is printed, and with --out kept, in any case, also when it is interrupted.
+    """
     with command(json) as output:
         from akg_dynamo.cli import bench as steps
 
         _options(gate=gate)
-        if plot and out is None:
-            raise UserError("--plot needs --out FOLDER, where the plot is written")
-        request = steps.Request(tuple(folders), only, device, seconds, inductor, dynamic, gate, out, plot)
+        request = steps.Request(tuple(folders), only, device, seconds, inductor, dynamic, gate, out, plot, timeout)
         done = steps.measure(request, output)
 
         def show(console: Console) -> None:
-            for text in done.summary.lines():
+            for text in done.lines():
                 console.print(text, markup=False)
             for path in done.written:
                 console.print(f"Written: {path}", markup=False)
 
         output.result(done.as_json(), show)
-        if done.summary.right < done.summary.problems:
-            raise typer.Exit(NO)
+        for row in done.rows:
+            if row.error:
+                output.complain(f"{row.name}: {row.error}")
+        if done.trouble:
+            output.complain(done.trouble)
+        if done.exit_code:
+            raise typer.Exit(done.exit_code)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 0  done
 1  the answer is no: a kernel is wrong, the written file does not hold up, something is missing or damaged
 2  the command could not be carried out: bad input, no compiler, a folder that cannot be used
+130  interrupted, as by Ctrl-C
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from akg_dynamo.core.errors import AkgError, EnvironmentFault, JudgeError, UserE
 
 NO = 1
 CANNOT = 2
+INTERRUPTED = 130
 
 
 class Output:
@@ -37,6 +39,11 @@ class Output:
             print(json.dumps(data, indent=2, sort_keys=True))
         else:
             show(self.console)
+
+    def complain(self, text: str) -> None:
+        """Something is wrong, for people who read along; programs find it in the JSON."""
+        if not self.as_json:
+            self.progress.print(f"[red]error:[/red] {_escaped(text)}", soft_wrap=True)
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -61,7 +68,7 @@ def command(as_json: bool) -> Iterator[Output]:
         if as_json:
             print(json.dumps({"error": str(error), "kind": type(error).__name__}))
         else:
-            out.progress.print(f"[red]error:[/red] {_escaped(str(error))}", soft_wrap=True)
+            out.complain(str(error))
         raise typer.Exit(CANNOT if isinstance(error, UserError | EnvironmentFault | JudgeError) else NO) from error
 
 
