@@ -78,8 +78,15 @@ class _Work:
     candidate: Candidate | None = None
     right: Future[Verdict] | None = None
     others: Iterator[Candidate] = field(default_factory=lambda: iter(()))  # variants, written when they are asked for
-    seed: int = field(default_factory=lambda: int.from_bytes(os.urandom(4), "little"))  # one oracle for all of them
     spare: Future[list[_Building]] | None = None  # the variants that are being built
+
+    @property
+    def seed(self) -> int:
+        """Of what the judge draws: one oracle for all variants, and the same verdict whenever it is judged again.
+
+        Rules cannot have known it when they were written, so nobody is helped by its following from the subgraph.
+        """
+        return int(self.sub.digest[:8], 16)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def _run(how: str, cache: Path) -> subprocess.CompletedProcess[str]:
         env={"AKG_CACHE_DIR": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(cache)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

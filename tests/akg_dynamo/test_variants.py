@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,7 @@ class ScriptedJudge:
     fails: bool = False
     races_fail: bool = False
     asked: list[tuple[int, str]] = field(default_factory=list)
+    seeds: set[int] = field(default_factory=set)
 
     def warm(self, device: str) -> None:
         assert device == "cpu"
@@ -63,6 +65,7 @@ class ScriptedJudge:
             raise JudgeError("no judge today")
         tile = tile_in(job.candidate)
         self.asked.append((tile, "speed" if job.want_timing else "values"))
+        self.seeds.add(job.seed)
         done: Future[Verdict] = Future()
         ratio = self.speed[tile]
         timing = Timing(ratio, ratio * 0.99, ratio * 1.01, 10.0, 10.0 / ratio) if job.want_timing else None
@@ -99,6 +102,8 @@ def solve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Solve:
         return compiler.solve([SUB] * times, chosen)[SUB.digest]
 
     monkeypatch.setattr(compiler, "_designs", designs)
+    monkeypatch.setattr(compiler, "_BUILDING_S", 600.0)  # whichever were built in time is not what is tested
+    monkeypatch.setattr(compiler, "_TUNING_S", 600.0)
     return run
 
 
@@ -125,6 +130,15 @@ def test_the_first_guess_is_judged_once_when_it_is_the_best(solve: Solve) -> Non
     judge = ScriptedJudge({256: 2.0, 512: 2.01, 1024: 1.2})
     assert tile_of(solve(judge)) == 256, "a gain of half a percent is no reason to judge another"
     assert [a for a in judge.asked if a[1] == "values"] == [(256, "values")]
+
+
+def test_whoever_is_judged_again_is_judged_on_the_same_inputs(solve: Solve) -> None:
+    once, again = (ScriptedJudge(dict.fromkeys(TILES, 2.0)) for _ in range(2))
+    solve(once)
+    solve(again, numerics="eager")  # of which nothing is in the cache yet
+    assert once.asked == again.asked
+    assert once.seeds == again.seeds
+    assert len(once.seeds) == 1
 
 
 def test_the_fastest_that_is_right(solve: Solve) -> None:
@@ -154,14 +168,19 @@ def test_no_time_for_tuning(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> No
     assert judge.asked == [(256, "values"), (256, "speed")]
 
 
-def test_no_race_after_the_compile_budget(solve: Solve) -> None:
+def test_no_race_after_the_compile_budget(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
+    later_s = 0.0
+
     class Slow(ScriptedJudge):
         def submit(self, job: Job) -> Future[Verdict]:
-            time.sleep(0.3)
+            nonlocal later_s
+            later_s += 2000.0
             return super().submit(job)
 
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + later_s)
+    monkeypatch.setattr(compiler, "time", clock)
     judge = Slow({256: 1.5, 512: 2.0, 1024: 1.2})
-    assert tile_of(solve(judge, compile_budget_s=0.25)) == 256
+    assert tile_of(solve(judge, compile_budget_s=1000.0)) == 256
     assert judge.asked == [(256, "values"), (256, "speed")]
 
 
@@ -377,10 +396,16 @@ def test_what_is_not_built_in_time_is_left_out(idle_cores: None, solve: Solve, m
 
     def slow(candidate: Candidate, target: Target, objects: Path) -> None:
         if tile_in(candidate) == 512:
-            wanted.wait(60)
+            wanted.wait(600)
         build(candidate, target, objects)
 
+    def when_the_others_are_there(building: Collection[Future[None]], timeout_s: float | None) -> object:
+        while sum(not one.done() for one in building) > 1:  # however long the compiler takes
+            time.sleep(0.01)
+        return wait(building, timeout_s)
+
     monkeypatch.setattr(compiler, "_build", slow)
+    monkeypatch.setattr(compiler, "wait", when_the_others_are_there)
     monkeypatch.setattr(compiler, "_BUILDING_S", 4.0)
     judge = ScriptedJudge({256: 1.5, 512: 9.0, 1024: 1.7})
     try:

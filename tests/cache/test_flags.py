@@ -60,5 +60,5 @@ for change, then in pickle.loads(bytes.fromhex(sys.argv[1])):
 
 def test_flags_are_read_and_taken_over() -> None:
     command = [sys.executable, "-c", SCRIPT, pickle.dumps(CHANGES).hex()]
-    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()

@@ -50,7 +50,7 @@ def in_another_process(code: str, *args: object, **env: str) -> subprocess.Compl
         [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, **env},
         check=False,
     )
@@ -381,7 +381,7 @@ def test_many_processes_write_at_once(store: Store) -> None:
     running = [
         subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(store.folder), str(n)]) for n in range(4)
     ]
-    assert [p.wait(timeout=120) for p in running] == [0, 0, 0, 0]
+    assert [p.wait(timeout=300) for p in running] == [0, 0, 0, 0]
     assert len(store.ls()) == 101
     shared = store.get("shared")
     assert shared is not None

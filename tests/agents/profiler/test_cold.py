@@ -25,7 +25,7 @@ def test_what_was_flushed_is_read_from_memory() -> None:
             start = time.perf_counter()
             data.find(b"\x00")
             taken.append(time.perf_counter() - start)
-        return statistics.median(taken)
+        return min(taken)  # whatever else runs only makes it longer, flushed or not
 
     allowed = os.sched_getaffinity(0)
     try:

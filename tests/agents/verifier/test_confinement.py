@@ -25,6 +25,7 @@ from akg_dynamo.core.protection import Measure, Protection
 from akg_dynamo.core.types import Outcome, Trick, Verdict
 
 from .kernels import add_relu, job
+from .settling import eventually, settled
 
 MEASURES = {
     "secrets in the environment", "memory", "processor time", "large files", "writing files",
@@ -211,14 +212,15 @@ def test_what_a_builder_needs_works(judge: Judge) -> None:
 )
 def test_what_has_no_end_ends_as_a_verdict(judge: Judge, body: str, outcome: Outcome | None, text: str) -> None:
     judge.judge([job(add_relu(), RIGHT)])
-    before = _processes()
+    before = settled(_processes)
     top = "import os, time\nKEPT = []"
-    verdict = judge.judge([job(add_relu(), body, top=top, trusted=False, timeout_s=30.0)])[0]
+    timeout_s = 30.0 if outcome is None else 300.0  # filling a large machine's memory takes a while
+    verdict = judge.judge([job(add_relu(), body, top=top, trusted=False, timeout_s=timeout_s)])[0]
     assert verdict.outcome is not Outcome.RIGHT
     assert outcome is None or verdict.outcome is outcome, verdict
     assert text in verdict.detail
     assert judge.judge([job(add_relu(), RIGHT)])[0].outcome is Outcome.RIGHT
-    assert _processes() <= before
+    assert eventually(_processes, lambda now: now <= before) <= before
 
 
 @dataclass(frozen=True)
@@ -317,7 +319,7 @@ for attempt in (lambda: socket.socket(socket.AF_INET), lambda: open("/proc/sys/k
         continue
     raise AssertionError("it was allowed")
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -343,7 +345,7 @@ except PermissionError:
     sys.exit()
 sys.exit("it was allowed")
 """
-    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True, text=True)
     assert done.stdout.strip() == ("talks" if alone else "alone")
 
 
@@ -362,6 +364,7 @@ def test_a_host_that_lacks_something_judges_and_says_so(
 ) -> None:
     monkeypatch.setattr(judge_module, "_WITHOUT", lacks)
     with Judge(keep_warm=False) as one:
+        one.wait_ready()
         started = time.monotonic()
         leaves = "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True); " + RIGHT
         bodies = (RIGHT, leaves, DAEMON + RIGHT, RIGHT)
@@ -370,7 +373,7 @@ def test_a_host_that_lacks_something_judges_and_says_so(
         for verdict in (left, daemon):
             assert verdict.outcome is Outcome.REJECTED
             assert verdict.tricks == (Trick.THREADS,)
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 55, "it waited for what sleeps for 60 s"
         protection = right.protection
         assert {m.against for m in protection.measures} == MEASURES
         gaps = " ".join(m.gap for m in protection.measures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -13,20 +14,23 @@ from akg_dynamo.agents.verifier import Job, Judge
 from akg_dynamo.core.types import Outcome
 
 from .kernels import add_relu, candidate, job
+from .settling import settled
 
 RIGHT = "return (torch.relu(args[0] + args[1]),)"
 BREAKING = {
-    "hangs": ("while True: pass", {Outcome.TIMED_OUT}),
+    "hangs": ("while True: pass", 2.0, {Outcome.TIMED_OUT}),
     "forks without end": (
         "import os\nwhile True: os.fork()",
+        2.0,
         {Outcome.WRONG, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.REJECTED},
     ),
     "allocates without end": (
         "kept = []\nwhile True: kept.append(torch.ones(1 << 26))",
+        2.0,
         {Outcome.WRONG, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.REJECTED},
     ),
-    "segmentation fault": ("import ctypes; ctypes.string_at(0)", {Outcome.CRASHED}),
-    "exits": ("import os; os._exit(0)", {Outcome.CRASHED}),
+    "segmentation fault": ("import ctypes; ctypes.string_at(0)", 60.0, {Outcome.CRASHED}),
+    "exits": ("import os; os._exit(0)", 60.0, {Outcome.CRASHED}),
 }
 PHASES = {"spawn", "import", "values", "oracle", "timing"}
 
@@ -34,32 +38,45 @@ PHASES = {"spawn", "import", "values", "oracle", "timing"}
 def below(pid: int) -> Iterator[int]:
     """It and all processes below it."""
     yield pid
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as children:
-            for child in map(int, children.read().split()):
-                yield from below(child)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as children:
+                for child in map(int, children.read().split()):
+                    yield from below(child)
+
+
+def running(judge: Judge) -> dict[int, int]:
+    """How many files each of its processes has open."""
+    found = {}
+    for pid in below(judge.pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = len(os.listdir(f"/proc/{pid}/fd"))
+    return found
 
 
 def held(judge: Judge) -> tuple[int, int, int]:
-    """How many processes there are, how many files they have open, and their memory, shared pages by share."""
-    pids, memory = list(below(judge.pid)), 0
-    for pid in pids:
+    """How many processes there are, how many files they have open, and their memory, shared pages by share: not that
+    of files, which other programs share or not.
+    """
+    files, memory = settled(lambda: running(judge)), 0
+    for pid in files:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as lines:
-            memory += next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-    return len(pids), sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids), memory
+            sizes = {name: int(size) << 10 for name, size, *_ in (line.split() for line in lines) if name[-1] == ":"}
+        memory += sizes.get("Pss_Anon:", sizes["Pss:"])  # Linux before 5.4 does not tell the two apart
+    return len(files), sum(files.values()), memory
 
 
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize("name", BREAKING)
 def test_what_breaks_ends_in_its_time_and_the_next_one_is_judged(judge: Judge, name: str, trusted: bool) -> None:
-    body, outcomes = BREAKING[name]
+    body, timeout_s, outcomes = BREAKING[name]
     good = job(add_relu(), RIGHT)
     judge.judge([good])
     started = time.perf_counter()
-    broken, after = judge.judge([replace(job(add_relu(), body), trusted=trusted, timeout_s=2.0), good])
+    broken, after = judge.judge([replace(job(add_relu(), body), trusted=trusted, timeout_s=timeout_s), good])
     assert broken.outcome in outcomes, broken
     assert after.outcome is Outcome.RIGHT, after
-    assert time.perf_counter() - started < 12
+    assert time.perf_counter() - started < 30  # with time for a busy machine: each was given two seconds, or needs none
 
 
 def mixed(n: int, first: int) -> list[Job]:

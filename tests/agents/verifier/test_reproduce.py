@@ -22,7 +22,7 @@ def run(text: str, folder: Path) -> tuple[int, str]:
     path = folder / "reproduction.py"
     path.write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, path.name], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, path.name], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
     assert not done.stderr, done.stderr
     return done.returncode, done.stdout
@@ -112,4 +112,4 @@ def test_a_crash_can_be_reproduced(judge: Judge, tmp_path: Path) -> None:
     assert verdict.outcome is Outcome.CRASHED
     path = tmp_path / "reproduction.py"
     path.write_text(verdict.reproduction)
-    assert subprocess.run([sys.executable, path], check=False, timeout=100, capture_output=True).returncode < 0
+    assert subprocess.run([sys.executable, path], check=False, timeout=300, capture_output=True).returncode < 0

@@ -42,7 +42,7 @@ CHEATS = {
         "import time\nlast = 0.0",
         "global last\nnow = time.perf_counter(); slow, last = now - last > 0.002, now\n"
         "if not slow: return (torch.empty_like(args[0]),)\n" + RIGHT,
-        {Trick.DRIFTS},
+        {Trick.DRIFTS, Trick.REPLAYS},
     ),
     "later, in another thread": (
         "import queue, threading, time\n"
@@ -98,7 +98,7 @@ def test_calls_with_cold_caches_are_timed_if_that_is_asked_for(judge: Judge, tru
     (plain,) = judge.judge([asked])
     assert plain.timing is not None
     assert plain.timing.cold_ratio == 0
-    for seed in range(8):  # on a busy machine nothing is told apart
+    for seed in range(24):  # on a busy machine nothing is told apart
         (cold,) = judge.judge([replace(asked, want_cold=True, seed=seed)])
         assert cold.timing is not None, cold
         if cold.timing.cold_ratio:
