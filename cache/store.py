@@ -21,7 +21,6 @@ import sqlite3
 import stat
 import tempfile
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,11 +28,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from akg_dynamo.cache.entry import FORMAT, Entry, Worth, parse_outside, seal, to_json, unseal
+from akg_dynamo.cache.entry import FORMAT, Entry, parse_outside, seal, to_json, unseal
 from akg_dynamo.cache.flights import Flights
 from akg_dynamo.core import settings
 from akg_dynamo.core.errors import CacheError, UserError
-from akg_dynamo.core.types import Timing
 
 if TYPE_CHECKING:
     import diskcache
@@ -175,11 +173,6 @@ class Store:
 
         if not self._on_disk(write, False):
             self._memory[entry.key] = entry
-
-    def add_timing(self, key: str, device: str, timing: Timing) -> None:
-        """Records the *worth it* verdict of a device for the entry under `key`."""
-        worth = Worth(timing, time.time())
-        self._change(key, lambda entry: replace(entry, worth={**entry.worth, device: worth}))
 
     def quarantine(self, key: str, reason: str) -> None:
         """Marks the kernel under `key` as never to be run again."""

@@ -83,7 +83,7 @@ def test_a_folder_of_another_user_is_refused(store: Store, monkeypatch: pytest.M
 
 def test_timings_of_several_devices_are_kept(store: Store) -> None:
     store.put(entry())
-    store.add_timing(entry().key, "cpu b", LOSS)
+    store.put(entry(worth={"cpu b": Worth(LOSS, time.time())}))
     store.put(entry(worth={"cpu c": Worth(WIN, time.time())}))
     found = store.get(entry().key)
     assert found is not None
@@ -184,8 +184,7 @@ def test_an_unusable_folder_costs_one_warning(tmp_path: Path, kind: str, caplog:
     store = Store(unusable(tmp_path, kind))
     with caplog.at_level(logging.WARNING):
         assert store.get(entry().key) is None
-        store.put(entry())
-        store.add_timing(entry().key, "cpu b", LOSS)
+        store.put(entry(worth={"cpu b": Worth(LOSS, time.time())}))
         assert store.claim(entry().key) is not None
         with store.launching(entry().key):
             pass
@@ -369,13 +368,13 @@ def test_many_processes_write_at_once(store: Store) -> None:
     code = """
         import sys
         from pathlib import Path
-        from akg_dynamo.cache.entry import Entry
+        from akg_dynamo.cache.entry import Entry, Worth
         from akg_dynamo.cache.store import Store
         from akg_dynamo.core.types import Timing
         store = Store(Path(sys.argv[1]))
         for i in range(25):
             store.put(Entry(f"{sys.argv[2]}{i:060d}", "text"))
-            store.add_timing("shared", sys.argv[2], Timing(2, 2, 2, 2, 1))
+            store.put(Entry("shared", "text", worth={sys.argv[2]: Worth(Timing(2, 2, 2, 2, 1), 0.0)}))
         assert not store.trouble, store.trouble
     """
     running = [
