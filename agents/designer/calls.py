@@ -12,7 +12,7 @@ from akg_dynamo.agents.designer.prims import Number, Prim, as_stored, compute_dt
 from akg_dynamo.agents.designer.sizes import Poly, Size, parse_dim
 from akg_dynamo.agents.designer.values import V, value_of
 from akg_dynamo.agents.sketch.ast import DType
-from akg_dynamo.core.types import Arg, OpNode, Ref, SymInt, TensorSpec, TorchConst
+from akg_dynamo.core.types import Arg, OpNode, Ref, SymInt, TensorSpec
 
 Result: TypeAlias = "V | Sequence[V | None]"
 Rule: TypeAlias = "Callable[[Call], Result]"
@@ -200,10 +200,3 @@ def _joined(a: DType, b: DType) -> DType:
     if DType.U8 in (a, b) and DType.I8 in (a, b):
         return DType.I16
     return max(a, b, key=lambda d: d.size_bytes)
-
-
-def torch_dtype(arg: Any) -> DType | None:
-    """The compute dtype of a `dtype=` argument, which reaches a subgraph as source text."""
-    if isinstance(arg, TorchConst):
-        return compute_dtype(DType.from_torch_name(arg.text.removeprefix("torch.")))
-    return None

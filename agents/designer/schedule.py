@@ -58,7 +58,6 @@ class Schedule:
 
     nests: list[Nest]
     scratch: list[Storage]
-    red_storage: dict[Prim, Storage]
 
 
 class Scheduler:
@@ -87,7 +86,7 @@ class Scheduler:
             nests = self._form(self._all)
             for nest in nests:
                 self._finish(nest)
-            return Schedule(nests, self.scratch, self._red_storage)
+            return Schedule(nests, self.scratch)
 
     def _finish(self, nest: Nest) -> None:
         finish(nest, self.facts)

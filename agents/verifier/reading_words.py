@@ -206,8 +206,6 @@ _PLAIN = VIEWS | _words(
     # containers and strings have methods of these names
     "get index sort add pop copy count format split index update remove values keys items type"
 )
-FILLS = _words("copy_ zero_ fill_ set_ resize_ apply_ map_")
-"""Methods that write into a tensor without computing."""
 
 
 @cache
@@ -218,7 +216,3 @@ def computing_methods() -> frozenset[str]:
         for n in dir(torch.Tensor)
         if not n.startswith("_") and n not in _PLAIN and callable(getattr(torch.Tensor, n, None))
     )
-
-
-NARROWING = _words("half bfloat16")
-NARROW_TYPES = _words("torch.float16 torch.bfloat16 torch.half torch.float8_e4m3fn torch.float8_e5m2")

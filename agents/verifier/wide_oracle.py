@@ -13,12 +13,12 @@ are in eager.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch._decomp import decomposition_table
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from akg_dynamo.agents.verifier import double_double as dd
 from akg_dynamo.agents.verifier.double_double import Pair
@@ -451,8 +451,3 @@ def _addmm(c: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     found = _mm(a, b)
     scaled = found if alpha == 1 else _HANDLERS[aten.mul](found, alpha)
     return _HANDLERS[aten.add](scaled, c if beta == 1 else _HANDLERS[aten.mul](c, beta))
-
-
-def has_wide(tensors: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> bool:
-    """Whether any of them is a wide tensor."""
-    return any(isinstance(t, Wide) for t in tree_leaves((tensors, kwargs)))

@@ -32,7 +32,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Result = tuple[Sketch, dict[str, Array], dict[str, int]]
 
 FLOATS = tuple(d for d in DType if d.is_float)
-INTS = tuple(d for d in DType if d.is_int)
 RELATIVE = {DType.F64: 1e-11, DType.F32: 2e-5, DType.F16: 2e-2, DType.BF16: 1e-1}
 
 

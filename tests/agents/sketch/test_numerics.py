@@ -16,7 +16,6 @@ from akg_dynamo.agents.sketch.numerics import numpy_dtype
 from akg_dynamo.agents.sketch.ops import OPS, REDUCTIONS, SCANS, Rule
 
 FLOATS = [d for d in DType if d.is_float]
-INTS = [d for d in DType if d.is_int]
 ODD = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, -7.25, 1e-3, 40.0, -40.0, math.inf, -math.inf, math.nan]
 
 # Units in the last place between two right answers: torch's own transcendental functions are not correctly rounded.
