@@ -91,8 +91,8 @@ class Drawer:
             return self._floats(n, dtype, "normal", rng, device, 1).double().sort()[0].to(dtype)
         base = "normal" if kind in ("nan", "inf") else kind
         pool = self._pool(base, dtype, _SMALL_POOL if n <= 4096 else _POOL, device)
-        start = rng.randrange(len(pool))
-        whole = pool.roll(-start) if n > len(pool) // 2 else pool[min(start, len(pool) - n) :]
+        # A window that is cut off at the pool's end would be drawn again and again.
+        whole = pool.roll(-rng.randrange(len(pool))) if n > len(pool) // 2 else pool[rng.randrange(len(pool) - n + 1) :]
         flat = whole[:n].clone() if n <= len(whole) else whole.repeat(-(-n // len(whole)))[:n]
         if kind in ("nan", "inf") and n:
             # Not the largest finite values: whether a sum of those overflows is a matter of its order.

@@ -22,6 +22,7 @@ class ModelInputs:
 
     def __init__(self, call: ModelCall) -> None:
         self.call = call
+        self.state = frozenset(i for _, i in (*call.state, *call.made)) | {i for i, _ in call.constants}
         self._states: dict[int, dict[int, torch.Tensor]] = {}
         self._model: torch.nn.Module | None = None
 

@@ -19,11 +19,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from akg_dynamo.agents.verifier import degenerate, plan
+from akg_dynamo.agents.verifier import degenerate, luck, plan
 from akg_dynamo.agents.verifier.answers import check_answers, trick_of_error
 from akg_dynamo.agents.verifier.arena import Buffers, typed
 from akg_dynamo.agents.verifier.case import Case, check_form, check_untouched, same_bytes
-from akg_dynamo.agents.verifier.evaluate import is_float
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, beside, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_inputs import GIVEN, ModelInputs, storage_of
@@ -36,16 +35,10 @@ from akg_dynamo.agents.verifier.workers import Failed, Worker
 from akg_dynamo.core.types import Outcome, Subgraph, TensorSpec, Trick
 from akg_dynamo.fusion.reference import reference
 
-_BATCH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # by where the arena is
 _SMALL_BYTES = 1 << 18  # of a case that is compared on the host
 _LARGE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}  # of a case whose intermediates had better be freed early
 _MOST_TRIED_ELEMENTS = 1 << 24  # of a case whose indices are tried on the host
-_SECOND_LOOK = 10_000  # the number of its first case: other inputs than those that failed
 _OUT_OF_RANGE = 20_000
-_SECOND_LOOK_ELEMENTS = 1 << 22
-# The others are about exact values.
-_WITH_NEIGHBOURS = ("normal", "positive", "wide", "offset", "huge", "sorted", "constant", "low rank")
-_FEWEST_NEIGHBOURS = 4
 _REMEMBERED = 64  # outputs, to know again
 
 
@@ -105,9 +98,10 @@ class Values:
         arena = self.arena(group.sizes)
         private, offsets, described = [], [], []
         fixed = self.fixed(group, number, arena.device)
+        kept = self.model.state if self.model is not None else ()
         for i, spec in enumerate(self.sub.inputs):
             flat = fixed[i] if i in fixed else self.draw(i, group, rng, arena.device)
-            if neighbour and i not in fixed:
+            if neighbour and i not in kept:
                 flat = beside(flat, rng.getrandbits(48) + neighbour)
             n_bytes = flat.numel() * flat.element_size()
             offset = arena.reserve(n_bytes, flat.element_size() if group.misaligned else 0)
@@ -205,10 +199,10 @@ class Values:
         used = 0
         for g, group in enumerate(groups):
             contracts[g] = self.contract(group.slack)
-            per_case = self._case_bytes(group)
+            per_case = self.case_bytes(group)
             arena = self.arena(group.sizes)
             for number in range(group.seeds):
-                full = used + per_case > _BATCH_BYTES[arena.device.type]
+                full = used + per_case > luck.BATCH_BYTES[arena.device.type]
                 if batch and (full or batch[0][1].arena is not arena):
                     self.run(batch, contracts)
                     batch, used = [], 0
@@ -221,7 +215,7 @@ class Values:
             reason = contracts[g].finish()
             if reason is not None and self.truth.rule in (Rule.BOUNDED, Rule.STAGED):
                 again = not contracts[g].hopeless
-                second = self._second_look(group, contracts[g].culprit) if again else "far beyond any draw's luck"
+                second = luck.second_look(self, group, contracts[g].culprit) if again else "far beyond any draw's luck"
                 reason = f"{reason}; {second}" if second is not None else None
             if reason is not None:
                 self.suspect = self._again(group, contracts[g].culprit)
@@ -270,39 +264,12 @@ class Values:
             return
         contract = self.contract(case.group.slack)
         self.compare(case, wanted, [call], contract)
-        reason = contract.finish()
+        reason = luck.breaks_alone(self, case, contract)
         if reason is not None:
             raise Failed(Outcome.WRONG, f"while timed: {reason}")
 
-    def _second_look(self, group: plan.Group, culprit: int | None) -> str | None:
-        """What is wrong on fresh inputs, and again on neighbours of the worst case; None: the kernel is right."""
-        n = elements(self.sub, group.sizes)
-        seeds = max(group.seeds, min(plan.POOLED_SEEDS, 1 + _SECOND_LOOK_ELEMENTS // max(n, 1)))
-        fresh = [(_SECOND_LOOK + number, 0) for number in range(seeds)]
-        reason = ""
-        for relative in (False, True):
-            found = self._look(group, fresh, relative=relative)
-            if found is None:
-                return None
-            reason = reason or found
-        if culprit is None or group.kind not in _WITH_NEIGHBOURS or not any(map(is_float, self.sub.inputs)):
-            return f"on fresh inputs, {reason}"
-        most = max(_FEWEST_NEIGHBOURS, min(plan.POOLED_SEEDS, 2 * _SECOND_LOOK_ELEMENTS // max(n, 1)))
-        beside = self._look(group, [(culprit, neighbour) for neighbour in range(most + 1)], relative=False)
-        return None if beside is None else f"on fresh inputs, {reason}; on neighbours of that case, {beside}"
-
-    def _look(self, group: plan.Group, draws: Sequence[tuple[int, int]], *, relative: bool) -> str | None:
-        """What breaks the contract on these draws (the number of a case, and which neighbour of it)."""
-        contracts = {0: Contract(self.truth.rule, 0.0, group.slack, relative=relative)}
-        arena = self.arena(group.sizes)
-        at_once = max(1, _BATCH_BYTES[arena.device.type] // max(self._case_bytes(group), 1))
-        for start in range(0, len(draws), at_once):
-            arena.reset()
-            some = draws[start : start + at_once]
-            self.run([(0, self.lay_out(group, n, neighbour=neighbour)) for n, neighbour in some], contracts)
-        return contracts[0].finish()
-
-    def _case_bytes(self, group: plan.Group) -> int:
+    def case_bytes(self, group: plan.Group) -> int:
+        """What a case takes of the room for a batch."""
         return max(8 * elements(self.sub, group.sizes), storage_bytes(self.sub, group.sizes))
 
     def _rtol(self) -> float:

@@ -1,0 +1,209 @@
+"""No verdict depends on chance: right kernels are right by every seed, and wrong ones wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from akg_dynamo.agents.verifier import Job, degenerate, plan
+from akg_dynamo.agents.verifier.arena import Arena, typed
+from akg_dynamo.agents.verifier.behaviour import Behaviour
+from akg_dynamo.agents.verifier.inputs import Drawer
+from akg_dynamo.agents.verifier.values import Values
+from akg_dynamo.agents.verifier.worker import _store, dtype_of
+from akg_dynamo.agents.verifier.workers import Failed
+from akg_dynamo.core.types import Ref, Subgraph, Trick
+
+from .kernels import candidate, contiguous, op, single
+
+Run = Callable[..., torch.Tensor]
+SQUARE = contiguous("float32", 64, 64)
+DRAWER = Drawer()
+SEEDS = range(20)
+
+
+class InProcess:
+    """A worker whose candidate is a function of this process. `watched`: what it returns while it is watched."""
+
+    def __init__(self, run: Run, watched: Run | None = None) -> None:
+        self.function, self.watched = run, watched or run
+        self.arena = Arena.create()
+        self.alive = True
+
+    def send(self, message: dict[str, Any], blob: bytes = b"") -> None:
+        self.cases = message["cases"]
+
+    def answer(self, timeout_s: float) -> dict[str, Any]:
+        return {"answers": [[self._call(self.function, case, at) for at in case["outputs"]] for case in self.cases]}
+
+    def ask(self, message: dict[str, Any], timeout_s: float, blob: bytes = b"") -> dict[str, Any]:
+        assert message["op"] == "watched"
+        answer = self._call(self.watched, message["case"], message["case"]["outputs"][0])
+        return {**answer, "launches": 1, "computed": []}
+
+    def end(self) -> None:
+        self.alive = False
+
+    def _call(self, run: Run, case: dict[str, Any], places: list[list[int]]) -> dict[str, Any]:
+        tensors = []
+        for spec in case["inputs"]:
+            flat = typed(self.arena.bytes, spec["offset"], spec["elements"], dtype_of(spec["dtype"]))
+            tensors.append(flat.as_strided(spec["shape"], spec["stride"], flat.storage_offset()).clone())
+        return _store((run(*tensors),), places, self.arena.bytes)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def values(sub: Subgraph, seed: int, run: Run = torch.relu) -> Values:
+    job = Job(sub, candidate("pass"), seed=seed, trusted=False)
+    return Values(DRAWER, InProcess(run), job, plan.means(sub, "cpu", 1 << 30), [])  # type: ignore[arg-type]
+
+
+def behaviour(sub: Subgraph, seed: int, run: Run, watched: Callable[[str, int], Run] | None = None) -> Behaviour:
+    judged = values(sub, seed, run)
+
+    def start(watch: tuple[str, int] | None) -> tuple[Any, Values]:
+        worker: Any = InProcess(run, watched(*watch) if watched is not None and watch is not None else None)
+        return worker, judged.in_another(worker)
+
+    return Behaviour(judged.job, judged, start, lambda: pytest.fail("nothing is interpreted here"))
+
+
+def after_product(target: str) -> Subgraph:
+    """Of x @ y."""
+    product = op("aten.mm.default", SQUARE, Ref(0), Ref(1))
+    return Subgraph((SQUARE, SQUARE), (), (product, op(target, SQUARE, Ref(2))), (3,))
+
+
+def is_positive(n: int) -> Subgraph:
+    """Whether the sum of n numbers is."""
+    total = op("aten.sum.default", contiguous("float32"), Ref(0))
+    return Subgraph(
+        (contiguous("float32", n),), (), (total, op("aten.gt.Scalar", contiguous("bool"), Ref(1), 0.0)), (2,)
+    )
+
+
+def product_backwards(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """As accurate as x @ y, and rounded differently."""
+    return x.flip(1).contiguous() @ y.flip(0).contiguous()
+
+
+@pytest.mark.parametrize("n", [1000, 40_000, 500_000, 600_000])
+def test_no_two_draws_are_the_same(n: int) -> None:
+    drawn = [DRAWER._floats(n, torch.float32, "normal", random.Random(i), torch.device("cpu"), 1) for i in range(12)]
+    same = [(i, k) for i in range(12) for k in range(i) if torch.equal(drawn[i], drawn[k])]
+    assert same == []
+
+
+@pytest.mark.parametrize("n", [1, 64])
+def test_a_task_with_few_outcomes_is_not_degenerate(n: int) -> None:
+    for seed in SEEDS:
+        judged = values(is_positive(n), seed)
+        assert degenerate.passes_unseen(judged, plan.Group({}, "normal", 1, 16.0)) is None, seed
+
+
+def test_a_task_that_zeros_solve_is_degenerate() -> None:
+    scalar = contiguous("float32", 1)
+    centred = Subgraph(
+        (scalar,),
+        (),
+        (op("aten.mean.dim", scalar, Ref(0), (0,), True), op("aten.sub.Tensor", scalar, Ref(0), Ref(1))),
+        (2,),
+    )
+    assert degenerate.passes_unseen(values(centred, 0), plan.Group({}, "normal", 1, 16.0)) == "an output of zeros"
+
+
+SINGULAR: dict[str, tuple[Subgraph, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "reciprocal": (after_product("aten.reciprocal.default"), torch.reciprocal),
+    "tangent": (after_product("aten.tan.default"), torch.tan),
+    "logarithm": (
+        Subgraph(
+            (SQUARE, SQUARE),
+            (),
+            (
+                op("aten.mm.default", SQUARE, Ref(0), Ref(1)),
+                op("aten.abs.default", SQUARE, Ref(2)),
+                op("aten.log.default", SQUARE, Ref(3)),
+            ),
+            (4,),
+        ),
+        lambda product: product.abs().log(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_near_a_singularity_no_call_of_many_is_unlucky(name: str) -> None:
+    sub, function = SINGULAR[name]
+    for seed in range(3):
+        looked_at = behaviour(sub, seed, lambda x, y: function(product_backwards(x, y)))
+        looked_at._again()
+        looked_at._sealed()
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_near_a_singularity_who_drifts_is_still_seen(name: str) -> None:
+    sub, function = SINGULAR[name]
+    calls = 0
+
+    def drifts(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return function(product_backwards(x, y) if calls < 6 else (x.half() @ y.half()).float())
+
+    with pytest.raises(Failed, match="of one series") as failed:
+        behaviour(sub, 0, drifts)._again()
+    assert failed.value.tricks == (Trick.DRIFTS,)
+
+
+@pytest.mark.parametrize("kind", ["inf", "nan", "normal", "low rank"])
+def test_near_a_singularity_no_kind_of_inputs_is_unlucky(kind: str) -> None:
+    sub, function = SINGULAR["reciprocal"]
+    for seed in SEEDS:
+        judged = values(sub, seed, lambda x, y: function(product_backwards(x, y)))
+        judged.hold([plan.Group({}, kind, 1)])
+
+
+@pytest.mark.parametrize(
+    ("sub", "right"),
+    [
+        (is_positive(16), lambda x: x.sum() > 0),
+        (single("aten.argmax.default", contiguous("int64"), SQUARE), torch.argmax),
+    ],
+    ids=["bool", "index"],
+)
+def test_without_its_kernels_nothing_is_right_twice_by_chance(sub: Subgraph, right: Run) -> None:
+    nothing = torch.zeros((), dtype=getattr(torch, sub.output_specs[0].dtype))
+    for seed in SEEDS:
+        behaviour(sub, seed, right, lambda mode, key: lambda x: nothing)._without_kernels()
+        with pytest.raises(Failed, match="when its kernels do nothing"):
+            behaviour(sub, seed, right)._without_kernels()
+
+
+def enciphered(x: torch.Tensor, key: int) -> torch.Tensor:
+    return (x.contiguous().view(torch.uint8) ^ key).view(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("sub", "right"),
+    [
+        (is_positive(1), lambda x: x.sum() > 0),
+        (single("aten.gt.Scalar", contiguous("bool", 200), contiguous("float32", 200), extra=(0.0,)), lambda x: x > 0),
+        (single("aten.logical_not.default", contiguous("bool", 9), contiguous("bool", 9)), lambda x: x == 0),
+        (single("aten.argmax.default", contiguous("int64"), contiguous("float32", 8)), torch.argmax),
+    ],
+    ids=["sign", "signs", "bools", "index"],
+)
+def test_by_no_key_does_noise_leave_enough_to_compute_with(sub: Subgraph, right: Run) -> None:
+    for seed in SEEDS:
+        hides = behaviour(sub, seed, right, lambda mode, key: lambda x: right(enciphered(x, key)))
+        with pytest.raises(Failed, match="computes with its inputs"):
+            hides._sealed()
