@@ -23,7 +23,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +43,8 @@ _T = TypeVar("_T")
 OBJECTS = "objects"
 """The folder of what is built, in a store's."""
 GRAPHS = "graphs"
+_DB = "db"
+_FOLDERS = (OBJECTS, GRAPHS, "locks", "flights")
 SIZE_LIMIT_BYTES = 1 << 30
 _BUSY_S = 5.0
 
@@ -90,9 +92,9 @@ class Store:
                 if self.trouble:
                     raise CacheError(self.trouble)
                 _make_private(self.root)
-                for name in (OBJECTS, GRAPHS, "locks", "flights"):
+                for name in _FOLDERS:
                     _make_private(self.root / name)
-                db = _open_database(self.root / "db")
+                db = _open_database(self.root / _DB)
                 flights = Flights(self.root / "flights")
                 lost = flights.lost()
                 self._flights, self._db = flights, db
@@ -100,8 +102,11 @@ class Store:
                     self._update(db, key, lambda entry: replace(entry, quarantined="it took its process down"))
         return self._db
 
-    def _on_disk(self, what: Callable[[diskcache.Cache], _T], otherwise: _T) -> _T:
-        """Runs `what` on the database. The one place where a cache that fails is given up, with a warning, once."""
+    def _on_disk(self, what: Callable[[diskcache.Cache], _T], otherwise: _T, *, quietly: bool = False) -> _T:
+        """Runs `what` on the database. The one place where a cache that fails is given up, with a warning, once.
+
+        quietly: without the warning, as the caller says it.
+        """
         if self.trouble:
             return otherwise
         import diskcache
@@ -114,6 +119,8 @@ class Store:
             self.trouble = f"{self.folder} is kept locked by another process"
         except (OSError, sqlite3.Error) as error:
             self.trouble = f"{self.folder}: {error}"
+        if quietly:
+            return otherwise
         log.warning(
             "the kernel cache cannot be used, going on without it: %s. "
             "Free or repair the folder, run `akg cache clear`, or set AKG_CACHE_DIR to another one.",
@@ -123,7 +130,7 @@ class Store:
 
     def open_or_raise(self) -> None:
         """For those who cannot go on without: CacheError when the folder cannot be used."""
-        if not self._on_disk(lambda _: True, False):
+        if not self._on_disk(lambda _: True, False, quietly=True):
             raise CacheError(
                 f"the kernel cache cannot be used: {self.trouble}. Free or repair the folder, run `akg cache clear`, "
                 "or set AKG_CACHE_DIR to another one."
@@ -143,11 +150,11 @@ class Store:
     @property
     def is_new(self) -> bool:
         """Whether nobody has kept anything in this folder yet."""
-        return not (self.root / "db").exists()
+        return not os.path.exists(self.root / _DB)  # Path.exists raises for what can be no path
 
     def has_graph(self, name: str) -> bool:
         """Whether `add_graph` has been told of it."""
-        return (self.root / GRAPHS / name).exists()
+        return os.path.exists(self.root / GRAPHS / name)
 
     def add_graph(self, name: str) -> None:
         """Remembers that every kernel of that graph has been asked for."""
@@ -250,12 +257,11 @@ class Store:
         count = len(self.ls())
         self.close()
         self._memory.clear()
-        for root in [
-            self.root,
-            *self.folder.glob("v[0-9]*"),
-        ]:  # of older formats too; nothing else in the user's folder
-            if root.is_dir() and not root.is_symlink():
-                shutil.rmtree(root)
+        try:
+            for root in self.folder.glob("v[0-9]*"):  # of older formats too; nothing else in the user's folder
+                _remove_ours(root)
+        except OSError as error:
+            raise CacheError(f"{self.folder} cannot be cleared: {error.strerror or error}") from error
         self.trouble = ""
         return count
 
@@ -275,7 +281,12 @@ class Store:
 
     def size_bytes(self) -> int:
         """Everything under the folder's root."""
-        return sum(p.stat().st_size for p in self.root.rglob("*") if p.is_file())
+        total = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                with suppress(OSError):  # another process is using the cache
+                    total += os.stat(os.path.join(folder, name)).st_size
+        return total
 
     def export(self, path: Path, keys: list[str] | None = None) -> int:
         """Writes entries to one file (gzipped JSON). Returns how many."""
@@ -283,6 +294,8 @@ class Store:
             e for e in self.ls() if e.candidate is not None and not e.quarantined and (keys is None or e.key in keys)
         ]
         text = json.dumps({"akg_cache": FORMAT, "entries": [to_json(e) for e in entries]}, sort_keys=True)
+        if not path.name:
+            raise UserError(f"cannot write {path}: it is a folder. Give a file.")
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             scratch.write_bytes(gzip.compress(text.encode(), mtime=0))
@@ -344,6 +357,19 @@ def _make_private(folder: Path) -> None:
         raise CacheError(f"{folder} cannot be used: {error.strerror or error}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CacheError(f"{folder} is not writable")
+
+
+def _remove_ours(root: Path) -> None:
+    """What a store keeps there; the folder itself, which may be named by chance like ours, if nothing else is in it."""
+    if not root.is_dir() or root.is_symlink():
+        return
+    for part in (root / name for name in (_DB, *_FOLDERS)):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+    with suppress(OSError):
+        root.rmdir()
 
 
 def _open_database(folder: Path) -> diskcache.Cache:

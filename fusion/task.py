@@ -94,7 +94,7 @@ def _execute(source: str, where: str) -> ModuleType:
     try:
         code = compile(source, where, "exec")
     except (SyntaxError, ValueError) as e:
-        line = f":{e.lineno}" if isinstance(e, SyntaxError) else ""
+        line = f":{e.lineno}" if isinstance(e, SyntaxError) and e.lineno else ""
         raise TaskError(f"{where}{line}: {getattr(e, 'msg', None) or e}") from e
     name = f"akg_task_{abs(hash((where, source))):x}"
     module = ModuleType(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import faulthandler
 import gc
 import json
 import os
@@ -164,6 +165,7 @@ def main() -> None:
     """What `python -m` runs."""
     asked, channel, progress, parent = sys.argv[1:]
     # In a session of its own, no signal of a terminal ends it: it ends with who asks, also amid a problem that hangs.
+    faulthandler.enable()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         return

@@ -44,15 +44,19 @@ def require_compiler() -> str:
     with tempfile.TemporaryDirectory(prefix="akg-probe-") as folder:
         source = Path(folder) / "probe.cpp"
         source.write_text(_PROBE)
-        build = [path, *toolchain.FLAGS, str(source)]
+        build, built = [path, *toolchain.FLAGS, str(source)], source.with_suffix(".so")
         try:
             done = subprocess.run(
-                [*build, "-o", str(source.with_suffix(".so"))], capture_output=True, text=True, timeout=60, check=False
+                [*build, "-o", str(built)], capture_output=True, text=True, errors="replace", timeout=60, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ToolchainError(
                 f"the C++ compiler {path} cannot be run: {error}. Set CXX to one that works."
             ) from error
+        if done.returncode == 0 and not built.exists():
+            raise ToolchainError(
+                f"the C++ compiler {path} makes nothing of a small program. Set CXX to one that works."
+            )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise ToolchainError(
@@ -82,7 +86,9 @@ def examine() -> Health:
     missing: list[str] = []
     try:
         compiler = require_compiler()
-        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+        version = subprocess.run(
+            [compiler, "--version"], capture_output=True, text=True, errors="replace", check=False
+        ).stdout
         compiler = f"{compiler} ({version.splitlines()[0]})" if version else compiler
     except ToolchainError as error:
         compiler = "none that works"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import faulthandler
+import io
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,14 +171,14 @@ def explain(
             for row in rows:
                 table.add_row(str(row["op"]), str(row["uses"]), str(len(row["operators"])), str(row["known"]))  # type: ignore[arg-type]
             for note in in_vain:
-                console.print(f"without effect: {note}", markup=False)
+                console.print(f"without effect: {note}")
             console.print(table)
             console.print(f"\n{len(left)} of {len(planned.operators)} operators stay with torch:")
             for reason, count in counts:
-                console.print(f"  {count:5}  {reason}", markup=False)
+                console.print(f"  {count:5}  {reason}")
             if nodes:
                 for each in left:
-                    console.print(f"  {each['node']} ({each['target']}): {each['reason']}", markup=False)
+                    console.print(f"  {each['node']} ({each['target']}): {each['reason']}")
 
         found_out = {"subgraphs": rows, "left": left, "operators": len(planned.operators), "without_effect": in_vain}
         output.result(found_out, show)
@@ -209,8 +213,10 @@ def verify(
         _must_exist(kernel)
         from akg_dynamo.cli import verify as steps
 
+        if reproduce is not None and (reproduce.is_dir() or not reproduce.absolute().parent.is_dir()):
+            raise UserError(f"--reproduce {reproduce} cannot be written. Give a file in a folder that exists.")
         if dsl not in steps.DSLS:
-            raise OptionError(f"--dsl {dsl} is not known. Give one of {', '.join(steps.DSLS)}.")
+            raise OptionError(f"--dsl {dsl or repr(dsl)} is not known. Give one of {', '.join(steps.DSLS)}.")
         options = _options(numerics=numerics, rtol=rtol)
         request = steps.Request(
             task,
@@ -229,12 +235,16 @@ def verify(
 
         def show(console: Console) -> None:
             for line in found.lines():
-                console.print(line, markup=False)
+                console.print(line)
 
         output.result(found.as_json(), show)
         if reproduce is not None and found.verdict.reproduction:
-            reproduce.write_text(found.verdict.reproduction, encoding="utf-8")
-            output.progress.print(f"{reproduce} shows it: it needs torch and nothing of AKG.", markup=False)
+            try:
+                reproduce.write_text(found.verdict.reproduction, encoding="utf-8")
+            except OSError as error:
+                output.complain(f"--reproduce {reproduce} cannot be written: {error.strerror}.")
+            else:
+                output.progress.print(f"{reproduce} shows it: it needs torch and nothing of AKG.")
         if not found.right:
             raise typer.Exit(NO if found.comparable else CANNOT)
 
@@ -273,9 +283,9 @@ def bench(
 
         def show(console: Console) -> None:
             for text in done.lines():
-                console.print(text, markup=False)
+                console.print(text)
             for path in done.written:
-                console.print(f"Written: {path}", markup=False)
+                console.print(f"Written: {path}")
 
         output.result(done.as_json(), show)
         for row in done.rows:
@@ -300,19 +310,19 @@ def doctor(json: AsJson = False) -> None:
             table = Table(show_header=False, box=None)
             for name, value in health.facts.items():
                 table.add_row(name, value)
-            console.print(table, markup=False)
+            console.print(table)
             for device, protection in health.kept_from.items():
-                console.print(f"\nwhat keeps a candidate that nobody trusts ({device}) from:", markup=False)
+                console.print(f"\nwhat keeps a candidate that nobody trusts ({device}) from:")
                 measures = Table(show_header=False, box=None)
                 for measure in protection.measures:
                     measures.add_row(measure.against, str(measure))
-                console.print(measures, markup=False)
+                console.print(measures)
                 spared = [f"{m.against} ({m.gap})" for m in health.by_rules_kept_from[device].missing]
-                console.print(f"and a kernel by rules, but for: {'; '.join(spared) or 'nothing'}", markup=False)
+                console.print(f"and a kernel by rules, but for: {'; '.join(spared) or 'nothing'}")
             for problem in health.missing:
-                console.print(f"missing: {problem}", markup=False)
+                console.print(f"missing: {problem}")
             for name, why in health.optional.items():
-                console.print(f"not installed: {name} (only for {why})", markup=False)
+                console.print(f"not installed: {name} (only for {why})")
 
         output.result(dataclasses.asdict(health), show)
         if health.missing:
@@ -333,7 +343,7 @@ def _store() -> Any:
 
 
 def _one(store: Any, name: str) -> Any:
-    found = store.find(name)
+    found = store.find(name) if name else []
     if not found:
         raise CacheError(
             f"no entry's key starts with {name!r} and none is for an operation of that name: see akg cache ls."
@@ -381,7 +391,7 @@ def cache_ls(json: AsJson = False) -> None:
                     f"{ratio:.2f}" if isinstance(ratio, float) else "-", str(row["reason"]),
                 )  # fmt: skip
             console.print(table)
-            console.print(f"{len(rows)} entries, {store.size_bytes() / 1e6:.1f} MB in {store.folder}", markup=False)
+            console.print(f"{len(rows)} entries, {store.size_bytes() / 1e6:.1f} MB in {store.folder}")
 
         output.result({"folder": str(store.folder), "entries": rows}, show)
 
@@ -398,14 +408,14 @@ def cache_show(
 
         def show(console: Console) -> None:
             for key, value in _summary(entry).items():
-                console.print(f"{key}: {value}", markup=False)
+                console.print(f"{key}: {value}")
             for device, worth in entry.worth.items():
                 t = worth.timing
-                console.print(f"on {device}: {t.ratio:.2f} x eager ({t.low:.2f} to {t.high:.2f})", markup=False)
+                console.print(f"on {device}: {t.ratio:.2f} x eager ({t.low:.2f} to {t.high:.2f})")
             if entry.right is not None:
-                console.print(f"{entry.right.outcome.value}; checked: {'; '.join(entry.right.checked)}", markup=False)
+                console.print(f"{entry.right.outcome.value}; checked: {'; '.join(entry.right.checked)}")
             if entry.candidate is not None:
-                console.print(f"\n{entry.candidate.source}", markup=False)
+                console.print(f"\n{entry.candidate.source}")
 
         output.result(to_json(entry), show)
 
@@ -433,9 +443,7 @@ def cache_check(json: AsJson = False) -> None:
     """Look for damage; damaged entries are dropped. Exit code 1 when there was any."""
     with command(json) as output:
         problems = _store().check()
-        output.result(
-            {"problems": problems}, lambda console: console.print("\n".join(problems) or "sound", markup=False)
-        )
+        output.result({"problems": problems}, lambda console: console.print("\n".join(problems) or "sound"))
         if problems:
             raise typer.Exit(NO)
 
@@ -460,13 +468,24 @@ def cache_import(
         )
 
 
+def _ready() -> None:
+    """A model's file that crashes the process is named, and text that a terminal cannot show is no crash."""
+    with contextlib.suppress(OSError, ValueError):  # no standard error to write to
+        faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Entry point of ``akg``."""
+    _ready()
     app()
 
 
 def optimize_main() -> None:
     """Entry point of ``akg-optimize``."""
+    _ready()
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command()(optimize)
     single()

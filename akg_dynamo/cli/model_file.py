@@ -20,7 +20,9 @@ _DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64,
     "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8, "bool": torch.bool,
 }  # fmt: skip
-_SPEC = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<dims>[\d,\s]*)\](?:<(?P<below>\d+))?")
+_SPEC = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<dims>(\s*\d+\s*(,\s*\d+\s*)*)?)\](?:<(?P<below>\d+))?", re.ASCII)
+
+_SIZE_BITS = 63  # of an int64_t, but for its sign
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,37 @@ def parse_spec(text: str) -> torch.Tensor:
         )
     dtype = _DTYPES[match["dtype"]]
     shape = [int(d) for d in match["dims"].split(",") if d.strip()]
-    if dtype.is_floating_point:
-        return torch.randn(shape).to(dtype)
-    return torch.randint(0, int(match["below"] or 2), shape).to(dtype)
+    most = 0 if dtype.is_floating_point else 2 if dtype == torch.bool else torch.iinfo(dtype).max
+    below = int(match["below"] or 2)
+    if match["below"] is not None and not 0 < below <= most:
+        raise TaskError(
+            f"--input {text!r}: there are no {match['dtype']} from 0 to below {below}."
+            if most
+            else f"--input {text!r}: only integers can be asked to be below something."
+        )
+    if any(size.bit_length() > _SIZE_BITS for size in shape):
+        raise TaskError(f"--input {text!r}: no size is that large. Give smaller sizes.")
+    try:
+        return (torch.randint(0, below, shape) if most else torch.randn(shape)).to(dtype)
+    except RuntimeError as error:
+        raise TaskError(f"--input {text!r} cannot be made: {_first_line(error)} Give smaller sizes.") from error
 
 
 def check_device(device: str | None) -> None:
     """Raises TaskError for a device that this machine does not have."""
     try:
-        torch.empty(0, device=device)
+        meta = torch.empty(0, device=device).is_meta
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        reason = str(error).partition("\n")[0]
-        raise TaskError(f"--device {device} cannot be used here: {reason}. Give cpu, cuda or cuda:N.") from error
+        raise TaskError(
+            f"--device {device or repr(device)} cannot be used here: {_first_line(error)} Give cpu, cuda or cuda:N."
+        ) from error
+    if meta:
+        raise TaskError("--device meta cannot be used: there are no values on it. Give cpu, cuda or cuda:N.")
+
+
+def _first_line(error: BaseException) -> str:
+    """What torch says first, as a sentence: what follows is of its own parts."""
+    return f"{str(error).partition(chr(10))[0].partition('. ')[0].rstrip('. ')}."
 
 
 def _execute(path: Path) -> ModuleType:
@@ -200,4 +221,4 @@ def _where(error: BaseException, path: Path) -> str:
     """The exception in one line, with the line of the user's file that led to it."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
     place = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{place}"
+    return f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.') or 'no message'}{place}"

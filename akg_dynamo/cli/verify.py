@@ -17,7 +17,7 @@ import torch
 
 from akg_dynamo.agents.verifier import Judge, kernelbench, reading
 from akg_dynamo.cli.model_file import check_device
-from akg_dynamo.cli.standalone import brought
+from akg_dynamo.cli.standalone import brought, tensors_of
 from akg_dynamo.core.errors import KernelFileError, TaskError
 from akg_dynamo.core.types import Outcome, Verdict
 from akg_dynamo.fusion.task import Task, read_task
@@ -148,11 +148,15 @@ def _task(request: Request) -> Task:
     check_device(request.device)
     try:
         task = read_task(request.task)
-        if request.device is None:
-            return task
-        return replace(task, cases=tuple(tuple(brought(case, request.device)) for case in task.cases))
     except SystemExit as error:
         raise TaskError(f"{request.task} ends the process when it is run. A task only defines its Model.") from error
+    if request.device is not None:
+        task = replace(task, cases=tuple(tuple(brought(case, request.device)) for case in task.cases))
+    if any(t.is_meta for t in tensors_of(list(task.cases))):
+        raise TaskError(
+            f"{request.task} puts inputs on the device meta, where there are no values. Choose with --device."
+        )
+    return task
 
 
 def _read(path: Path) -> str:
@@ -167,7 +171,7 @@ def _check_kernel(path: Path, source: str, task: Task) -> None:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
-        line = f" line {error.lineno}:" if isinstance(error, SyntaxError) else ""
+        line = f" line {error.lineno}:" if isinstance(error, SyntaxError) and error.lineno else ""
         raise KernelFileError(f"{path}:{line} {getattr(error, 'msg', None) or error}") from error
     new = next((n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == "ModelNew"), None)
     if new is None:

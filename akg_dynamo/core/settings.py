@@ -16,7 +16,7 @@ def cache_dir() -> Path:
     """The cache folder; it need not exist."""
     chosen = os.environ.get("AKG_CACHE_DIR", "")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # unlike Path.expanduser, leaves a user that is not known
     import platformdirs  # 2 ms that a caller with its own folder does not pay
 
     return Path(platformdirs.user_cache_dir("akg-dynamo", appauthor=False))

@@ -233,6 +233,39 @@ def test_clear_repairs_a_garbage_folder(tmp_path: Path) -> None:
     assert (folder / "mine.txt").exists()
 
 
+def test_clear_leaves_what_is_not_the_caches_own(tmp_path: Path) -> None:
+    """A folder may be named like one of the cache's by chance."""
+    store = Store(tmp_path)
+    store.put(entry())
+    for name in ("v1/notes.txt", "v2/api/index.html", "v2.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("the user's own")
+    older = Store(tmp_path)
+    older.root = tmp_path / "v0"
+    older.put(entry())
+    older.close()
+    assert store.clear() == 1
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert files == ["v1/notes.txt", "v2.txt", "v2/api/index.html"]
+    assert not (tmp_path / "v0").exists()
+
+
+def test_a_name_that_can_be_no_folder_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path / ("x" * 300))
+    assert store.is_new
+    assert not store.has_graph("graph")
+    assert store.get(entry().key) is None
+    store.put(entry())
+    assert store.size_bytes() == 0
+    assert store.check() == [store.trouble]
+    assert len(caplog.records) == 1
+
+
+def test_a_user_who_is_not_known_is_part_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AKG_CACHE_DIR", "~nobody-of-that-name/cache")
+    assert Store().folder == Path("~nobody-of-that-name/cache")
+
+
 def test_one_generator_among_processes(store: Store) -> None:
     code = """
         import sys

@@ -9,6 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from akg_dynamo.cache.entry import Entry
+from akg_dynamo.cache.store import Store
+from akg_dynamo.cli import host
+from akg_dynamo.cli.main import app
+from akg_dynamo.core.errors import ToolchainError
 
 GOOD = """
 import torch
@@ -166,6 +173,57 @@ def test_cache_commands_on_an_unusable_folder(tmp_path: Path, command: list[str]
     assert "Traceback" not in done.stderr
 
 
+def test_a_compiler_that_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "true")
+    with pytest.raises(ToolchainError, match=r"makes nothing of a small program\. Set CXX"):
+        host.require_compiler()
+
+
+@pytest.mark.parametrize("name", [".", "absent/shows.py"])
+def test_a_reproduction_that_cannot_be_written_is_no_judgement_lost(tmp_path: Path, name: str) -> None:
+    (tmp_path / "task.py").write_text(GOOD)
+    (tmp_path / "kernel.py").write_text(GOOD.replace("class Model", "class ModelNew"))
+    arguments = ["verify", tmp_path / "task.py", tmp_path / "kernel.py", "--reproduce", tmp_path / name]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 2
+    assert f"--reproduce {tmp_path / name} cannot be written. Give a file" in done.stderr
+    assert not done.stdout
+
+
+def test_a_task_without_values_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(GOOD.replace("torch.randn(4, 8)", "torch.empty(4, 8, device='meta')"))
+    (tmp_path / "kernel.py").write_text(GOOD.replace("class Model", "class ModelNew"))
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "task.py"), str(tmp_path / "kernel.py")])
+    assert done.exit_code == 2
+    assert "task.py puts inputs on the device meta, where there are no values" in done.stderr
+
+
+def test_null_bytes_have_no_line(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "null.py").write_text("x = 1\0\n")
+    for names in (("null.py", "good.py"), ("good.py", "null.py")):
+        done = CliRunner().invoke(app, ["verify", *(str(tmp_path / n) for n in names)])
+        assert done.exit_code == 2
+        assert "null.py: source code string cannot contain null bytes" in done.stderr
+
+
+def test_an_empty_name_is_no_entry() -> None:
+    store = Store()
+    store.put(Entry("0" * 64, "text"))
+    for command in ("show", "clear"):
+        done = CliRunner().invoke(app, ["cache", command, ""])
+        assert done.exit_code == 2
+        assert "no entry's key starts with ''" in done.stderr
+    assert store.get("0" * 64) is not None
+    assert store.clear(["0" * 64]) == 1
+
+
+def test_an_export_to_no_file_is_refused() -> None:
+    done = CliRunner().invoke(app, ["cache", "export", ""])
+    assert done.exit_code == 2
+    assert "it is a folder. Give a file" in done.stderr
+
+
 def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
     done = akg("doctor", "--json", PATH=str(tmp_path), CXX="", AKG_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 1
@@ -175,3 +233,41 @@ def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
     assert "C++ compiler" in well.stdout
     assert "what keeps a candidate that nobody trusts (cpu) from:" in well.stdout
     assert "and a kernel by rules, but for: processes without end" in well.stdout
+
+
+def test_what_a_file_prints_is_no_part_of_the_json(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("print('{}')\n" + GOOD)
+    done = CliRunner().invoke(app, ["explain", str(tmp_path / "model.py"), "--json"])
+    assert json.loads(done.stdout)["operators"] == 2
+    assert "{}" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["[", "[/b]", "[red]", ":smile:"])
+def test_names_are_no_markup(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AKG_CACHE_DIR", str(tmp_path / f"x{name}"))
+    done = CliRunner().invoke(app, ["cache", "ls"])
+    assert done.exit_code == 0
+    assert f"{tmp_path}/x{name}" in "".join(done.stdout.splitlines())
+    done = CliRunner().invoke(app, ["explain", str(tmp_path / f"x{name}.py")])
+    assert done.exit_code == 2
+    assert f"{tmp_path}/x{name}.py is not a file" in done.stderr
+
+
+def test_a_name_that_is_no_text_is_no_crash(tmp_path: Path) -> None:
+    done = akg("explain", os.fsdecode(os.fsencode(tmp_path) + b"/x\xff.py"))
+    assert done.returncode == 2
+    assert r"x\udcff.py is not a file" in said(done)
+
+
+def test_a_file_that_crashes_the_process_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import ctypes\nctypes.string_at(0)\n")
+    done = akg("explain", tmp_path / "model.py")
+    assert done.returncode < 0
+    assert f'File "{tmp_path / "model.py"}", line 2' in done.stderr
+
+
+def test_a_cache_that_cannot_be_used_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = akg("cache", "ls", AKG_CACHE_DIR=str(tmp_path / "file"))
+    assert said(done).count("cannot be used: ") == 2  # the cache cannot be used: the folder cannot
+    assert "WARNING" not in done.stderr
