@@ -99,7 +99,7 @@ def _alive(pid: int) -> bool:
 
 
 def _wait(until: Callable[[], bool]) -> None:
-    late = time.monotonic() + 120
+    late = time.monotonic() + 600  # of a busy machine
     while not until():
         assert time.monotonic() < late
         time.sleep(0.05)
@@ -145,19 +145,20 @@ def test_a_problem_that_hangs_costs_one_row(tmp_path: Path, monkeypatch: pytest.
         path.write_text(_HANG.format(there=str(there)) + path.read_text() + module)
         paths.append(path)
     paths.append(_source(tmp_path / "p", "raises", "raise ValueError('not today')"))
-    left: list[int] = []
+    gone: list[int] = []
 
     def done(row: Row) -> None:
         if there.exists():
-            left.extend(pid for pid in map(int, there.read_text().split()) if _alive(pid))
+            gone.extend(map(int, there.read_text().split()))
             there.unlink()
+            _wait(lambda: not any(map(_alive, gone)))  # a killed process takes a moment to end
 
     rows = run.run(paths, [Job("cpu", 0.05, inductor=True)], done, timeout_s=5e5)
     assert [r.error for r in rows[:-1]] == [
         f"hung: {w} when 500000 s were over (--timeout); it was killed" for w in _HANGS
     ]
     assert "not today" in rows[-1].error
-    assert not left
+    assert len(gone) == 2 * len(_HANGS)
 
 
 def test_problems_of_a_device_share_a_process_until_it_is_killed(
@@ -199,7 +200,7 @@ def test_what_was_measured_is_kept_whatever_ends_the_run(tmp_path: Path, number:
         _wait(lambda: not _alive(worker))
         if number == signal.SIGKILL:
             os.kill(child, signal.SIGKILL)  # nobody was left to do it
-        said, complaints = running.communicate(timeout=120)
+        said, complaints = running.communicate(timeout=600)
     assert "p/a_raises" in said
     assert "p/c_raises" not in said
     if number == signal.SIGKILL:
@@ -207,7 +208,7 @@ def test_what_was_measured_is_kept_whatever_ends_the_run(tmp_path: Path, number:
         assert [r["name"] for r in kept] == ["p/a_raises"]
         return
     assert running.returncode == 130
-    assert not _alive(child)
+    _wait(lambda: not _alive(child))
     assert "cut short, 2 of 3 problems were not measured: interrupted" in said
     assert "Traceback" not in complaints
     raw = json.loads(next(out.glob("*.json")).read_text())
