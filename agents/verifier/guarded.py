@@ -1,8 +1,9 @@
 """Guard zones around the memory a candidate allocates itself: its outputs, and its scratch memory.
 
 While it runs, the functions of torch that hand out uninitialised memory give it pieces of larger blocks filled with
-0xFF bytes. On a device that is the only way to see a write past an end: there, nothing crashes as long as the address
-belongs to the process. A candidate that allocates in another way merely goes unguarded.
+0xFF bytes: NaN, or -1. A second call on the same inputs is given others: so it shows, too, who leaves or writes there
+what was there before. On a device that is the only way to see a write past an end: there, nothing crashes as long as
+the address belongs to the process. A candidate that allocates in another way merely goes unguarded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch._C._dynamo import guards
 from akg_dynamo.agents.verifier.shapes import storage_elements
 
 ZONE_BYTES = 4096
+FILLS = (0xFF, 0xA5)
+"""What fresh memory and the zones hold: in a first call, and in a second one on the same inputs."""
 _NAMES = (
     (torch, "empty"),
     (torch, "empty_strided"),
@@ -31,14 +34,15 @@ _NATIVE = {name: getattr(module, name) for module, name in _NAMES if hasattr(mod
 class Zones:
     """The blocks handed out since `guarding` began, on one device."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, fill: int = FILLS[0]) -> None:
         self.device = device
+        self.fill = fill
         self._zones: list[torch.Tensor] = []
         self._found: list[torch.Tensor] = []
 
     def settle(self) -> None:
         """Look at the zones, and let go of the blocks. On a device, this only queues the look."""
-        self._found += [(zone != 0xFF).any() for zone in self._zones]
+        self._found += [(zone != self.fill).any() for zone in self._zones]
         self._zones.clear()
 
     def violated(self) -> bool:
@@ -49,7 +53,7 @@ class Zones:
     def allocate(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """Uninitialised memory of that layout, between zones."""
         n_bytes = storage_elements(shape, stride) * dtype.itemsize
-        block = torch.full((ZONE_BYTES + n_bytes + ZONE_BYTES,), 0xFF, dtype=torch.uint8, device=self.device)
+        block = torch.full((ZONE_BYTES + n_bytes + ZONE_BYTES,), self.fill, dtype=torch.uint8, device=self.device)
         self._zones += [block[:ZONE_BYTES], block[ZONE_BYTES + n_bytes :]]
         inside = block[ZONE_BYTES : ZONE_BYTES + n_bytes].view(dtype)
         return inside.as_strided(shape, stride, inside.storage_offset())

@@ -408,6 +408,12 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(_same_bits(_comparable(a), _comparable(b)).all())
 
 
+def same_where(a: torch.Tensor, of_a: int, b: torch.Tensor, of_b: int) -> bool:
+    """Whether there is an element all of whose bytes are one value in `a`, and another in `b`."""
+    a, b = (t.contiguous().view(-1).view(torch.uint8).view(-1, t.element_size()) for t in (a, b))
+    return bool(((a == of_a) & (b == of_b)).all(1).any())
+
+
 def _special_values(kernel: torch.Tensor, expected: Expected, among: _Elements, dtype: torch.dtype) -> str | None:
     """Inf and NaN must be where eager or an oracle has them (see the module's docstring)."""
     finite = kernel.isfinite()

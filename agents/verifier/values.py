@@ -23,10 +23,11 @@ from akg_dynamo.agents.verifier import degenerate, luck, plan
 from akg_dynamo.agents.verifier.answers import check_answers, trick_of_error
 from akg_dynamo.agents.verifier.arena import Buffers, typed
 from akg_dynamo.agents.verifier.case import Case, check_form, check_untouched, same_bytes
+from akg_dynamo.agents.verifier.guarded import FILLS
 from akg_dynamo.agents.verifier.inputs import Drawer, Range, beside, on_host, positions
 from akg_dynamo.agents.verifier.job import Job
 from akg_dynamo.agents.verifier.model_inputs import GIVEN, ModelInputs, storage_of
-from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule, same_values
+from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule, same_values, same_where
 from akg_dynamo.agents.verifier.remembered import Remembered
 from akg_dynamo.agents.verifier.shapes import elements, memory_order, storage_bytes, values
 from akg_dynamo.agents.verifier.slices import Sliced, blind_slicing, slicing
@@ -492,9 +493,14 @@ class Values:
             check_form(case, call, self.specs)
         check_untouched(case)
 
-        kernel = [self._output(case, 0, i, spec) for i, spec in enumerate(self.specs)]
+        kernel = self.outputs(case)
         if len(calls) > 1:
-            self._same_again(case, kernel)
+            self._hold_again(case, wanted, kernel)
+        self._hold(case, kernel, wanted, contract)
+
+    def _hold(
+        self, case: Case, kernel: list[torch.Tensor], wanted: list[Expected] | Sliced, contract: Contract
+    ) -> None:
         if isinstance(wanted, Sliced):
             self._compare_slices(case, kernel, wanted, contract)
             return
@@ -526,14 +532,30 @@ class Values:
             if reason is not None:
                 raise Failed(Outcome.WRONG, reason)
 
-    def _same_again(self, case: Case, kernel: list[torch.Tensor]) -> None:
-        for i, (first, spec) in enumerate(zip(kernel, self.specs, strict=True)):
-            again = self._output(case, 1, i, spec)
-            a, b = (case.places[n][i] for n in (0, 1))
-            if same_bytes(*(case.arena.bytes[at : at + n_bytes] for at, n_bytes in (a, b))):
-                continue
-            if not same_values(first, again):
-                raise Failed(Outcome.WRONG, f"output {i} on {case}: differs when called again", Trick.DRIFTS)
+    def _hold_again(self, case: Case, wanted: list[Expected] | Sliced, kernel: list[torch.Tensor]) -> None:
+        """Raise `Failed` if a second call, in memory that held something else, shows what one alone does not.
+
+        Threads that add up in the order in which they arrive round differently each time. What counts is whether both
+        are right: whether two calls happen to be the same is a matter of luck.
+        """
+        again = [self._output(case, 1, i, spec) for i, spec in enumerate(self.specs)]
+        pairs = list(zip(kernel, again, strict=True))
+        apart = next((i for i, (a, b) in enumerate(pairs) if not (same_bytes(a, b) or same_values(a, b))), None)
+        if apart is None:
+            return
+        name = f"output {apart} on {case}"
+        if any(same_where(a, FILLS[0], b, FILLS[1]) for a, b in pairs):
+            self._hold(case, kernel, wanted, self.contract(case.group.slack))
+            raise Failed(Outcome.WRONG, f"{name}: holds what its memory held: not all is written", Trick.STALE_MEMORY)
+        for outputs in (kernel, again):
+            contract = self.contract(case.group.slack)
+            try:
+                self._hold(case, outputs, wanted, contract)
+                reason = luck.breaks_alone(self, case, contract)
+            except Failed as failed:
+                reason = failed.detail
+            if reason is not None:
+                raise Failed(Outcome.WRONG, f"{name}: differs when called again; {reason}", Trick.DRIFTS)
 
     def _output(self, case: Case, call: int, i: int, spec: TensorSpec) -> torch.Tensor:
         offset, n_bytes = case.places[call][i]

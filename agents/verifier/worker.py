@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import functools
 import gc
+import itertools
 import linecache
 import logging
 import pickle
@@ -31,7 +32,7 @@ from akg_dynamo.agents.verifier import cuda_memory, given, sanitizer
 from akg_dynamo.agents.verifier.arena import typed
 from akg_dynamo.agents.verifier.channel import Channel, ChannelClosed
 from akg_dynamo.agents.verifier.ground import Ground
-from akg_dynamo.agents.verifier.guarded import Zones, guarding
+from akg_dynamo.agents.verifier.guarded import FILLS, Zones, guarding
 from akg_dynamo.agents.verifier.model_call import Bound
 from akg_dynamo.agents.verifier.patched import Snapshot
 from akg_dynamo.agents.verifier.shapes import memory_order
@@ -52,7 +53,7 @@ _sleep = time.sleep
 _HOST_SAMPLE_S = 0.0003
 _M_PERTURB = -6
 _MOST_MODULES = 100
-_PERTURB = 0x80  # malloc fills new blocks with its complement, 0x7F: 3.4e38 as a float, NaN as a half
+_PERTURB = {0xFF: 0x80, 0xA5: 0x5A}  # malloc fills new blocks with the complement. 0x7F: 3.4e38, or NaN as a half
 
 Run = Callable[..., Any]
 
@@ -64,14 +65,14 @@ def dtype_of(name: str) -> torch.dtype:
     return found
 
 
-def _poison(on: bool) -> None:
-    """Fresh memory holds NaN (torch.empty) or a huge value (malloc), so that relying on it shows."""
+def _poison(on: bool, fill: int = FILLS[0]) -> None:
+    """Fresh memory holds NaN (torch.empty) or, by default, a huge value (malloc), so that relying on it shows."""
     # torch.use_deterministic_algorithms would load Inductor's configuration, 0.6 s for nothing.
     torch._C._set_deterministic_algorithms(on, warn_only=True)
     torch._C._set_deterministic_fill_uninitialized_memory(on)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_PERTURB, _PERTURB if on else 0)
+        mallopt(_M_PERTURB, _PERTURB[fill] if on else 0)
 
 
 def _execute(message: Mapping[str, Any]) -> types.ModuleType:
@@ -247,8 +248,8 @@ class _Worker:
         for number, case in enumerate(message["cases"]):
             arguments = self._inputs(memory, case, number if message.get("same_objects") else None)
             calls = []
-            for places in case["outputs"]:  # one list of places per call asked for
-                zones = Zones(memory.device)
+            for places, fill in zip(case["outputs"], itertools.cycle(FILLS)):  # a list of places per call asked for
+                zones = Zones(memory.device, fill)
                 try:
                     outputs = self._poisoned(module, arguments, zones)
                 except Exception as error:  # noqa: BLE001 - whatever a candidate raises is reported
@@ -297,7 +298,7 @@ class _Worker:
 
     def _poisoned(self, module: types.ModuleType, arguments: list[Any], zones: Zones) -> Any:
         """One call, whose fresh memory holds no zeros and nothing of earlier calls, and lies between guard zones."""
-        _poison(True)
+        _poison(True, zones.fill)
         try:
             with guarding(module.module if isinstance(module, Bound) else module, zones):
                 return module.run(*arguments)

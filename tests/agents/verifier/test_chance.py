@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from akg_dynamo.agents.verifier import Job, degenerate, plan
+from akg_dynamo.agents.verifier import Job, Judge, degenerate, plan
 from akg_dynamo.agents.verifier.arena import Arena, typed
 from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.inputs import Drawer
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.worker import _store, dtype_of
 from akg_dynamo.agents.verifier.workers import Failed
-from akg_dynamo.core.types import Ref, Subgraph, Trick
+from akg_dynamo.core.types import Candidate, Outcome, Ref, Subgraph, Trick
 
-from .kernels import candidate, contiguous, op, single
+from .kernels import candidate, contiguous, job, op, single
 
 Run = Callable[..., torch.Tensor]
 SQUARE = contiguous("float32", 64, 64)
@@ -207,3 +208,67 @@ def test_by_no_key_does_noise_leave_enough_to_compute_with(sub: Subgraph, right:
         hides = behaviour(sub, seed, right, lambda mode, key: lambda x: right(enciphered(x, key)))
         with pytest.raises(Failed, match="computes with its inputs"):
             hides._sealed()
+
+
+# -- what lies in memory, and beside it -------------------------------------------------------------------------------
+
+N = 1000
+
+
+def beyond(name: str) -> str:
+    """That tensor of N elements as one of whole blocks."""
+    return f"{name}.as_strided((1024,), (1,), {name}.storage_offset())"
+
+
+def binary(target: str, dtype: str) -> Subgraph:
+    s = contiguous(dtype, N)
+    return single(target, s, s, s)
+
+
+WHOLE_BLOCKS = "x, y = args; z = torch.empty_like(x); torch.{}({}, {}, out={}); return (z,)"
+LEAVES_WHAT_WAS_THERE = {
+    "NaN and NaN are the NaN that was there": (
+        binary("aten.add.Tensor", "float32"),
+        WHOLE_BLOCKS.format("add", beyond("x"), beyond("y"), beyond("z")),
+        "wrote past an end of memory it allocated",
+    ),
+    "-1 and -1 are the -1 that was there": (
+        binary("aten.bitwise_and.Tensor", "int32"),
+        WHOLE_BLOCKS.format("bitwise_and", beyond("x"), beyond("y"), beyond("z")),
+        "wrote past an end of memory it allocated",
+    ),
+    "writes what is not -1": (
+        single("aten.sign.default", contiguous("int32", N), contiguous("int32", N)),
+        "x, = args; z = torch.empty_like(x); z[x >= 0] = torch.sign(x)[x >= 0]; return (z,)",
+        "holds what its memory held",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES_WHAT_WAS_THERE)
+def test_what_is_written_may_be_what_was_there(judge: Judge, name: str) -> None:
+    sub, body, reason = LEAVES_WHAT_WAS_THERE[name]
+    (verdict,) = judge.judge([job(sub, body)])
+    assert verdict.outcome is Outcome.WRONG
+    assert reason in verdict.detail
+
+
+IN_ORDER_OF_ARRIVAL = """
+import random
+def run(x):
+    order = random.sample(range(8), 8)
+    total = torch.zeros(())
+    for part in order:
+        total = total + x.view(8, -1)[part].sum()
+    return (total,)
+"""
+
+
+def test_threads_may_add_up_in_the_order_in_which_they_arrive(judge: Judge) -> None:
+    sub = single("aten.sum.default", contiguous("float32"), contiguous("float32", 4096))
+    kernel = Candidate("k", f"import torch\n{IN_ORDER_OF_ARRIVAL}", "cpp")
+    verdicts = judge.judge([Job(sub, kernel, seed=seed) for seed in range(10)])
+    assert {v.outcome for v in verdicts} == {Outcome.RIGHT}, [v.detail for v in verdicts]
+    other = IN_ORDER_OF_ARRIVAL.replace("return (total,)", "return (total + random.choice((0, 0.1)),)")
+    verdicts = judge.judge([Job(sub, replace(kernel, source=f"import torch\n{other}"), seed=s) for s in range(10)])
+    assert {v.outcome for v in verdicts} == {Outcome.WRONG}
