@@ -43,8 +43,6 @@ _IDLE_S = 60.0
 _WITHOUT = ""
 """Means of protection that the judge does without, as on hosts that lack them: see `namespaces.Surroundings`."""
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
-_ZYGOTE = ("-m", "akg_dynamo.agents.verifier.zygote")
-"""What Python runs there: tests put a device there that does not start."""
 
 
 class _Process:
@@ -54,7 +52,7 @@ class _Process:
         control, control_theirs = pair()
         channel, channel_theirs = pair()
         fds = (control_theirs.fileno(), channel_theirs.fileno())
-        command = [sys.executable, *_ZYGOTE, *map(str, fds)]
+        command = [sys.executable, "-m", "akg_dynamo.agents.verifier.zygote", *map(str, fds)]
         command += [os.path.realpath(Store().root / OBJECTS), _WITHOUT]
         # What candidates for a GPU import anyway is loaded before the fork too.
         command += ["triton"] if any(map(os.path.exists, _GPU_FILES)) else []

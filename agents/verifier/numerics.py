@@ -37,6 +37,7 @@ its sum, and NaN by Welford's update, which subtracts infinities). There the ker
 nothing finite. The other way round, eager's rounding may keep an intermediate in range that overflows where it is not
 rounded: exp(88.5) of what bf16 makes of 88.8. Where the oracle is not finite once its intermediates are infinite that
 the original dtypes cannot hold, the kernel need not be finite either, and the kind follows from the roundings again.
+Nor need it be infinite where eager is, if it is within 2^-10 of the largest value, and the oracle no further beyond.
 
 `EXACT` and `STAGED` are what numerics "eager" means, by whether eager's operators are exact (`exactness`): bit-equal;
 or, where eager itself rounds as it happens to, `BOUNDED`'s rule against an oracle that rounds to the original dtypes
@@ -65,6 +66,8 @@ FLOOR = {1: 0.25, 2: 1.0, 4: 4.0, 8: 4.0}
 _NEAR_TIES = 0.01
 _FEWEST_OFF = 2
 _HOPELESS = 500.0
+_TELLING = 32  # of eager's errors: one alone may be as good as none by chance
+_HARDLY = 2.0**-10  # of the largest value, within which roundings decide whether a result is still in range
 # What eager's error on neighbours counts for one draw's. Of 2,271 single draws that refuse kernels which pooled ones do
 # not, the kernel was off by up to 5.2 times eager's largest error on 32 neighbours.
 _STAND_IN = 4.0
@@ -332,7 +335,8 @@ class Contract:
     @staticmethod
     def _is_hopeless(kernel: Error, eager: Error) -> bool:
         """So far off by both measures that no draw's luck explains it, and none need be drawn anew."""
-        return kernel.largest > _HOPELESS * eager.largest > 0 and kernel.rms > _HOPELESS * eager.rms
+        telling = eager.count >= _TELLING
+        return telling and kernel.largest > _HOPELESS * eager.largest > 0 and kernel.rms > _HOPELESS * eager.rms
 
     def _pieces(
         self, kernel: torch.Tensor, expected: Expected, name: str, among: _Elements, grain: _Grain
@@ -427,6 +431,7 @@ def _special_values(kernel: torch.Tensor, expected: Expected, among: _Elements, 
     same = _same_kind(kernel, expected.eager) | _same_kind(kernel, stored(expected.oracle))
     # An intermediate left eager's range: which of Inf and NaN comes of that depends on where roundings fell.
     same |= ~finite & ~expected.eager.isfinite() & ~_same_kind(expected.eager, expected.oracle)
+    same |= _still_in_range(kernel, expected, dtype)
     for variant in expected.variants:
         same |= ~((variant == expected.oracle) | (variant.isnan() & expected.oracle.isnan()))
     if bool(same.all()):
@@ -442,6 +447,14 @@ def _special_values(kernel: torch.Tensor, expected: Expected, among: _Elements, 
         neither = ~finite & ~expected.eager.isfinite() & ~other.isfinite()
         same |= _same_kind(kernel, other) | (neither & ~_same_kind(expected.eager, other))
     return None if bool(same.all()) else _first(same, kernel, expected, among)
+
+
+def _still_in_range(kernel: torch.Tensor, expected: Expected, dtype: torch.dtype) -> torch.Tensor:
+    """Where eager and the oracle have just left the range that the kernel has not quite left."""
+    most = torch.finfo(dtype).max
+    inside = kernel.isfinite() & (kernel.double().abs() >= most * (1 - _HARDLY))
+    beyond = expected.oracle.isfinite() & (expected.oracle.double().abs() / most <= 1 + _HARDLY)
+    return inside & beyond & ~expected.eager.isfinite() & (kernel.sign() == expected.oracle.sign())
 
 
 def _same_kind(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

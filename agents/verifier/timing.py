@@ -179,7 +179,8 @@ class Stopwatch:
         with torch.no_grad(), self._alone(kernel, eager):
             for side in (kernel, eager):
                 self._turn(side)
-                self._ask(side.process, {"op": "lay", **self._where(side), "layout": self._layout(side)})
+                with contextlib.nullcontext() if side.is_kernel else _eagers_own():
+                    self._ask(side.process, {"op": "lay", **self._where(side), "layout": self._layout(side)})
                 self._length(side)
                 self._spread(side.process)
                 side.calls = self._length(side)
@@ -222,11 +223,12 @@ class Stopwatch:
         job, candidate_bytes = self.job, self.values.means.candidate_bytes
         blob = pickle.dumps((job.flags, job.subgraph))
         where = {"device": job.device, "ordinal": job.ordinal or 0, "memory_bytes": candidate_bytes}
-        answer = self.twin.ask(
-            {"op": "reference", "digest": job.candidate.digest, "threads": job.threads, **where}, _START_S, blob
-        )
-        if "error" in answer:
-            raise Failed(Outcome.NOT_JUDGED, f"eager cannot be timed: {answer['error']}")
+        with _eagers_own():
+            answer = self.twin.ask(
+                {"op": "reference", "digest": job.candidate.digest, "threads": job.threads, **where}, _START_S, blob
+            )
+            if "error" in answer:
+                raise Failed(Outcome.NOT_JUDGED, answer["error"])
 
     def _n_sets(self, *, shared: bool) -> int:
         """How many data sets there are memory for. `shared`: a device's memory is."""
@@ -306,9 +308,10 @@ class Stopwatch:
         before = [side.ring.left(row) for row in rows]
         request = {"op": op, **self._where(side), "first": first, "count": count}
         flush()
-        start = time.perf_counter()
-        answer = self._ask(side.process, request)
-        seconds = time.perf_counter() - start
+        with contextlib.nullcontext() if side.is_kernel else _eagers_own():
+            start = time.perf_counter()
+            answer = self._ask(side.process, request)
+            seconds = time.perf_counter() - start
         self.called += count if side.is_kernel else 0
         if rows:
             self._check(side, rows, before, answer)
@@ -409,6 +412,15 @@ class Stopwatch:
         if now.processes > 1:
             detail = f"{now.processes - 1} processes that it started run while it is timed"
             raise Failed(Outcome.REJECTED, detail, Trick.THREADS)
+
+
+@contextlib.contextmanager
+def _eagers_own() -> Iterator[None]:
+    """What eager's process does wrong (it refuses an input, or was ended by the host) is not the candidate's doing."""
+    try:
+        yield
+    except Failed as failed:
+        raise Failed(Outcome.NOT_JUDGED, f"eager cannot be timed: {failed.detail}") from None
 
 
 def _mean(timings: Sequence[Timing]) -> Timing:

@@ -15,11 +15,14 @@ _LOCK = "lock"
 
 def make() -> str:
     """A folder for one judge's workers, which is its own as long as one of its processes lives."""
-    folder = os.path.realpath(tempfile.mkdtemp(prefix=_PREFIX))
-    os.chmod(folder, 0o711)  # its workers' identities own folders in it, and nothing else
-    lock = os.open(f"{folder}/{_LOCK}", os.O_RDWR | os.O_CREAT, 0o600)  # open in all processes forked from here
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    return folder
+    while True:
+        folder = os.path.realpath(tempfile.mkdtemp(prefix=_PREFIX))
+        os.chmod(folder, 0o711)  # its workers' identities own folders in it, and nothing else
+        lock = os.open(f"{folder}/{_LOCK}", os.O_RDWR | os.O_CREAT, 0o600)  # open in all processes forked from here
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if os.fstat(lock).st_nlink:
+            return folder
+        os.close(lock)  # another judge that began just now took it for an old one's, and has swept it away
 
 
 def sweep() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,6 +19,9 @@ from akg_dynamo.agents.verifier import Job, Judge, degenerate, plan
 from akg_dynamo.agents.verifier.arena import Arena, typed
 from akg_dynamo.agents.verifier.behaviour import Behaviour
 from akg_dynamo.agents.verifier.inputs import Drawer
+from akg_dynamo.agents.verifier.numerics import Contract, Expected, Rule
+from akg_dynamo.agents.verifier.sandbox import scratch
+from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.worker import _store, dtype_of
 from akg_dynamo.agents.verifier.workers import Failed
@@ -272,3 +280,64 @@ def test_threads_may_add_up_in_the_order_in_which_they_arrive(judge: Judge) -> N
     other = IN_ORDER_OF_ARRIVAL.replace("return (total,)", "return (total + random.choice((0, 0.1)),)")
     verdicts = judge.judge([Job(sub, replace(kernel, source=f"import torch\n{other}"), seed=s) for s in range(10)])
     assert {v.outcome for v in verdicts} == {Outcome.WRONG}
+
+
+@pytest.mark.parametrize("kind", ["huge", "normal"])
+def test_roundings_decide_what_is_just_in_range(kind: str) -> None:
+    s = contiguous("float16", 64, 64)
+    sub = Subgraph(
+        (s, s, s), (), (op("aten.mul.Tensor", s, Ref(0), Ref(1)), op("aten.mul.Tensor", s, Ref(3), Ref(2))), (4,)
+    )
+    for seed in range(150):
+        values(sub, seed, lambda x, y, z: x * (y * z)).hold([plan.Group({}, kind, 1)])
+    with pytest.raises(Failed, match=r"65504\.0, eager inf"):
+        values(sub, 0, lambda x, y, z: ((x * y) * z).clamp(-65504, 65504)).hold([plan.Group({}, "huge", 1)])
+
+
+def test_one_error_of_eagers_that_is_nearly_none_says_nothing() -> None:
+    for n, hopeless in ((1, False), (64, True)):
+        eager = torch.ones(n) + 1e-6
+        contract = Contract(Rule.BOUNDED, 0.0, 1.0)
+        contract.add(0, torch.ones(n) * 1.5, Expected(eager, torch.ones(n).double()), "")
+        assert contract.finish() is not None
+        assert contract.hopeless is hopeless
+
+
+# -- what others do meanwhile -----------------------------------------------------------------------------------------
+
+
+def test_a_new_judges_folder_is_not_swept_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By another that begins between the folder and its lock."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lock, others = fcntl.flock, iter([scratch.sweep])
+
+    def flock(fd: int, how: int) -> None:
+        if how == fcntl.LOCK_SH:
+            next(others, lambda: None)()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = scratch.make()
+    assert Path(folder).is_dir()
+    scratch.sweep()
+    assert Path(folder).is_dir()
+
+
+def test_what_eagers_process_does_wrong_is_not_the_candidates_doing() -> None:
+    for failed in (
+        Failed(Outcome.TIMED_OUT, "no answer in 30 s", Trick.EXHAUSTS),
+        Failed(Outcome.WRONG, "while timed: RuntimeError: the matrix is not invertible"),
+        Failed(Outcome.CRASHED, "killed by SIGKILL", Trick.EXHAUSTS),
+    ):
+        watch = Stopwatch.__new__(Stopwatch)
+        watch._turn = lambda side: None  # type: ignore[method-assign]
+        watch._where = lambda side: {}  # type: ignore[method-assign]
+        watch.rng, watch.threads, watch.called, watch.most_seen = random.Random(0), None, 0, 1
+        watch._ask = Mock(side_effect=failed)  # type: ignore[method-assign]
+        ring = SimpleNamespace(n_sets=4, freshen=lambda first, count: None)
+        for is_kernel, outcome in ((True, failed.outcome), (False, Outcome.NOT_JUDGED)):
+            side: Any = SimpleNamespace(ring=ring, process=None, is_kernel=is_kernel)
+            with pytest.raises(Failed) as said:
+                watch._round(side, 1)
+            assert said.value.outcome is outcome
+            assert bool(said.value.tricks) == (is_kernel and bool(failed.tricks))

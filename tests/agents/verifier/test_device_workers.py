@@ -5,6 +5,7 @@ There is no device here: what stands for it starts wherever it can do what it ne
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,17 @@ NEEDS = {
 }
 
 
+def _starting(code: str) -> SimpleNamespace:
+    """`subprocess`, in which Python runs that code in place of the zygote's module."""
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        python, switch, name, *rest = command
+        assert (switch, name) == ("-m", "akg_dynamo.agents.verifier.zygote")
+        return subprocess.Popen([python, "-c", code, *rest], **options)
+
+    return SimpleNamespace(**{**vars(subprocess), "Popen": start})
+
+
 @pytest.fixture
 def own_judge() -> Iterator[None]:
     shut_down()
@@ -66,7 +78,7 @@ def test_a_worker_does_without_no_more_than_the_device_needs(
 ) -> None:
     does, open_to_it = NEEDS[needs]
     code = _ZYGOTE.format(needs=does.format(folder=str(tmp_path)))
-    monkeypatch.setattr(judge_module, "_ZYGOTE", ("-c", code))
+    monkeypatch.setattr(judge_module, "subprocess", _starting(code))
     with Judge(keep_warm=False) as one:
         if is_warm:
             one.warm("cuda")
