@@ -53,7 +53,7 @@ _sleep = time.sleep
 _HOST_SAMPLE_S = 0.0003
 _M_PERTURB = -6
 _MOST_MODULES = 100
-_PERTURB = {0xFF: 0x80, 0xA5: 0x5A}  # malloc fills new blocks with the complement. 0x7F: 3.4e38, or NaN as a half
+_PERTURB = {0xFF: 0x80, 0x4B: 0xB4}  # malloc fills new blocks with the complement. 0x7F: 3.4e38, or NaN as a half
 
 Run = Callable[..., Any]
 
