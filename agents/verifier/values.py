@@ -78,12 +78,14 @@ class Values:
         self.narrowing = 0
         self.kind = kind  # of ordinary inputs
         self.slices: dict[str, str] = {}  # by kind, what of a large case was compared with fp64
+        self.apart: str | None = None  # an output that is not the same in two calls, and right in both
         self.last: list[Case] = []  # that were run
         self.earlier: deque[tuple[Case, list[torch.Tensor]]] = deque(maxlen=_REMEMBERED)  # those before: outputs
         self.oracle_s = 0.0  # that eager and the oracle took
         self.suspect: Case | None = None  # what a verdict is about
         self._positions: dict[tuple[tuple[str, int], ...], dict[int, Range]] = {}
         self.model = ModelInputs(job.model) if job.model is not None else None
+        self._deterministic = job.flags is not None and job.flags.deterministic
 
     # -- laying out ---------------------------------------------------------------------------------------------------
 
@@ -113,7 +115,8 @@ class Values:
                 {"offset": offset, "elements": flat.numel(), "dtype": spec.dtype, "shape": shape, "stride": stride}
             )
         places: list[list[tuple[int, int]]] = []
-        for _ in range((2 if group.repeat and number == 0 else 1) if with_outputs else 0):
+        twice = group.repeat and (number == 0 or self._deterministic)
+        for _ in range((2 if twice else 1) if with_outputs else 0):
             call = []
             for spec in self.specs:
                 n = getattr(torch, spec.dtype).itemsize
@@ -222,6 +225,9 @@ class Values:
                 self.suspect = self._again(group, contracts[g].culprit)
                 raise Failed(Outcome.WRONG, reason)
             self.checked.append(self._text(group))
+        if self.apart is not None:
+            self.checked.append(f"not the same in every call, and right in each: {self.apart}")
+            self.apart = None
 
     def _again(self, group: plan.Group, number: int | None) -> Case:
         """That case once more: only what was drawn is of interest."""
@@ -536,7 +542,8 @@ class Values:
         """Raise `Failed` if a second call, in memory that held something else, shows what one alone does not.
 
         Threads that add up in the order in which they arrive round differently each time. What counts is whether both
-        are right: whether two calls happen to be the same is a matter of luck.
+        are right: whether two calls happen to be the same is a matter of luck. But who asked torch for deterministic
+        algorithms wants no luck at all.
         """
         again = [self._output(case, 1, i, spec) for i, spec in enumerate(self.specs)]
         pairs = list(zip(kernel, again, strict=True))
@@ -552,6 +559,10 @@ class Values:
             raise Failed(Outcome.WRONG, first)  # made of what its memory held
         if first or second:
             raise Failed(Outcome.WRONG, f"{name}: differs when called again; {first or second}", Trick.DRIFTS)
+        if self._deterministic:
+            asked = "torch.use_deterministic_algorithms is set"
+            raise Failed(Outcome.WRONG, f"{name}: differs when called again, and {asked}", Trick.DRIFTS)
+        self.apart = self.apart or name
 
     def _breaks(self, case: Case, wanted: list[Expected] | Sliced, outputs: list[torch.Tensor]) -> str | None:
         contract = self.contract(case.group.slack)

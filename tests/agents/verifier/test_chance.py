@@ -25,6 +25,7 @@ from akg_dynamo.agents.verifier.timing import Stopwatch
 from akg_dynamo.agents.verifier.values import Values
 from akg_dynamo.agents.verifier.worker import _store, dtype_of
 from akg_dynamo.agents.verifier.workers import Failed
+from akg_dynamo.cache.flags import EagerFlags
 from akg_dynamo.core.types import Candidate, Outcome, Ref, Subgraph, Trick
 
 from .kernels import candidate, contiguous, job, op, single
@@ -261,25 +262,39 @@ def test_what_is_written_may_be_what_was_there(judge: Judge, name: str) -> None:
     assert reason in verdict.detail
 
 
+ROW_SUMS = single("aten.sum.dim_IntList", contiguous("float32", 64), contiguous("float32", 64, 512), extra=((1,),))
 IN_ORDER_OF_ARRIVAL = """
 import random
 def run(x):
     order = random.sample(range(8), 8)
-    total = torch.zeros(())
+    total = torch.zeros(64)
     for part in order:
-        total = total + x.view(8, -1)[part].sum()
+        total = total + x.view(64, 8, -1)[:, part].sum(1)
     return (total,)
 """
 
 
 def test_threads_may_add_up_in_the_order_in_which_they_arrive(judge: Judge) -> None:
-    sub = single("aten.sum.default", contiguous("float32"), contiguous("float32", 4096))
+    sub = ROW_SUMS
     kernel = Candidate("k", f"import torch\n{IN_ORDER_OF_ARRIVAL}", "cpp")
     verdicts = judge.judge([Job(sub, kernel, seed=seed) for seed in range(10)])
     assert {v.outcome for v in verdicts} == {Outcome.RIGHT}, [v.detail for v in verdicts]
+    assert all("not the same in every call, and right in each" in " ".join(v.checked) for v in verdicts)
     other = IN_ORDER_OF_ARRIVAL.replace("return (total,)", "return (total + random.choice((0, 0.1)),)")
     verdicts = judge.judge([Job(sub, replace(kernel, source=f"import torch\n{other}"), seed=s) for s in range(10)])
     assert {v.outcome for v in verdicts} == {Outcome.WRONG}
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_who_asks_for_deterministic_algorithms_gets_no_other(judge: Judge, deterministic: bool) -> None:
+    sub = ROW_SUMS
+    flags = replace(EagerFlags.now(), deterministic=deterministic)
+    kernel = Candidate("k", f"import torch\n{IN_ORDER_OF_ARRIVAL}", "cpp")
+    verdicts = judge.judge([Job(sub, kernel, seed=seed, flags=flags) for seed in range(4)])
+    assert {v.tricks for v in verdicts} == {(Trick.DRIFTS,) if deterministic else ()}, [v.detail for v in verdicts]
+    in_order = replace(kernel, source=kernel.source.replace("random.sample(range(8), 8)", "range(8)"))
+    (verdict,) = judge.judge([Job(sub, in_order, flags=flags)])
+    assert verdict.outcome is Outcome.RIGHT, verdict.detail
 
 
 @pytest.mark.parametrize("kind", ["huge", "normal"])
