@@ -9,6 +9,7 @@
 #include <string.h>
 #include <ucontext.h>
 #include <functional>
+#include <memory>
 #include <vector>
 #define __global__
 #define __device__
@@ -27,7 +28,7 @@ namespace shim {
 constexpr size_t STACK = 256 << 10;
 struct Fiber {
   ucontext_t context;
-  std::vector<char> stack = std::vector<char>(STACK);
+  std::unique_ptr<char[]> stack{new char[STACK]};  // not filled: most of its pages are never touched
   int waits = 0;  // 0 for nothing, 1 for its warp, 2 for the block, 3: it has ended
   char value[8];
 };
@@ -73,7 +74,7 @@ static void block(int threads, bool descending) {
     Fiber& f = fibers[t];
     f.waits = 0;
     getcontext(&f.context);
-    f.context.uc_stack = {f.stack.data(), 0, STACK};
+    f.context.uc_stack = {f.stack.get(), 0, STACK};
     f.context.uc_link = &scheduler;
     makecontext(&f.context, run, 0);
   }
