@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ from akg_dynamo.products import align_products
 from akg_dynamo.recompose import recompose
 from akg_dynamo.reinplace import updates
 from akg_dynamo.schedule import Region
+from akg_dynamo.size_classes import SizeClasses, alike, limits
 
 log = logging.getLogger(__name__)
 
@@ -157,23 +158,43 @@ class _Graph:
         self.kind = kind
         self.options = options
         self.report = report
+        self.plan: FusionPlan
+        self.classes: SizeClasses
+        self.refused: dict[fx.Node, SplitReason] = {}  # whenever it was written
+        self.apart = ""  # what its report says of linear layers: with other sizes that may not hold
 
     def compile(self) -> BoxedForward:
-        plan_, cuts = self._cut()
+        self.plan, cuts = self._cut()
+        self.classes = SizeClasses(self.gm.graph, cuts, self._for_other_sizes, self._without_kernels)
+        return self._for_sizes(alike(cuts), self.report)
+
+    def _for_sizes(self, cuts: Sequence[Cut], report: GraphReport) -> BoxedForward:
+        """A forward with kernels judged for the sizes of these cuts."""
         if self.options.generation != "background" or not cuts:
-            return self._write(plan_, cuts, _solve(cuts, self.options))
+            return self._write(cuts, _solve(cuts, self.options), report)
         waiting = SplitReason(SplitReasonType.NOT_CACHED, "being generated")
-        forward = SwappableForward(self._write(plan_, cuts, {c.subgraph.digest: waiting for c in cuts}))
-        self.report.state = "generating"
+        forward = SwappableForward(self._write(cuts, {c.subgraph.digest: waiting for c in cuts}, report))
+        report.state = "generating"
 
         def generate() -> None:
             try:
-                forward.swap(self._write(plan_, cuts, _solve(cuts, self.options)))
+                forward.swap(self._write(cuts, _solve(cuts, self.options), report))
             finally:
-                self.report.state = "ready"
+                report.state = "ready"
 
         background.submit(generate)
         return forward
+
+    def _for_other_sizes(self, cuts: Sequence[Cut]) -> BoxedForward:
+        there = set(self.gm.graph.nodes)  # but for layers that no kernel wanted, and that were put together again
+        cuts = [cut for cut in cuts if there.issuperset(cut.inputs)]
+        report = records.add(self.kind, self.report.operators)
+        report.rewrites = tuple(text for text in self.report.rewrites if text != self.apart)
+        with _no_new_guards(self.gm):
+            return self._for_sizes(cuts, report)
+
+    def _without_kernels(self) -> BoxedForward:
+        return self._write((), {}, GraphReport(self.kind, self.report.number, self.report.operators))
 
     def _cut(self) -> tuple[FusionPlan, list[Cut]]:
         in_place = SplitReason(SplitReasonType.MUTATION, "updates an input in place")
@@ -184,7 +205,7 @@ class _Graph:
         return chosen, extract(self.gm, chosen)
 
     def _write(
-        self, chosen: FusionPlan, cuts: Sequence[Cut], solutions: dict[str, Kernel | SplitReason]
+        self, cuts: Sequence[Cut], solutions: Mapping[str, Kernel | SplitReason], report: GraphReport
     ) -> BoxedForward:
         cut_of: dict[Region, tuple[Cut, Kernel]] = {}
         refused: dict[fx.Node, SplitReason] = {}
@@ -207,9 +228,11 @@ class _Graph:
             )
             cut_of[region] = (cut, solution)
         whole = put_together(self.gm.graph, {node for cut, _ in cut_of.values() for node in cut.nodes})
-        refused.update((layer, chosen.reasons[product]) for layer, product in whole.items())
+        refused.update((layer, self.plan.reasons[product]) for layer, product in whole.items())
         if apart := summary(self.gm.graph):
-            self.report.rewrites += (apart,)
+            report.rewrites += (apart,)
+        if report is self.report:
+            self.apart = apart
 
         def on_raise(
             region: Region, error: Exception, arguments: tuple[Any, ...]
@@ -222,7 +245,7 @@ class _Graph:
                 raise refusal from None
             if isinstance(error, torch.OutOfMemoryError):
                 return outputs, kernel.run  # the moment's fault, not the kernel's
-            _latch(kernel, error, self.options, self.report)
+            _latch(kernel, error, self.options, report)
             return outputs, original
 
         executable = write_forward(
@@ -230,21 +253,23 @@ class _Graph:
             list(cut_of),
             on_raise=on_raise,
             inputs_are_guarded=self.kind != "backward",
-            title=f"{self.kind} {self.report.number}",
+            title=f"{self.kind} {report.number}",
+            limits=limits(cuts),
+            beyond=self.classes.beyond,
         )
         for region in executable.given_up:
             cut, _ = cut_of.pop(region)
             refused.update(dict.fromkeys(cut.nodes, SplitReason(SplitReasonType.UNSUPPORTED, "it would make a cycle")))
-        self._report(chosen, cut_of.values(), refused)
-        self.report.source = executable.source
+        self.refused.update(refused)
+        self._file(report, cut_of.values())
+        report.sizes = ", ".join(f"{source.text()} <= {hi}" for source, hi in limits(cuts).items())
+        report.source = executable.source
         return executable.forward
 
-    def _report(
-        self, chosen: FusionPlan, used: Iterable[tuple[Cut, Kernel]], refused: dict[fx.Node, SplitReason]
-    ) -> None:
+    def _file(self, report: GraphReport, used: Iterable[tuple[Cut, Kernel]]) -> None:
         used = list(used)
         inside = {node for cut, _ in used for node in cut.nodes}
-        self.report.kernels = tuple(
+        report.kernels = tuple(
             KernelUse(
                 kernel.name,
                 kernel.digest,
@@ -255,8 +280,8 @@ class _Graph:
             for cut, kernel in used
         )
         no_tensor = SplitReason(SplitReasonType.NOT_TENSOR)  # a size that the plan took in for a kernel's sake
-        self.report.left = tuple(
-            LeftNode(n.name, str(n.target), refused.get(n) or chosen.reasons.get(n, no_tensor))
+        report.left = tuple(
+            LeftNode(n.name, str(n.target), self.refused.get(n) or self.plan.reasons.get(n, no_tensor))
             for n in self.gm.graph.nodes
             if n.op == "call_function" and n not in inside
         )

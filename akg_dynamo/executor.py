@@ -78,13 +78,17 @@ def write_forward(
     on_raise: OnRaise,
     inputs_are_guarded: bool = True,
     title: str = "forward",
+    limits: Mapping[SymbolSource, int] | None = None,
+    beyond: BoxedForward | None = None,
 ) -> Executable:
     """The forward of `gm` with each region computed by its kernel.
 
     inputs_are_guarded: Dynamo has checked the strides of the graph's inputs. A backward graph's are another graph's
         outputs, which it has not.
+    limits: the largest sizes it serves; a call with others is handed to `beyond`.
     """
-    return _Writer(gm, regions, on_raise, inputs_are_guarded, title).write()
+    writer = _Writer(gm, regions, on_raise, inputs_are_guarded, title)
+    return writer.write(writer.guard(limits, beyond) if limits and beyond is not None else [])
 
 
 class _Writer:
@@ -125,8 +129,15 @@ class _Writer:
         }
         self.kernels = _Kernels(self.namespace, on_raise)
 
-    def write(self) -> Executable:
-        lines = [*self._unpack()]
+    def guard(self, limits: Mapping[SymbolSource, int], beyond: BoxedForward) -> list[str]:
+        """Before anything else: `args` still holds all tensors, and nothing else does."""
+        places = {node: f"args[{i}]" for i, node in enumerate(self.placeholders)}
+        tests = (f"{source.text(places[source.node])} > {hi}" for source, hi in limits.items())
+        return [f"if {' or '.join(tests)}:", f"{_INDENT}return {self.namespace.bind('beyond', beyond)}(args)"]
+
+    def write(self, guard: Sequence[str] = ()) -> Executable:
+        """The forward, as source and compiled. `guard`: lines that it begins with."""
+        lines = [*guard, *self._unpack()]
         last_use = self._last_uses()
         for node in self.placeholders:
             if not self.inputs_are_guarded:

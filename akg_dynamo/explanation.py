@@ -67,6 +67,7 @@ class GraphReport:
 
     notes: what was asked for, as a mode or an option, and changes nothing in this graph.
     rewrites: what was put otherwise before kernels were cut out, a sentence each.
+    sizes: the largest that the kernels serve, where the graph leaves them open; for others it is listed again.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class GraphReport:
     fallbacks: list[Fallback] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
+    sizes: str = ""
     source: str = ""
     state: str = "ready"
 
@@ -95,6 +97,8 @@ class GraphReport:
             yield f"  without effect: {escape(note)}"
         for rewrite in self.rewrites:
             yield f"  rewritten: {escape(rewrite)}"
+        if self.sizes:
+            yield f"  for sizes: {escape(self.sizes)}; beyond these, kernels are judged anew"
         if self.kernels:
             yield _kernel_table(self.kernels)
         if self.left:
