@@ -19,7 +19,6 @@ import ctypes
 import gc
 import importlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -83,16 +82,14 @@ class Zygote:
 
     def serve(self, control_fd: int, starter: int) -> None:
         """Answer the judge, until it ends or this process's starter does."""
-        from akg_dynamo.agents.verifier.channel import ChannelClosed
+        from akg_dynamo.agents.verifier.channel import ChannelClosed, readable
 
         while True:
             watched = any(not w.confinement.trusted for w in self.workers.values())
-            readable, _, _ = select.select(
-                [control_fd, self.requests.fileno()], [], [], _WATCH_S if watched else _POLL_S
-            )
-            if control_fd in readable or os.getppid() not in (starter, _OUTSIDE):
+            ready = readable([control_fd, self.requests.fileno()], _WATCH_S if watched else _POLL_S)
+            if control_fd in ready or os.getppid() not in (starter, _OUTSIDE):
                 return  # nothing is ever sent on it: readable means closed
-            if self.requests.fileno() not in readable:
+            if self.requests.fileno() not in ready:
                 self._watch()
                 continue
             try:

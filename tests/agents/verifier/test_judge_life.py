@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,30 @@ def _running(pids: list[int]) -> list[int]:
 
 def _wait_gone(pids: list[int]) -> None:
     assert eventually(lambda: _running(pids), lambda left: not left) == []
+
+
+@pytest.fixture
+def many_open_files() -> Iterator[None]:
+    """As a server has them: what is opened from now on has a number that `select` does not know."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 3000:
+        pytest.skip("too few files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3000), hard))
+    with contextlib.ExitStack() as files:
+        for _ in range(1100):
+            files.enter_context(open(os.devnull))
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_open_files")
+def test_its_program_may_have_many_open_files() -> None:
+    with Judge() as judge:
+        for trusted in (True, False):
+            right, wrong = judge.judge(
+                [job(add_relu(), body, trusted=trusted) for body in (RIGHT, "return (args[0],)")]
+            )
+            assert (right.outcome, wrong.outcome) == (Outcome.RIGHT, Outcome.WRONG)
 
 
 def test_a_judge_that_died_is_an_error_and_the_next_job_gets_a_new_one(judge: Judge) -> None:
