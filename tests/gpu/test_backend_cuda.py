@@ -88,6 +88,14 @@ def test_sizes_may_change(fast: Fast) -> None:
     assert kernels() == 1
 
 
+def test_sizes_may_leave_the_class_that_was_judged(fast: Fast) -> None:
+    f = fast(softmax, dynamic=True)
+    for shape in ((8, 512), (3, 5000), (5000, 3), (4096, 7), (9, 40_000)):
+        x = torch.randn(shape, device="cuda")
+        torch.testing.assert_close(f(x), softmax(x))
+    assert kernels() == 3
+
+
 def test_gradients(fast: Fast) -> None:
     x = torch.randn(64, 512, device="cuda")
     w, b = torch.randn(2, 512, device="cuda")
@@ -132,6 +140,22 @@ def test_calls_can_be_recorded_in_a_cuda_graph(fast: Fast) -> None:
     x.copy_(torch.randn_like(x))
     graph.replay()
     torch.testing.assert_close(y, softmax(x))
+
+
+def test_nothing_is_judged_while_a_cuda_graph_is_recorded(fast: Fast) -> None:
+    f = fast(softmax, dynamic=True)
+    f(torch.randn(8, 512, device="cuda"))
+    x = torch.randn(8, 5000, device="cuda")
+    softmax(x)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = f(x)  # beyond what was judged: torch's operators
+    x.copy_(torch.randn_like(x))
+    graph.replay()
+    torch.testing.assert_close(y, softmax(x))
+    assert kernels() == 1
+    torch.testing.assert_close(f(x), softmax(x))
+    assert kernels() == 2
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")
