@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import Mock
 
 import pytest
@@ -39,9 +39,12 @@ SEEDS = range(20)
 class InProcess:
     """A worker whose candidate is a function of this process. `watched`: what it returns while it is watched."""
 
+    arenas: ClassVar[list[Arena]] = []
+
     def __init__(self, run: Run, watched: Run | None = None) -> None:
         self.function, self.watched = run, watched or run
         self.arena = Arena.create()
+        self.arenas.append(self.arena)
         self.alive = True
 
     def send(self, message: dict[str, Any], blob: bytes = b"") -> None:
@@ -70,6 +73,14 @@ class InProcess:
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(autouse=True)
+def files_are_closed() -> Iterator[None]:
+    yield
+    for arena in InProcess.arenas:
+        arena.close()
+    InProcess.arenas.clear()
 
 
 def values(sub: Subgraph, seed: int, run: Run = torch.relu) -> Values:
