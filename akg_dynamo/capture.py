@@ -248,13 +248,14 @@ class _Graph:
             _latch(kernel, error, self.options, report)
             return outputs, original
 
+        most = limits(cuts)
         executable = write_forward(
             self.gm,
             list(cut_of),
             on_raise=on_raise,
             inputs_are_guarded=self.kind != "backward",
             title=f"{self.kind} {report.number}",
-            limits=limits(cuts),
+            limits=most,
             beyond=self.classes.beyond,
         )
         for region in executable.given_up:
@@ -262,7 +263,7 @@ class _Graph:
             refused.update(dict.fromkeys(cut.nodes, SplitReason(SplitReasonType.UNSUPPORTED, "it would make a cycle")))
         self.refused.update(refused)
         self._file(report, cut_of.values())
-        report.sizes = ", ".join(f"{source.text()} <= {hi}" for source, hi in limits(cuts).items())
+        report.sizes = ", ".join(f"{source.text()} <= {hi}" for source, hi in most.items())
         report.source = executable.source
         return executable.forward
 

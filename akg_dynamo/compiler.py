@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -224,6 +225,10 @@ class _Run:
         budget_s = self.options.compile_budget_s
         return budget_s is not None and time.monotonic() - self.started_s > budget_s
 
+    def ask(self, work: _Work) -> Future[Verdict]:
+        """Whether the values are right."""
+        return self.judge.submit(self.job(work))
+
     def job(self, work: _Work, *, timing: bool = False) -> Job:
         """The judge's question: are the values right, or (asked later, on quiet cores) does it pay?"""
         from akg_dynamo.agents.verifier import Job
@@ -280,7 +285,7 @@ def _judged(
             continue
         work.candidate = candidate
         built = pool.submit(_build, work.candidate, work.target, run.store.objects)
-        work.right = _then(built, lambda w=work: run.judge.submit(run.job(w)))  # type: ignore[misc]
+        work.right = _then(built, functools.partial(run.ask, work))
         pending.append(work)
     if run.options.gate == "profit" and builders.ready():  # other cores have nothing to do while values are judged
         shares = tuning.Shares((work.sub, work.target, work.uses) for work in pending)

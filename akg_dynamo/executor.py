@@ -87,8 +87,15 @@ def write_forward(
         outputs, which it has not.
     limits: the largest sizes it serves; a call with others is handed to `beyond`.
     """
-    writer = _Writer(gm, regions, on_raise, inputs_are_guarded, title)
-    return writer.write(writer.guard(limits, beyond) if limits and beyond is not None else [])
+    return _Writer(
+        gm,
+        regions,
+        on_raise,
+        inputs_are_guarded=inputs_are_guarded,
+        title=title,
+        limits=limits or {},
+        beyond=beyond,
+    ).write()
 
 
 class _Writer:
@@ -97,12 +104,17 @@ class _Writer:
         gm: fx.GraphModule,
         regions: Sequence[Region],
         on_raise: OnRaise,
+        *,
         inputs_are_guarded: bool,
         title: str,
+        limits: Mapping[SymbolSource, int],
+        beyond: BoxedForward | None,
     ) -> None:
         self.gm = gm
         self.inputs_are_guarded = inputs_are_guarded
         self.title = title
+        self.limits = limits
+        self.beyond = beyond
         self.placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
         self.output = next(n for n in reversed(gm.graph.nodes) if n.op == "output")
         self.sources = SymbolSources(gm.graph)
@@ -129,15 +141,8 @@ class _Writer:
         }
         self.kernels = _Kernels(self.namespace, on_raise)
 
-    def guard(self, limits: Mapping[SymbolSource, int], beyond: BoxedForward) -> list[str]:
-        """Before anything else: `args` still holds all tensors, and nothing else does."""
-        places = {node: f"args[{i}]" for i, node in enumerate(self.placeholders)}
-        tests = (f"{source.text(places[source.node])} > {hi}" for source, hi in limits.items())
-        return [f"if {' or '.join(tests)}:", f"{_INDENT}return {self.namespace.bind('beyond', beyond)}(args)"]
-
-    def write(self, guard: Sequence[str] = ()) -> Executable:
-        """The forward, as source and compiled. `guard`: lines that it begins with."""
-        lines = [*guard, *self._unpack()]
+    def write(self) -> Executable:
+        lines = [*self._guard(), *self._unpack()]
         last_use = self._last_uses()
         for node in self.placeholders:
             if not self.inputs_are_guarded:
@@ -161,6 +166,14 @@ class _Writer:
         return Executable(forward, source, filename, self.given_up)
 
     # -- pieces ---------------------------------------------------------------------------------------------------
+
+    def _guard(self) -> list[str]:
+        """Before anything else: `args` still holds all tensors, and nothing else does."""
+        if not self.limits:
+            return []
+        places = {node: f"args[{i}]" for i, node in enumerate(self.placeholders)}
+        tests = (f"{source.text(places[source.node])} > {hi}" for source, hi in self.limits.items())
+        return [f"if {' or '.join(tests)}:", f"{_INDENT}return {self.namespace.bind('beyond', self.beyond)}(args)"]
 
     def _unpack(self) -> list[str]:
         if not self.placeholders:

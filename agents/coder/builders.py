@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import functools
 import itertools
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -30,13 +28,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from akg_dynamo.core.errors import ToolchainError
+from akg_dynamo.core.lifetime import die_with_parent
 from akg_dynamo.core.types import Candidate, Design, OpNode, Ref, Subgraph, Target, TensorSpec
 
 _IDLE_S = 60.0
 _END_S = 5.0
 _MOST = 16
 _LEAST_CORES = 4  # with fewer, another process that loads Triton takes longer than it saves
-_PR_SET_PDEATHSIG = 1
 
 
 class _Builders:
@@ -179,9 +177,9 @@ def _one(candidate: Candidate, target: Target, build_dir: Path) -> str:
     return ""
 
 
-def _begin() -> None:
+def _begin(parent: int) -> None:
     os.nice(5)  # what is timed meanwhile comes first
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(parent)
 
 
 def _serve(connection: Connection, jobs: int) -> None:
@@ -195,7 +193,7 @@ def _serve(connection: Connection, jobs: int) -> None:
             connection.send((number, None if done.exception() else done.result()))
 
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(jobs, mp_context=fork, initializer=_begin) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=fork, initializer=_begin, initargs=(os.getpid(),)) as pool:
         pool.submit(int).result()  # which forks them all, while this process has one thread
         with sending:
             connection.send((None, ""))

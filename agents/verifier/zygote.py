@@ -27,22 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 from akg_dynamo.agents.verifier.sandbox import Confinement, confine, namespaces, places, processes, scratch
 from akg_dynamo.agents.verifier.sandbox.processes import Tree
+from akg_dynamo.core.lifetime import OUTSIDE, die_with_parent
 
 if TYPE_CHECKING:
     from akg_dynamo.agents.verifier.channel import Channel
     from akg_dynamo.agents.verifier.sandbox.namespaces import Surroundings
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 2.0
 _WATCH_S = 0.1
-_OUTSIDE = 0
-"""The parent of the first process of a process namespace, as that sees it."""
-
-
-def _die_with_parent(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() not in (parent, _OUTSIDE):  # it died before the call
-        os._exit(0)
 
 
 def _silence() -> None:
@@ -87,7 +80,7 @@ class Zygote:
         while True:
             watched = any(not w.confinement.trusted for w in self.workers.values())
             ready = readable([control_fd, self.requests.fileno()], _WATCH_S if watched else _POLL_S)
-            if control_fd in ready or os.getppid() not in (starter, _OUTSIDE):
+            if control_fd in ready or os.getppid() not in (starter, OUTSIDE):
                 return  # nothing is ever sent on it: readable means closed
             if self.requests.fileno() not in ready:
                 self._watch()
@@ -155,12 +148,12 @@ def _run_worker(confinement: Confinement, surroundings: Surroundings, apart: boo
     from akg_dynamo.agents.verifier import worker
     from akg_dynamo.agents.verifier.channel import Channel
 
-    _die_with_parent(zygote)
+    die_with_parent(zygote)
     _silence()
     _close_all_but(set(fds))
     channel = Channel(socket.socket(fileno=fds[0]))
     protection = confine(confinement, surroundings, apart=apart)
-    _die_with_parent(zygote)  # again: it is forgotten with the identity
+    die_with_parent(zygote)  # again: it is forgotten with the identity
     channel.send({"protection": protection.to_json()})
     worker.main(channel, fds[1])
     os._exit(0)
@@ -202,7 +195,7 @@ def main() -> None:
     pid = os.fork()
     if pid == 0:
         namespaces.settle(surroundings)
-        _die_with_parent(this)
+        die_with_parent(this)
         _lead(control_fd, judge_fd, means, this)
         os._exit(0)
     os.close(control_fd)
@@ -232,7 +225,7 @@ def _lead(control_fd: int, judge_fd: int, means: _Means, starter: int) -> None:
     requests, judge_side = pair()
     judge_pid = os.fork()
     if judge_pid == 0:
-        _die_with_parent(zygote)
+        die_with_parent(zygote)
         os.close(control_fd)
         requests.close()
         referee.main(Channel(socket.socket(fileno=judge_fd)), judge_side, means.folder, means.shared)

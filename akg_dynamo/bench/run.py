@@ -50,9 +50,9 @@ def devices(asked: str) -> list[str]:
 
 
 def run(
-    paths: Sequence[Path], jobs: Sequence[Job], done: Callable[[Row], None], timeout_s: float = math.inf
-) -> list[Row]:
-    """A row per problem, in the order of `paths`. `done` is called with each as it comes, from several threads.
+    paths: Sequence[Path], jobs: Sequence[Job], done: Callable[[int, Row], None], timeout_s: float = math.inf
+) -> None:
+    """A row per problem: `done` is called with its place in `paths` and each as it comes, from several threads.
 
     timeout_s: how long a problem may take in all. A worker in which one takes longer is killed, with its group.
 
@@ -63,7 +63,6 @@ def run(
     todo: queue.SimpleQueue[tuple[int, Path]] = queue.SimpleQueue()
     for item in enumerate(paths):
         todo.put(item)
-    rows: dict[int, Row] = {}
     stop = threading.Event()
 
     def drain(job: Job) -> None:
@@ -73,8 +72,7 @@ def run(
                     number, path = todo.get_nowait()
                 except queue.Empty:
                     break
-                rows[number] = worker.measure(path)
-                done(rows[number])
+                done(number, worker.measure(path))
 
     with ThreadPoolExecutor(len(jobs), thread_name_prefix="bench") as pool:
         try:
@@ -84,7 +82,6 @@ def run(
             stop.set()
     for future in drained:
         future.result()
-    return [rows[i] for i in sorted(rows)]
 
 
 class _Stopped(Exception):

@@ -6,13 +6,11 @@ Nothing of the problems, who may print, read the standard input and start proces
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import faulthandler
 import gc
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -28,12 +26,11 @@ from akg_dynamo.bench import clock, compare
 from akg_dynamo.bench.problem import load, moved_bytes, name_of, tensors
 from akg_dynamo.bench.progress import Progress
 from akg_dynamo.core.errors import UserError
+from akg_dynamo.core.lifetime import die_with_parent
 from akg_dynamo.explanation import records
 
 READY = b"ready"
 """What a worker says before it is asked anything: what it takes to start is not the problem's time."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -166,9 +163,7 @@ def main() -> None:
     asked, channel, progress, parent = sys.argv[1:]
     # In a session of its own, no signal of a terminal ends it: it ends with who asks, also amid a problem that hangs.
     faulthandler.enable()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        return
+    die_with_parent(int(parent))
     job: dict[str, Any] = json.loads(asked)
     if job["device"].startswith("cuda"):
         torch.cuda.set_device(job["device"])

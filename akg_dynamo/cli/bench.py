@@ -8,7 +8,7 @@ import importlib.util
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from akg_dynamo.bench import run as runner
 from akg_dynamo.bench import table
 from akg_dynamo.bench.clock import copy_bandwidth
-from akg_dynamo.bench.problem import find, name_of
+from akg_dynamo.bench.problem import find
 from akg_dynamo.bench.worker import Job, Row
 from akg_dynamo.cli.output import CANNOT, INTERRUPTED, NO, Output
 from akg_dynamo.cli.results import Results
@@ -112,19 +112,19 @@ def measure(request: Request, output: Output) -> Done:
     bandwidth = _bandwidth(places[0])
     results = Results(request.out, "cpu" if places[0] == "cpu" else "cuda") if request.out is not None else None
     jobs = [Job(p, request.seconds, request.inductor, request.dynamic, request.gate) for p in places]
-    rows: list[Row] = []
+    rows: dict[int, Row] = {}  # by the problem's place: whichever device was first to be done with one
     one = threading.Lock()
 
-    def take(row: Row) -> None:
+    def take(number: int, row: Row) -> None:
         with one:
-            rows.append(row)
+            rows[number] = row
             if results is not None:
                 results.add(row)
             if not output.as_json:
                 print(table.line(row, bandwidth), flush=True)
 
     def done(cut_short: str = "", *, interrupted: bool = False) -> Done:
-        ordered = _in_order(rows, paths)
+        ordered = tuple(rows[number] for number in sorted(rows))
         found = Done(
             ordered, about, bandwidth, table.summarise(ordered), (), len(paths), cut_short, interrupted, trouble=""
         )
@@ -139,7 +139,7 @@ def measure(request: Request, output: Output) -> Done:
         return done("interrupted", interrupted=True)
     except EnvironmentFault as error:
         return done(str(error))
-    except BaseException as error:
+    except Exception as error:  # which is raised on: what was measured is kept
         done(f"{type(error).__name__}: {error}")
         raise
     return done()
@@ -173,12 +173,6 @@ def _bandwidth(place: str) -> float:
     if not on_cpu:
         torch.cuda.empty_cache()
     return bandwidth
-
-
-def _in_order(rows: Sequence[Row], paths: Sequence[Path]) -> tuple[Row, ...]:
-    """As the problems were given, whichever device was first to be done with one."""
-    place = {name_of(path): number for number, path in enumerate(paths)}
-    return tuple(sorted(rows, key=lambda row: place[row.name]))
 
 
 def _kept(done: Done, results: Results, request: Request) -> Done:

@@ -169,7 +169,7 @@ def explain(
         def show(console: Console) -> None:
             table = Table("subgraph", "uses", "operators", "known", box=None)
             for row in rows:
-                table.add_row(str(row["op"]), str(row["uses"]), str(len(row["operators"])), str(row["known"]))  # type: ignore[arg-type]
+                table.add_row(*(str(len(v) if isinstance(v, list) else v) for v in row.values()))
             for note in in_vain:
                 console.print(f"without effect: {note}")
             console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -64,6 +65,20 @@ def test_the_command_measures_writes_and_prints(tmp_path: Path) -> None:
     assert "easy/gate" in next(out.glob("*.md")).read_text()
 
 
+def _rows(
+    paths: list[Path], jobs: list[Job], done: Callable[[], object] = lambda: None, timeout_s: float = math.inf
+) -> list[Row]:
+    """What `run` says of these, in the order of the problems; `done` is told of each."""
+    found: dict[int, Row] = {}
+
+    def take(number: int, row: Row) -> None:
+        found[number] = row
+        done()
+
+    run.run(paths, jobs, take, timeout_s)
+    return [found[number] for number in sorted(found)]
+
+
 def test_a_worker_that_dies_costs_one_row(tmp_path: Path) -> None:
     paths = [
         _write(tmp_path / "p", "a_dies", "import os; os._exit(7)"),
@@ -72,7 +87,7 @@ def test_a_worker_that_dies_costs_one_row(tmp_path: Path) -> None:
         _write(tmp_path / "p", "d_works"),
         _source(tmp_path / "p", "e_ends", "raise SystemExit(3)"),
     ]
-    rows = run.run(paths, [Job("cpu", 0.05, inductor=False)], lambda row: None)
+    rows = _rows(paths, [Job("cpu", 0.05, inductor=False)])
     assert [r.name for r in rows] == ["p/a_dies", "p/b_raises", "p/c_crashes", "p/d_works", "p/e_ends"]
     assert rows[0].error == "the worker process died (exit 7) while eager was in its first call"
     assert rows[1].error == "raised while eager was in its first call: ValueError: not today"
@@ -147,13 +162,13 @@ def test_a_problem_that_hangs_costs_one_row(tmp_path: Path, monkeypatch: pytest.
     paths.append(_source(tmp_path / "p", "raises", "raise ValueError('not today')"))
     gone: list[int] = []
 
-    def done(row: Row) -> None:
+    def done() -> None:
         if there.exists():
             gone.extend(map(int, there.read_text().split()))
             there.unlink()
             _wait(lambda: not any(map(_alive, gone)))  # a killed process takes a moment to end
 
-    rows = run.run(paths, [Job("cpu", 0.05, inductor=True)], done, timeout_s=5e5)
+    rows = _rows(paths, [Job("cpu", 0.05, inductor=True)], done, timeout_s=5e5)
     assert [r.error for r in rows[:-1]] == [
         f"hung: {w} when 500000 s were over (--timeout); it was killed" for w in _HANGS
     ]
@@ -171,7 +186,7 @@ def test_problems_of_a_device_share_a_process_until_it_is_killed(
     endless = f"import time\nopen({str(there)!r}, 'w').close()\nwhile True: time.sleep(1)"
     texts = [told, told, endless, told, told]
     paths = [_source(tmp_path / "p", f"problem_{i}", text) for i, text in enumerate(texts)]
-    rows = run.run(paths, [Job("cpu")], lambda row: there.unlink(missing_ok=True), timeout_s=5e5)
+    rows = _rows(paths, [Job("cpu")], lambda: there.unlink(missing_ok=True), timeout_s=5e5)
     assert (
         rows[2].error == "hung: the problem's file was being loaded when 500000 s were over (--timeout); it was killed"
     )
@@ -182,7 +197,7 @@ def test_problems_of_a_device_share_a_process_until_it_is_killed(
 def test_a_worker_that_does_not_start_ends_the_run(tmp_path: Path) -> None:
     path = _source(tmp_path / "p", "problem", "")
     with pytest.raises(EnvironmentFault, match=r"measures on cuda:77 does not start \(exit 1\)"):
-        run.run([path], [Job("cuda:77")], lambda row: None)
+        _rows([path], [Job("cuda:77")])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -315,10 +330,10 @@ def test_the_exit_code_says_whose_fault_it_was(tmp_path: Path) -> None:
 
 
 def test_each_device_has_a_process_of_its_own(tmp_path: Path) -> None:
-    """And the rows come in the order of the problems, whoever measured them."""
+    """And each row comes with its problem's place, whoever measured it."""
     body = "import os, time; time.sleep(0.5); raise ValueError(f'in process {os.getpid()}')"
     paths = [_write(tmp_path / "p", f"problem_{i}", body) for i in range(6)]
-    rows = run.run(paths, [Job("cpu", 0.05, inductor=False)] * 2, lambda row: None)
+    rows = _rows(paths, [Job("cpu", 0.05, inductor=False)] * 2)
     assert [r.name for r in rows] == [f"p/problem_{i}" for i in range(6)]
     assert len({r.error for r in rows}) == 2
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from akg_dynamo.agents.verifier import Job
-from akg_dynamo.core.types import Arg, Candidate, Dim, OpNode, Ref, Subgraph, Symbol, TensorSpec
+from akg_dynamo.agents.verifier import Job, Judge
+from akg_dynamo.core.types import Arg, Candidate, Dim, OpNode, Outcome, Ref, Subgraph, Symbol, TensorSpec
 
 
 def contiguous(dtype: str, *shape: Dim) -> TensorSpec:
@@ -56,3 +56,9 @@ def candidate(body: str, *, top: str = "", name: str = "k") -> Candidate:
 def job(sub: Subgraph, body: str, **options: object) -> Job:
     top = str(options.pop("top", ""))
     return Job(sub, candidate(body, top=top), **options)  # type: ignore[arg-type]
+
+
+def assert_wrong(judge: Judge, sub: Subgraph, body: str, reason: str) -> None:
+    (verdict,) = judge.judge([job(sub, body)])
+    assert verdict.outcome is Outcome.WRONG, verdict
+    assert reason in verdict.detail
