@@ -277,6 +277,7 @@ class _Graph:
                 tuple(str(n.target) for n in cut.nodes),
                 kernel.verdict,
                 _promise(cut.subgraph, self.options),
+                "x".join(map(str, cut.subgraph.output_specs[0].shape)) or "a number",
             )
             for cut, kernel in used
         )

@@ -23,6 +23,7 @@ _KEPT = 1000
 class KernelUse:
     """One region that runs a kernel of ours. `nodes` are the graph's operators it stands for.
 
+    output: the sizes of its first output: what tells kernels of one name apart.
     promise: what its values were held to, where the numerics asked for mean one thing or another.
     """
 
@@ -31,6 +32,7 @@ class KernelUse:
     nodes: tuple[str, ...]
     verdict: Verdict | None = None
     promise: str = ""
+    output: str = ""
 
     @property
     def timing(self) -> Timing | None:
@@ -114,16 +116,16 @@ class GraphReport:
 
 
 def _kernel_table(kernels: Iterable[KernelUse]) -> Table:
-    table = Table("kernel", "uses", "operators", "verdict", "x eager")
+    table = Table("kernel", "writes", "uses", "ops", "verdict", "x eager", collapse_padding=True, pad_edge=False)
     uses: dict[str, list[KernelUse]] = {}
     for kernel in kernels:
         uses.setdefault(kernel.digest, []).append(kernel)
     for same in uses.values():
         first, timing = same[0], same[0].timing
-        speed = f"{timing.ratio:.2f} ({timing.low:.2f} to {timing.high:.2f})" if timing is not None else "not timed"
+        speed = f"{timing.ratio:.2f} ({timing.low:.2f}–{timing.high:.2f})" if timing is not None else "not timed"
         verdict = first.verdict.outcome.value if first.verdict is not None else "not judged"
         verdict += f", {first.promise}" if first.promise else ""
-        table.add_row(first.name, str(len(same)), str(len(first.nodes)), verdict, speed)
+        table.add_row(first.name, first.output, str(len(same)), str(len(first.nodes)), verdict, speed)
     return table
 
 

@@ -138,6 +138,7 @@ def test_with_kernels_of_our_own() -> None:
     for report in reports:
         (kernel,) = report.kernels
         assert "aten._softmax.default" in kernel.nodes
+        assert kernel.output == "s0xs1"
         assert kernel.verdict is not None
         assert kernel.verdict.outcome is Outcome.RIGHT
         assert not report.fallbacks

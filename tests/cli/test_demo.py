@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from akg_dynamo.core import settings
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
@@ -47,3 +50,14 @@ def test_where_it_runs(
     assert demo.main() == 0
     assert shown == [("gpt", device), ("convnext", device)]
     assert {name for name, _ in shown} <= set(demo.MODELS[device])
+
+
+def test_first_calls_are_compared_with_empty_caches(demo: ModuleType) -> None:
+    names = ("AKG_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+    before = [os.environ.get(name) for name in names]
+    with demo.empty_caches():
+        folders = [Path(os.environ[name]) for name in names]
+        assert not any(folder.exists() for folder in folders)
+        assert settings.cache_dir() == folders[0]
+    assert [os.environ.get(name) for name in names] == before
+    assert not folders[0].parent.exists()
